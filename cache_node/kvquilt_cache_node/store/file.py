@@ -1,0 +1,139 @@
+"""Blobs as files under one folder. A blob appears by rename, so that a reader never sees a part of one."""
+
+import asyncio
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvquilt_codec.errors import BadRequestError, CapacityError, KvquiltError, NotFoundError, UnavailableError
+from kvquilt_codec.identity import DIGEST_BYTES
+
+from kvquilt_cache_node.store.ranges import check_ranges
+from kvquilt_cache_node.types import ByteRange
+
+_SUFFIX = ".kvq"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class FileBlobs:
+    """See `Blobs`. Layout: `ROOT/blobs/ab/abcd....kvq`, unfinished writes in `ROOT/tmp`, `ROOT/lock`.
+
+    Args:
+        root: folder; created if it does not exist. Only one process may hold it.
+        fsync: flush file and folder to the medium before a write returns, so that it survives a power cut too.
+
+    Raises:
+        UnavailableError: another process holds the folder, or it cannot be written.
+    """
+
+    name = "file"
+    durable = True
+
+    def __init__(self, root: Path, *, fsync: bool = True) -> None:
+        self._blobs = root / "blobs"
+        self._tmp = root / "tmp"
+        self._fsync = fsync
+        try:
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            self._tmp.mkdir(exist_ok=True)
+            self._lock = (root / "lock").open("w")
+        except OSError as error:
+            raise UnavailableError(f"expected a folder that can be written; got {error}: choose another path") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UnavailableError(
+                f"expected {root} for this process alone; another one holds it: stop it or choose another path",
+                reason="store_locked",
+            ) from None
+        for leftover in self._tmp.iterdir():
+            leftover.unlink()
+
+    async def write(self, key: bytes, data: bytes) -> None:
+        """See `Blobs.write`."""
+        await asyncio.to_thread(self._write, key, data)
+
+    async def read(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
+        """See `Blobs.read`."""
+        return await asyncio.to_thread(self._read, key, ranges)
+
+    async def delete(self, key: bytes) -> None:
+        """See `Blobs.delete`."""
+        await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+
+    async def sizes(self) -> dict[bytes, int]:
+        """See `Blobs.sizes`. Files with names that are no keys are left alone and not listed."""
+        return await asyncio.to_thread(self._sizes)
+
+    async def close(self) -> None:
+        """See `Blobs.close`."""
+        self._lock.close()
+
+    def _path(self, key: bytes) -> Path:
+        if len(key) != DIGEST_BYTES:
+            raise BadRequestError(f"expected a key of {DIGEST_BYTES} bytes; got {len(key)}")
+        name = key.hex()
+        return self._blobs / name[:2] / (name + _SUFFIX)
+
+    def _write(self, key: bytes, data: bytes) -> None:
+        path = self._path(key)
+        tmp = self._tmp / uuid.uuid4().hex
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with tmp.open("xb") as file:
+                file.write(data)
+                file.flush()
+                if self._fsync:
+                    os.fsync(file.fileno())
+            tmp.rename(path)
+            if self._fsync:
+                _fsync_folder(path.parent)
+                _fsync_folder(self._blobs)
+        except OSError as error:
+            tmp.unlink(missing_ok=True)
+            raise _translated(error, f"expected room for {len(data)} bytes on the store's disk") from None
+
+    def _read(self, key: bytes, ranges: Sequence[ByteRange] | None) -> list[bytes]:
+        try:
+            with self._path(key).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                chosen = [(0, size)] if ranges is None else ranges
+                check_ranges(chosen, size)
+                pieces: list[bytes] = []
+                for begin, end in chosen:
+                    file.seek(begin)
+                    pieces.append(file.read(end - begin))
+                return pieces
+        except FileNotFoundError:
+            raise NotFoundError(f"expected object {key.hex()[:16]}... on disk; it is not there") from None
+        except OSError as error:
+            raise _translated(error, "expected a readable disk") from None
+
+    def _sizes(self) -> dict[bytes, int]:
+        found: dict[bytes, int] = {}
+        for path in self._blobs.glob("??/*" + _SUFFIX):
+            try:
+                key = bytes.fromhex(path.name.removesuffix(_SUFFIX))
+            except ValueError:
+                continue
+            if len(key) == DIGEST_BYTES:
+                found[key] = path.stat().st_size
+        return found
+
+
+def _translated(error: OSError, expected: str) -> KvquiltError:
+    if error.errno in _FULL:
+        return CapacityError(f"{expected}; got {error}: free some or lower the cap", reason="disk_full")
+    return UnavailableError(f"{expected}; got {error}")
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

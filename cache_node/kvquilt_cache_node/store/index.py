@@ -1,0 +1,210 @@
+"""The index in SQLite: which objects there are, whose, how big, how used; and what must go to make room."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from kvquilt_codec.catalog import ObjectInfo, ObjectMeta
+from kvquilt_codec.errors import CapacityError, UnavailableError
+from kvquilt_codec.types import Level, VariantKind
+
+from kvquilt_cache_node.types import Usage
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+  key BLOB PRIMARY KEY, model_fingerprint TEXT NOT NULL, tokens INTEGER NOT NULL, variant TEXT NOT NULL,
+  level TEXT NOT NULL, compute_seconds REAL NOT NULL, stored_bytes INTEGER NOT NULL,
+  created REAL NOT NULL, last_used REAL NOT NULL, use_count INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS objects_by_use ON objects (last_used);
+CREATE TABLE IF NOT EXISTS documents (
+  document_id TEXT NOT NULL, key BLOB NOT NULL REFERENCES objects ON DELETE CASCADE,
+  PRIMARY KEY (document_id, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS documents_by_key ON documents (key);
+"""
+_VERSION = 1
+_MAX_PENDING_USES = 256
+_VARIABLES = 500  # keys a query, below SQLite's limit of bound variables
+
+
+class Index:
+    """Rows about objects, and the sum of their bytes. Safe from any thread; every method is one transaction.
+
+    Args:
+        path: database file, or ":memory:".
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, path: Path | str, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._uses: dict[bytes, tuple[int, float]] = {}
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            # WAL and FULL: a committed row survives a power cut, and a kill at any point leaves a sound file.
+            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
+            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_VERSION};COMMIT;")
+            (self._used,) = self._db.execute("SELECT coalesce(sum(stored_bytes), 0) FROM objects").fetchone()
+        except sqlite3.DatabaseError:
+            self._db.close()
+            raise
+        self._reserved = 0
+
+    def close(self) -> None:
+        """Write pending uses and close."""
+        with self._lock:
+            self._flush_uses()
+            self._db.close()
+
+    def add_documents(self, key: bytes, documents: Sequence[str]) -> bool:
+        """Let more documents hold an object; `False` if there is no such object."""
+        with self._lock, self._transaction():
+            if self._db.execute("SELECT 1 FROM objects WHERE key = ?", (key,)).fetchone() is None:
+                return False
+            self._insert_documents(key, documents)
+            return True
+
+    def reserve(self, size: int, capacity: int) -> list[bytes]:
+        """Set `size` bytes apart for a write, and drop the rows of the least recently used objects in its way.
+
+        The caller deletes the returned objects' bytes, writes, and calls `commit` or `release`.
+
+        Raises:
+            CapacityError: the room cannot be made: too large for the cap, or others are writing.
+        """
+        with self._lock, self._transaction():
+            if size + self._reserved > capacity:
+                raise CapacityError(
+                    f"expected an object of at most {capacity - self._reserved} bytes under the cap of {capacity}; "
+                    f"got {size}: raise the cap",
+                    reason="over_cap",
+                )
+            self._flush_uses()
+            victims: list[bytes] = []
+            freed = 0
+            excess = self._used + self._reserved + size - capacity
+            rows = self._db.execute("SELECT key, stored_bytes FROM objects ORDER BY last_used, key")
+            while freed < excess:
+                key, stored = rows.fetchone()
+                victims.append(key)
+                freed += stored
+            self._db.executemany("DELETE FROM objects WHERE key = ?", [(key,) for key in victims])
+            self._used -= freed
+            self._reserved += size
+            return victims
+
+    def release(self, size: int) -> None:
+        """Give a reservation back."""
+        with self._lock:
+            self._reserved -= size
+
+    def commit(self, key: bytes, size: int, meta: ObjectMeta, *, reserved: bool = True) -> None:
+        """Enter an object whose bytes are written; from now on it exists."""
+        now = self._clock()
+        row = (meta.model_fingerprint, meta.tokens, meta.variant.value, meta.level.value, meta.compute_seconds)
+        with self._lock:
+            with self._transaction():
+                self._db.execute("INSERT INTO objects VALUES (?,?,?,?,?,?,?,?,?,0)", (key, *row, size, now, now))
+                self._insert_documents(key, meta.document_ids)
+            self._used += size
+            self._reserved -= size if reserved else 0
+
+    def use(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
+        """Count a use of each object and let more documents hold it; return the keys that exist.
+
+        Uses are kept in memory and written in batches: losing a count with the process costs nothing.
+        """
+        with self._lock:
+            exists = "SELECT 1 FROM objects WHERE key = ?"
+            found = [key for key in keys if self._db.execute(exists, (key,)).fetchone()]
+            for key in found:
+                count, _ = self._uses.get(key, (0, 0.0))
+                self._uses[key] = (count + 1, self._clock())
+            if documents or len(self._uses) >= _MAX_PENDING_USES:
+                with self._transaction():
+                    self._flush_uses()
+                    for key in found:
+                        self._insert_documents(key, documents)
+            return found
+
+    def remove(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> tuple[dict[bytes, int], int]:
+        """Drop rows by key, and by document those that no other document holds.
+
+        Returns:
+            The dropped keys with their sizes, and the number of objects that stay for other documents.
+        """
+        with self._lock, self._transaction():
+            named = set(keys)
+            touched: set[bytes] = set()
+            for document in documents:
+                rows = self._db.execute("SELECT key FROM documents WHERE document_id = ?", (document,))
+                touched |= {key for (key,) in rows}
+                self._db.execute("DELETE FROM documents WHERE document_id = ?", (document,))
+            shared = 0
+            for key in touched - named:
+                if self._db.execute("SELECT 1 FROM documents WHERE key = ?", (key,)).fetchone():
+                    shared += 1
+                else:
+                    named.add(key)
+            dropped: dict[bytes, int] = {}
+            for key in named:
+                row = self._db.execute("DELETE FROM objects WHERE key = ? RETURNING stored_bytes", (key,)).fetchone()
+                if row is not None:
+                    dropped[key] = row[0]
+                self._uses.pop(key, None)
+            self._used -= sum(dropped.values())
+            return dropped, shared
+
+    def find(self, keys: Sequence[bytes] | None = None) -> list[ObjectInfo]:
+        """What is known of `keys`, or of all objects, the most recently used first."""
+        with self._lock, self._transaction():
+            self._flush_uses()
+            rows: list[tuple[bytes, str, int, str, str, float, int, float, float, int]] = []
+            if keys is None:
+                rows = self._db.execute("SELECT * FROM objects ORDER BY last_used DESC, key").fetchall()
+            else:
+                for begin in range(0, len(keys), _VARIABLES):
+                    batch = keys[begin : begin + _VARIABLES]
+                    marks = ",".join("?" * len(batch))
+                    rows += self._db.execute(f"SELECT * FROM objects WHERE key IN ({marks})", batch)  # noqa: S608 marks only
+            return [self._info(row) for row in rows]
+
+    def sizes(self) -> dict[bytes, int]:
+        """All keys with the sizes of their objects."""
+        with self._lock, closing(self._db.execute("SELECT key, stored_bytes FROM objects")) as rows:
+            return dict(rows)
+
+    def usage(self, capacity: int) -> Usage:
+        """How full the store is; reserved bytes count as used."""
+        with self._lock:
+            (objects,) = self._db.execute("SELECT count(*) FROM objects").fetchone()
+            return Usage(objects, self._used + self._reserved, capacity)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+        except sqlite3.Error as error:
+            kind = CapacityError if "full" in str(error) else UnavailableError
+            raise kind(f"expected an index that can be written; got {error}: check the store's disk") from None
+
+    def _info(self, row: tuple[bytes, str, int, str, str, float, int, float, float, int]) -> ObjectInfo:
+        key, fingerprint, tokens, variant, level, seconds, size, created, last_used, uses = row
+        documents = self._db.execute("SELECT document_id FROM documents WHERE key = ? ORDER BY document_id", (key,))
+        meta = ObjectMeta(
+            fingerprint, tuple(d for (d,) in documents), tokens, VariantKind(variant), Level(level), seconds
+        )
+        return ObjectInfo(key, meta, size, created, last_used, uses)
+
+    def _insert_documents(self, key: bytes, documents: Sequence[str]) -> None:
+        self._db.executemany("INSERT OR IGNORE INTO documents VALUES (?, ?)", [(d, key) for d in documents])
+
+    def _flush_uses(self) -> None:
+        self._db.executemany(
+            "UPDATE objects SET use_count = use_count + ?, last_used = max(last_used, ?) WHERE key = ?",
+            [(count, when, key) for key, (count, when) in self._uses.items()],
+        )
+        self._uses.clear()

@@ -1,0 +1,168 @@
+"""A store made of blobs and an index: the cap, the order of steps that makes puts crash-safe, and recovery."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
+from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
+from kvquilt_codec.identity import check_digest
+
+from kvquilt_cache_node.store.index import Index
+from kvquilt_cache_node.types import Blobs, ByteRange, Usage
+
+log = logging.getLogger(__name__)
+
+
+class IndexedStore:
+    """See `Store`. An object exists from the moment its row is in the index; its bytes are written before.
+
+    Open it with `IndexedStore.open`, which brings blobs and index in line first.
+    """
+
+    def __init__(self, blobs: Blobs, index: Index, capacity_bytes: int) -> None:
+        if capacity_bytes <= 0:
+            raise BadRequestError(f"expected a capacity above 0 bytes; got {capacity_bytes}")
+        self._blobs = blobs
+        self._index = index
+        self._capacity = capacity_bytes
+        self._writers: dict[bytes, tuple[asyncio.Lock, int]] = {}
+        self._puts: set[asyncio.Task[bool]] = set()
+
+    @classmethod
+    async def open(
+        cls,
+        blobs: Blobs,
+        index: Index,
+        capacity_bytes: int,
+        describe: Callable[[bytes, bytes], ObjectMeta],
+    ) -> "IndexedStore":
+        """Open a store whose last process may have died at any point.
+
+        Rows without bytes (or with bytes of another size) go; bytes without a row are adopted if `describe` (of key
+        and bytes) accepts them, otherwise deleted; then the cap is applied, which may have been lowered.
+        """
+        store = cls(blobs, index, capacity_bytes)
+        sizes = await blobs.sizes()
+        rows = index.sizes()
+        lost = [key for key, size in rows.items() if sizes.get(key) != size]
+        index.remove(lost)
+        for key in sizes.keys() - (rows.keys() - set(lost)):
+            try:
+                (data,) = await blobs.read(key)
+                index.commit(key, len(data), describe(key, data), reserved=False)
+                log.warning("adopted an object without an index row", extra={"key": key.hex()})
+            except (IntegrityError, NotFoundError):
+                await blobs.delete(key)
+                log.warning("deleted a damaged object without an index row", extra={"key": key.hex()})
+        for key in index.reserve(0, capacity_bytes):
+            await blobs.delete(key)
+        return store
+
+    @property
+    def name(self) -> str:
+        """See `Store.name`."""
+        return self._blobs.name
+
+    @property
+    def durable(self) -> bool:
+        """See `Store.durable`."""
+        return self._blobs.durable
+
+    async def put_if_absent(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
+        """See `Store.put_if_absent`."""
+        check_digest(key, "object key")
+        # Shielded: a caller that goes away must not leave a reservation, or bytes without a row, behind.
+        task = asyncio.create_task(self._put_if_absent(key, data, meta))
+        self._puts.add(task)
+        task.add_done_callback(self._put_done)
+        return await asyncio.shield(task)
+
+    def _put_done(self, task: asyncio.Task[bool]) -> None:
+        self._puts.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("a put failed: %s", error)
+
+    async def _put_if_absent(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
+        async with self._exclusive(key):
+            if await asyncio.to_thread(self._index.add_documents, key, meta.document_ids):
+                return False
+            victims = await asyncio.to_thread(self._index.reserve, len(data), self._capacity)
+            try:
+                # Before the write: the cap holds for the bytes on the medium, not only for the sum in the index.
+                for victim in victims:
+                    await self._delete_bytes(victim)
+                await self._blobs.write(key, data)
+                await asyncio.to_thread(self._index.commit, key, len(data), meta)
+            except BaseException:
+                self._index.release(len(data))
+                await self._blobs.delete(key)
+                raise
+            return True
+
+    async def get(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
+        """See `Store.get`. An object whose bytes are gone loses its row."""
+        check_digest(key, "object key")
+        try:
+            return await self._blobs.read(key, ranges)
+        except NotFoundError:
+            async with self._exclusive(key):
+                try:
+                    return await self._blobs.read(key, ranges)
+                except NotFoundError:
+                    await asyncio.to_thread(self._index.remove, [key])
+                    raise
+
+    async def touch(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
+        """See `Store.touch`."""
+        return await asyncio.to_thread(self._index.use, keys, documents)
+
+    async def stat(self, keys: Sequence[bytes]) -> dict[bytes, ObjectInfo]:
+        """See `Store.stat`."""
+        return {info.key: info for info in await asyncio.to_thread(self._index.find, list(keys))}
+
+    async def forget(self, keys: Sequence[bytes], documents: Sequence[str]) -> ForgetReceipt:
+        """See `Store.forget`."""
+        dropped, shared = await asyncio.to_thread(self._index.remove, keys, documents)
+        for key in dropped:
+            await self._delete_bytes(key)
+        return ForgetReceipt(tuple(dropped), sum(dropped.values()), shared)
+
+    async def list(self) -> list[ObjectInfo]:
+        """See `Store.list`."""
+        return await asyncio.to_thread(self._index.find)
+
+    async def usage(self) -> Usage:
+        """See `Store.usage`."""
+        return await asyncio.to_thread(self._index.usage, self._capacity)
+
+    async def close(self) -> None:
+        """See `Store.close`. Waits for puts under way."""
+        await asyncio.gather(*self._puts, return_exceptions=True)
+        await asyncio.to_thread(self._index.close)
+        await self._blobs.close()
+
+    async def _delete_bytes(self, key: bytes) -> None:
+        """Delete the bytes of an object whose row is gone, unless it has been stored again meanwhile.
+
+        Cannot deadlock when a put calls it for its victims: a put under way has no row, so it is nobody's victim.
+        """
+        async with self._exclusive(key):
+            if not await self.stat([key]):
+                await self._blobs.delete(key)
+
+    @asynccontextmanager
+    async def _exclusive(self, key: bytes) -> AsyncIterator[None]:
+        """One at a time per key; the second of two that store the same chunk finds it done."""
+        lock, holders = self._writers.get(key, (asyncio.Lock(), 0))
+        self._writers[key] = (lock, holders + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, holders = self._writers[key]
+            if holders == 1:
+                del self._writers[key]
+            else:
+                self._writers[key] = (lock, holders - 1)

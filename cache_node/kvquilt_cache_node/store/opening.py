@@ -1,0 +1,59 @@
+"""Opens the store that the settings name, and heals what an earlier process left."""
+
+import logging
+import sqlite3
+import time
+from pathlib import Path
+
+from kvquilt_codec import catalog, container
+from kvquilt_codec.catalog import ObjectMeta
+from kvquilt_codec.errors import IntegrityError
+
+from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_cache_node.store.file import FileBlobs
+from kvquilt_cache_node.store.index import Index
+from kvquilt_cache_node.store.indexed import IndexedStore
+from kvquilt_cache_node.store.memory import MemoryBlobs
+from kvquilt_cache_node.types import Blobs
+
+log = logging.getLogger(__name__)
+
+
+def describe(key: bytes, data: bytes) -> ObjectMeta:
+    """The description of an object from its own bytes.
+
+    Raises:
+        IntegrityError: damaged, or not the object of this key.
+    """
+    header = container.verify(data).header
+    if catalog.key_of(header) != key:
+        raise IntegrityError(f"expected the object of key {key.hex()[:16]}...; the container is another one")
+    return catalog.from_header(header)
+
+
+async def open_store(settings: NodeSettings) -> IndexedStore:
+    """Open the configured store.
+
+    Raises:
+        UnavailableError: its folder cannot be written, or another process holds it.
+    """
+    if settings.store == "memory":
+        blobs: Blobs = MemoryBlobs()
+        index = Index(":memory:", time.time)
+    else:
+        blobs = FileBlobs(settings.path, fsync=settings.fsync)
+        index = _open_index(settings.path / "index.sqlite")
+    return await IndexedStore.open(blobs, index, int(settings.capacity), describe)
+
+
+def _open_index(path: Path) -> Index:
+    try:
+        return Index(path, time.time)
+    except sqlite3.DatabaseError as error:
+        # The blobs describe themselves, so a damaged index costs a scan, not the objects.
+        aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+        log.warning("the index is damaged (%s): moved to %s and rebuilt from the objects", error, aside)
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return Index(path, time.time)

@@ -1,0 +1,111 @@
+"""The vocabulary of the cache node: what a store does. Read this file first.
+
+A `Store` is what the node uses. It is made of `Blobs` (bytes by key) and an index (who they are, how used, how big);
+`IndexedStore` puts the two together and keeps the byte cap.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
+
+ByteRange = tuple[int, int]
+"""Half-open: first byte, byte after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How full a store is."""
+
+    objects: int
+    used_bytes: int
+    capacity_bytes: int
+
+
+class Blobs(Protocol):
+    """Bytes by 32-byte key, without a cap of their own."""
+
+    @property
+    def name(self) -> str:
+        """Kind of the blobs, for status: "memory", "file"."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether a returned `write` survives the end of the process."""
+
+    async def write(self, key: bytes, data: bytes) -> None:
+        """Write all of `data` or nothing; a reader never sees a part.
+
+        Raises:
+            CapacityError: no room.
+            UnavailableError: the medium failed.
+        """
+
+    async def read(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
+        """The bytes of each range; `None` reads everything, as one item.
+
+        Raises:
+            NotFoundError: no such key.
+            IntegrityError: a range lies outside the blob.
+            UnavailableError: the medium failed.
+        """
+
+    async def delete(self, key: bytes) -> None:
+        """Delete; nothing happens if the key does not exist."""
+
+    async def sizes(self) -> dict[bytes, int]:
+        """All keys with their sizes in bytes."""
+
+    async def close(self) -> None:
+        """Release what is held."""
+
+
+class Store(Protocol):
+    """Objects by 32-byte key under a byte cap that is never exceeded."""
+
+    @property
+    def name(self) -> str:
+        """Kind of the store, for status."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether an acknowledged put survives the end of the process."""
+
+    async def put_if_absent(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
+        """Store an object, making room by evicting the least recently used; `False` if it was there already.
+
+        An object that was there keeps its bytes and gains `meta.document_ids`.
+
+        Raises:
+            CapacityError: larger than the whole cap, or the disk is full. Nothing else is lost then.
+        """
+
+    async def get(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
+        """The bytes of each range (`None`: everything, as one item).
+
+        Raises:
+            NotFoundError: no such object.
+            IntegrityError: a range lies outside the object.
+        """
+
+    async def touch(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
+        """Count one use of each object and let more documents hold it; return the keys that exist.
+
+        `get` counts no use: one use may read several times.
+        """
+
+    async def stat(self, keys: Sequence[bytes]) -> dict[bytes, ObjectInfo]:
+        """The objects that exist among `keys`. Is no use of them."""
+
+    async def forget(self, keys: Sequence[bytes], documents: Sequence[str]) -> ForgetReceipt:
+        """Delete objects by key, and by document those that no other document holds."""
+
+    async def list(self) -> list[ObjectInfo]:
+        """All objects, the most recently used first."""
+
+    async def usage(self) -> Usage:
+        """How full the store is."""
+
+    async def close(self) -> None:
+        """Write what is pending and release what is held."""

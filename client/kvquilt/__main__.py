@@ -1,0 +1,5 @@
+"""`python -m kvquilt` is the `kvquilt` command."""
+
+from kvquilt.cli.main import main
+
+main()

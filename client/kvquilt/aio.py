@@ -1,0 +1,259 @@
+"""The asynchronous client of a router."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from types import TracebackType
+
+import numpy as np
+from kvquilt_codec.errors import BadRequestError, IntegrityError
+from kvquilt_codec.types import KVLayout, LayerKV, Part, check_token_ids
+from kvquilt_proto.v1 import router_pb2 as pb
+from kvquilt_proto.v1 import router_pb2_grpc
+from kvquilt_rpc import convert, frames
+from kvquilt_rpc.channel import MAX_MESSAGE_BYTES, open_channel
+from kvquilt_rpc.node_client import translated
+
+from kvquilt import wire
+from kvquilt.types import (
+    BlendedKV,
+    Document,
+    ForgetReport,
+    ModelInfo,
+    PlanReport,
+    PrefetchProgress,
+    Segment,
+    Status,
+    split_segments,
+)
+
+DEFAULT_TARGET = "127.0.0.1:7410"
+MAX_KV_BYTES = 64 << 30
+_BATCH_BYTES = 4 << 20
+_BATCH_DOCUMENTS = 256
+
+
+class AsyncClient:
+    """Calls a router. Use it as an async context manager, or call `close`.
+
+    Every call takes a `deadline` in seconds. Every failure is an error of `kvquilt.errors`.
+
+    Args:
+        target: the router, `host:port` or any gRPC name.
+
+    Example:
+        ```python
+        async with AsyncClient() as client:
+            async for done in client.prefetch([Document("readme", text)]):
+                print(done.document_id, done.stored)
+            kv = await client.blend([text, "What is this about?"])
+        ```
+    """
+
+    def __init__(self, target: str = DEFAULT_TARGET) -> None:
+        self.target = target
+        self._channel = open_channel(target)
+        self._stub = router_pb2_grpc.RouterServiceStub(self._channel)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel; running calls fail."""
+        await self._channel.close()
+
+    async def prefetch(
+        self,
+        documents: Sequence[Document],
+        *,
+        shared_prefix: Segment | None = None,
+        level: str | None = None,
+        model: str = "",
+        deadline: float = 3600.0,
+    ) -> AsyncIterator[PrefetchProgress]:
+        """Compute and store the KV of documents; yields as each is done. Interrupted, what is done stays stored.
+
+        Args:
+            documents: ids must differ.
+            shared_prefix: what the application's prompts begin with; by default the head of the model's chat template.
+            level: codec level by name; `None` takes the router's default.
+            model: name or fingerprint; may be empty where the router serves one model.
+            deadline: seconds for each batch of documents.
+
+        Raises:
+            BadRequestError: duplicate ids, an empty document, or one that is too large for a message.
+        """
+        ids = [document.document_id for document in documents]
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise BadRequestError(f"expected documents with ids of their own; {twice!r} occurs twice")
+        prefix = None if shared_prefix is None else wire.content(shared_prefix)
+        done = 0
+        for batch in _batches(documents):
+            request = pb.PrefetchRequest(
+                model=model, shared_prefix=prefix, documents=batch, level=wire.level_number(level)
+            )
+            async with translated():
+                async for message in self._stub.Prefetch(request, timeout=deadline):
+                    done += 1
+                    yield wire.progress(message, done, len(ids))
+
+    async def blend(
+        self,
+        segments: Sequence[Segment],
+        *,
+        shared_prefix: Segment | None = None,
+        policy: str | None = None,
+        recompute_ratio: float | None = None,
+        level: str | None = None,
+        seed: int = 0,
+        model: str = "",
+        deadline: float = 60.0,
+    ) -> BlendedKV:
+        """KV of a prompt, assembled from stored chunks.
+
+        Args:
+            segments: documents in prompt order, the question last.
+            shared_prefix: as in `prefetch`. By default the model's chat template frames the prompt.
+            policy: recompute policy by name; `None` takes the router's default, as for the next two.
+            recompute_ratio: share of reused tokens to recompute, 0 to 1.
+            level: codec level by name.
+            seed: of random policies.
+            model: name or fingerprint.
+            deadline: seconds.
+
+        Raises:
+            BadRequestError: an empty segment, an unknown policy, more tokens than the model's context.
+            IntegrityError: the stream is not what its header declared.
+        """
+        request = pb.BlendRequest(
+            model=model,
+            prompt=_prompt(segments, shared_prefix),
+            options=wire.options(policy, recompute_ratio, level, seed),
+        )
+        receiver: _Receiver | None = None
+        async with translated():
+            async for response in self._stub.Blend(request, timeout=deadline):
+                if receiver is None:
+                    receiver = _Receiver(response)
+                else:
+                    receiver.take(response)
+        if receiver is None:
+            raise IntegrityError("expected a header; the router's stream was empty")
+        return receiver.finish()
+
+    async def plan(
+        self,
+        segments: Sequence[Segment],
+        *,
+        shared_prefix: Segment | None = None,
+        policy: str | None = None,
+        recompute_ratio: float | None = None,
+        level: str | None = None,
+        model: str = "",
+        deadline: float = 30.0,
+    ) -> PlanReport:
+        """What `blend` would find; arguments and errors as there."""
+        request = pb.PlanBlendRequest(
+            model=model,
+            prompt=_prompt(segments, shared_prefix),
+            options=wire.options(policy, recompute_ratio, level, 0),
+        )
+        async with translated():
+            return wire.plan(await self._stub.PlanBlend(request, timeout=deadline))
+
+    async def forget(self, *document_ids: str, deadline: float = 60.0) -> ForgetReport:
+        """Delete everything stored for documents."""
+        async with translated():
+            receipt = await self._stub.Forget(pb.ForgetRequest(document_ids=document_ids), timeout=deadline)
+        return ForgetReport(receipt.objects_deleted, receipt.bytes_deleted, receipt.objects_kept_shared)
+
+    async def models(self, *, deadline: float = 10.0) -> tuple[ModelInfo, ...]:
+        """The models that the router serves."""
+        async with translated():
+            response = await self._stub.ListModels(pb.ListModelsRequest(), timeout=deadline)
+        return tuple(wire.model(message) for message in response.models)
+
+    async def status(self, *, deadline: float = 10.0) -> Status:
+        """How the router and its node are."""
+        async with translated():
+            return wire.status(await self._stub.GetStatus(pb.GetStatusRequest(), timeout=deadline))
+
+
+class _Receiver:
+    """Puts a blend's stream together."""
+
+    def __init__(self, first: pb.BlendResponse) -> None:
+        if not first.HasField("header"):
+            raise IntegrityError("expected a header first; the router sent something else")
+        header = first.header
+        self._fingerprint = header.model_fingerprint
+        self._layout = convert.layout_from_wire(header.layout)
+        self._token_ids = check_token_ids(list(header.token_ids), wire.MAX_TOKENS)
+        tokens = len(self._token_ids) - 1
+        if header.kv_tokens != tokens or header.payload_bytes != self._layout.nbytes(tokens):
+            raise IntegrityError(f"expected KV of {tokens} tokens; the header declares {header.kv_tokens}")
+        self._reader = frames.FrameReader(header.payload_bytes, MAX_KV_BYTES)
+        self._buffer = np.empty(header.payload_bytes, np.uint8)
+        self._report: pb.BlendReport | None = None
+
+    def take(self, response: pb.BlendResponse) -> None:
+        if response.HasField("report"):
+            self._report = response.report
+            return
+        begin = self._reader.received
+        data = self._reader.take(response.frame)
+        self._buffer[begin : begin + len(data)] = np.frombuffer(data, np.uint8)
+
+    def finish(self) -> BlendedKV:
+        self._reader.finish()
+        if self._report is None:
+            raise IntegrityError("expected a report at the end; the router's stream has none")
+        layers = tuple(_layers(self._buffer, self._layout, len(self._token_ids) - 1))
+        return BlendedKV(self._fingerprint, self._layout, self._token_ids, layers, wire.report(self._report))
+
+
+def _layers(buffer: "np.ndarray[tuple[int], np.dtype[np.uint8]]", layout: KVLayout, tokens: int) -> Iterator[LayerKV]:
+    """Views of the buffer, which holds `[kv_heads, tokens, dim]` per tensor, as keys and values of each layer."""
+    words = buffer.view(layout.data_type.numpy)
+    position = 0
+    for layer in layout.layers:
+        tensors = []
+        for part in (Part.KEYS, Part.VALUES):
+            _, heads, dim = layer.of(part, tokens)
+            size = heads * tokens * dim
+            tensors.append(words[position : position + size].reshape(heads, tokens, dim).transpose(1, 0, 2))
+            position += size
+        yield LayerKV(*tensors)
+
+
+def _prompt(segments: Sequence[Segment], shared_prefix: Segment | None) -> pb.Prompt:
+    documents, question = split_segments(segments)
+    return pb.Prompt(
+        shared_prefix=None if shared_prefix is None else wire.content(shared_prefix),
+        documents=[wire.content(document) for document in documents],
+        question=wire.content(question),
+    )
+
+
+def _batches(documents: Sequence[Document]) -> Iterator[list[pb.Document]]:
+    """Documents in batches that fit a message."""
+    batch: list[pb.Document] = []
+    size = 0
+    for document in documents:
+        message = pb.Document(document_id=document.document_id, content=wire.content(document.content))
+        length = message.ByteSize()
+        if length > MAX_MESSAGE_BYTES - 4096:
+            raise BadRequestError(
+                f"expected documents below {MAX_MESSAGE_BYTES} bytes; {document.document_id!r} has {length}: split it"
+            )
+        if batch and (size + length > _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += length
+    if batch:
+        yield batch

@@ -1,0 +1,85 @@
+"""`kvquilt ask`: a question over documents, answered by a model in this process with KV from the router."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kvquilt.cli.calls import client_settings
+from kvquilt.cli.options import ConfigFile, Json, Level, Policy, Ratio, Router, Set
+from kvquilt.cli.output import explained, out, print_json, print_table, size
+from kvquilt.documents import read_documents
+from kvquilt.types import BlendReport
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.")],
+    doc: Annotated[list[Path], typer.Option("--doc", help="File or folder, in prompt order. Repeatable.")],
+    model: Annotated[str, typer.Option(help="The router's model: its folder, or smollm2.")] = "smollm2",
+    dtype: Annotated[str, typer.Option(help="Type to compute in; must be the router's.")] = "float32",
+    max_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Longest answer.")] = 48,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compute the prompt in full too, and measure the difference.")
+    ] = False,
+    policy: Policy = None,
+    ratio: Ratio = None,
+    level: Level = None,
+    router: Router = None,
+    flags: Set = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a question over documents. This process is the worker: it holds the model and decodes.
+
+    Documents that were not prefetched are computed, and stored for the next time.
+    """
+    with explained(as_json):
+        settings = client_settings(config, flags, router)
+        from kvquilt.cli.worker import Worker  # imports torch
+
+        segments = [*(document.content for document in read_documents(doc)), f"\n\nQuestion: {question}"]
+        worker = Worker(model, settings.router, dtype=dtype)
+        try:
+            answer = worker.ask(segments, max_tokens=max_tokens, policy=policy, recompute_ratio=ratio, level=level)
+            filled = answer.filled
+            report = filled.report if filled is not None else None
+            result: dict[str, Any] = {
+                "answer": answer.text,
+                "ttft_s": answer.ttft_s,
+                "fallback_reason": filled.fallback_reason if filled is not None else "",
+                "report": report,
+            }
+            if compare:
+                full = worker.ask_in_full(segments, max_tokens=max_tokens)
+                result |= {
+                    "full_answer": full.text,
+                    "ttft_full_s": full.ttft_s,
+                    "difference": worker.difference(full, answer),
+                }
+        finally:
+            worker.close()
+        if as_json:
+            print_json(result)
+            return
+        out.print(answer.text, markup=False)
+        print_table("", _rows(result, report))
+
+
+def _rows(result: dict[str, Any], report: BlendReport | None) -> dict[str, object]:
+    rows: dict[str, object] = {"TTFT": f"{result['ttft_s']:.3f} s"}
+    if report is None:
+        rows["cache"] = f"could not help ({result['fallback_reason']}): computed in full"
+    else:
+        rows["tokens"] = (
+            f"{report.tokens_exact} exact, {report.tokens_reused} reused, {report.tokens_recomputed} recomputed, "
+            f"{report.tokens_computed} computed"
+        )
+        rows["fetched"] = f"{size(report.fetched_bytes)} ({size(report.bf16_bytes)} as bf16)"
+        missed = {chunk.miss_reason for chunk in report.chunks if chunk.miss_reason}
+        rows["missed"] = ", ".join(sorted(missed)) or "nothing"
+    if "difference" in result:
+        rows["full prefill"] = f"{result['ttft_full_s']:.3f} s"
+        rows["answer then"] = result["full_answer"]
+        rows["first token KL"] = f"{result['difference'].first_token_kl:.2e}"
+        rows["top-1 agreement"] = f"{result['difference'].top1_agreement:.0%}"
+    return rows

@@ -1,0 +1,120 @@
+"""`kvquilt prefetch`, `forget`, `status`: what calls a running router."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kvquilt.cli.options import ConfigFile, Json, Level, Router, Set, overrides
+from kvquilt.cli.output import PARTIAL, err, explained, out, print_json, print_table, size
+from kvquilt.cli.settings import ClientSettings, load
+from kvquilt.documents import read_documents
+from kvquilt.sync import Client
+from kvquilt.types import PrefetchProgress
+
+
+def client_settings(config: Path | None, flags: list[str] | None, router: str | None) -> ClientSettings:
+    """Effective settings of a command that calls a router."""
+    return load(config, overrides(flags, client__router=router)).settings.client
+
+
+def prefetch(
+    paths: Annotated[list[Path], typer.Argument(help="Text files, and folders of them. The path is the document id.")],
+    prefix_file: Annotated[
+        Path | None, typer.Option(help="Text that the application's prompts begin with. Default: the chat template.")
+    ] = None,
+    level: Level = None,
+    router: Router = None,
+    flags: Set = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Compute and store the KV of documents, so that later prompts find it.
+
+    May be interrupted and run again: what is stored is found, not computed again. With --json, one line per document
+    and a summary. Exit code 7 if some chunks could not be stored.
+    """
+    with explained(as_json):
+        settings = client_settings(config, flags, router)
+        documents = read_documents(paths)
+        prefix = prefix_file.read_text(encoding="utf-8") if prefix_file is not None else None
+        done: list[PrefetchProgress] = []
+        with Client(settings.router) as client, _bar(as_json) as bar:
+            task = bar.add_task("prefetch", total=len(documents))
+            for item in client.prefetch(documents, shared_prefix=prefix, level=level):
+                done.append(item)
+                bar.update(task, completed=item.done, description=item.document_id[-40:])
+                if as_json:
+                    print_json(item)
+        failed = sum(item.failed for item in done)
+        summary = {
+            "documents": len(done),
+            "tokens": sum(item.tokens for item in done),
+            "chunks stored": sum(item.stored for item in done),
+            "chunks present before": sum(item.present for item in done),
+            "chunks failed": failed,
+            "bytes stored": sum(item.stored_bytes for item in done),
+            "seconds computing": round(sum(item.compute_seconds for item in done), 3),
+        }
+        if as_json:
+            print_json({"summary": {name.replace(" ", "_"): value for name, value in summary.items()}})
+        else:
+            print_table("prefetch", summary | {"bytes stored": size(float(summary["bytes stored"]))})
+        if failed:
+            err.print(next(item.failure_reason for item in done if item.failed), markup=False)
+            raise typer.Exit(PARTIAL)
+
+
+def forget(
+    documents: Annotated[list[str], typer.Argument(help="Document ids; for files, the paths they were prefetched by.")],
+    router: Router = None,
+    flags: Set = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Delete everything stored for documents. Text that another document holds too stays, and is counted."""
+    with explained(as_json):
+        settings = client_settings(config, flags, router)
+        with Client(settings.router) as client:
+            receipt = client.forget(*documents, deadline=settings.deadline)
+        if as_json:
+            print_json(receipt)
+        else:
+            out.print(
+                f"deleted {receipt.objects_deleted} objects, {size(receipt.bytes_deleted)}; "
+                f"kept {receipt.objects_kept_shared} that other documents hold"
+            )
+
+
+def status(router: Router = None, flags: Set = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """Show how the router and its cache node are: models, store, counters."""
+    with explained(as_json):
+        settings = client_settings(config, flags, router)
+        with Client(settings.router) as client:
+            state = client.status(deadline=settings.deadline)
+        if as_json:
+            print_json(state)
+            return
+        node = state.node
+        rows: dict[str, object] = {"version": state.version}
+        for model in state.models:
+            layout = model.layout
+            rows[f"model {model.name}"] = (
+                f"{model.architecture}, {len(layout.layers)} layers, {layout.data_type.value}, "
+                f"context {model.max_context_tokens}, fingerprint {model.fingerprint[:16]}..."
+            )
+        rows["policies"] = ", ".join(state.policies)
+        rows["defaults"] = f"{state.default_policy} at {state.default_recompute_ratio:.0%}, level {state.default_level}"
+        rows["node"] = f"{node.target}, {'reachable' if node.reachable else 'NOT REACHABLE: everything is computed'}"
+        if node.reachable:
+            rows["store"] = (
+                f"{node.store}, {node.objects} objects, {size(node.used_bytes)} of {size(node.capacity_bytes)}, "
+                f"{node.kernels} kernels"
+            )
+        print_table("kvquilt", rows | state.counters)
+
+
+def _bar(quiet: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, disable=quiet, transient=True)

@@ -1,0 +1,52 @@
+"""The `kvquilt` command."""
+
+from typing import Annotated
+
+import typer
+from kvquilt_rpc.version import VERSION
+
+from kvquilt.cli import ask, calls, files, servers
+from kvquilt.cli.output import out
+from kvquilt.demo import command as demo
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    help="""A context cache for LLM serving: reuse the KV of texts anywhere in a prompt.
+
+    Try it: `kvquilt demo`. Run it: `kvquilt serve`, then `kvquilt prefetch FILES`, then
+    `kvquilt ask "..." --doc FILE --compare`.
+
+    Exit codes: 0 done, 1 unforeseen, 2 bad request, 3 not found, 4 damaged or another model's,
+    5 unavailable or too slow, 6 a limit is reached, 7 done in part, 130 interrupted.
+    """,
+)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Options of the whole command."""
+    if show:
+        out.print(VERSION)
+        raise typer.Exit
+
+
+app.command(rich_help_panel="Run")(servers.serve)
+app.command(rich_help_panel="Run")(servers.node)
+app.command(rich_help_panel="Run")(servers.router)
+app.command(rich_help_panel="Use")(calls.prefetch)
+app.command(rich_help_panel="Use")(ask.ask)
+app.command(rich_help_panel="Use")(calls.forget)
+app.command(rich_help_panel="Look")(calls.status)
+app.command(rich_help_panel="Look")(files.inspect)
+app.command(rich_help_panel="Look")(files.model)
+app.add_typer(files.config_app, name="config", rich_help_panel="Look")
+app.command(rich_help_panel="Try")(demo.demo)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text for people.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML settings file. Default: $KVQUILT_CONFIG, else the user's kvquilt.yaml."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Override a setting, for instance router.port=0. Repeatable."),
+]
+Router = Annotated[str | None, typer.Option("--router", help="The router, host:port. Default: client.router.")]
+Policy = Annotated[str | None, typer.Option("--policy", help="Recompute policy. Default: the router's.")]
+Ratio = Annotated[
+    float | None,
+    typer.Option("--ratio", min=0, max=1, help="Share of reused tokens to recompute. Default: the router's."),
+]
+Level = Annotated[str | None, typer.Option("--level", help="Codec level: lossless or high. Default: the router's.")]
+
+
+def overrides(flags: list[str] | None, **named: object) -> list[str]:
+    """Flags as settings: those given by `--set`, then those with an option of their own that were used."""
+    own = [f"{name.replace('__', '.')}={value}" for name, value in named.items() if value is not None]
+    return [*(flags or []), *own]

@@ -1,0 +1,135 @@
+"""`kvquilt serve`, `node`, `router`: run until a signal, then drain."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from kvquilt_cache_node.node import running_node
+from kvquilt_cache_node.settings import NodeSettings
+
+from kvquilt.cli.options import ConfigFile, Json, Set, overrides
+from kvquilt.cli.output import err, explained, out, print_json
+from kvquilt.cli.settings import KvquiltSettings, load
+
+Running = AbstractAsyncContextManager[dict[str, str]]
+
+Model = Annotated[str | None, typer.Option(help='Folder of a Hugging Face model, or "smollm2". Sets router.model.')]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
+NodePort = Annotated[int | None, typer.Option(help="Port of the node. Sets node.port.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the file store. Sets node.path.")]
+Capacity = Annotated[str | None, typer.Option(help='Byte cap of the store, for instance "2GiB". Sets node.capacity.')]
+
+
+def serve(
+    model: Model = None,
+    port: Port = None,
+    node_port: NodePort = None,
+    data_dir: DataDir = None,
+    capacity: Capacity = None,
+    flags: Set = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Run a router and a cache node in one process, on the embedded store. The way to try kvquilt.
+
+    Prints the two addresses when both accept calls. Ends on Ctrl-C or SIGTERM, after running calls are done.
+    """
+    names = overrides(
+        flags,
+        router__model=model,
+        router__port=port,
+        node__port=node_port,
+        node__path=data_dir,
+        node__capacity=capacity,
+    )
+    _run(config, names, as_json, _serving)
+
+
+def node(
+    port: NodePort = None,
+    data_dir: DataDir = None,
+    capacity: Capacity = None,
+    flags: Set = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Run a cache node: encodes, stores and serves chunks. Needs no model and no torch."""
+    names = overrides(flags, node__port=port, node__path=data_dir, node__capacity=capacity)
+    _run(config, names, as_json, _node)
+
+
+def router(
+    model: Model = None,
+    port: Port = None,
+    node: Annotated[str | None, typer.Option(help="The cache node, host:port. Sets router.node.")] = None,
+    flags: Set = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Run a router: plans, fetches, blends and recomputes. Holds the model."""
+    names = overrides(flags, router__model=model, router__port=port, router__node=node)
+    _run(config, names, as_json, _router)
+
+
+def _run(config: Path | None, flags: list[str], as_json: bool, start: Callable[[KvquiltSettings], Running]) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with explained(as_json):
+        settings = load(config, flags).settings
+        asyncio.run(_until_signal(settings, as_json, start))
+
+
+async def _until_signal(settings: KvquiltSettings, as_json: bool, start: Callable[[KvquiltSettings], Running]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        opening = asyncio.create_task(stack.enter_async_context(start(settings)))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            opening.cancel()  # a signal while the model loads
+            await asyncio.gather(opening, return_exceptions=True)
+            return
+        addresses = opening.result()
+        if as_json:
+            print_json({"event": "ready", **addresses})
+        else:
+            for name, address in addresses.items():
+                out.print(f"[bold]{name}[/] listens on {address}")
+        await stopping
+        err.print("draining")
+
+
+@asynccontextmanager
+async def _serving(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
+    from kvquilt_router.router import running_router  # imports torch
+
+    async with (
+        running_node(settings.node) as node_address,
+        running_router(settings.router.model_copy(update={"node": node_address})) as router_address,
+    ):
+        yield {"router": router_address, "node": node_address, "store": _where(settings.node)}
+
+
+@asynccontextmanager
+async def _node(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
+    async with running_node(settings.node) as address:
+        yield {"node": address, "store": _where(settings.node)}
+
+
+@asynccontextmanager
+async def _router(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
+    from kvquilt_router.router import running_router  # imports torch
+
+    async with running_router(settings.router) as address:
+        yield {"router": address}
+
+
+def _where(settings: NodeSettings) -> str:
+    return str(settings.path) if settings.store == "file" else "memory"

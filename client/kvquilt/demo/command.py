@@ -1,0 +1,93 @@
+"""`kvquilt demo`: runs the demo and shows what it measured."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from kvquilt.cli.options import Json
+from kvquilt.cli.output import err, explained, out, print_json, size
+
+if TYPE_CHECKING:
+    from kvquilt.demo.run import Measured
+
+
+def demo(
+    model: Annotated[str, typer.Option(help='Folder of a Hugging Face model, or "smollm2".')] = "smollm2",
+    max_tokens: Annotated[int, typer.Option(min=1, max=512, help="Longest answer.")] = 32,
+    output: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show kvquilt's main job on a real model, and measure it against a full prefill.
+
+    Starts a server on free ports with a store in a temporary folder, prefetches ten passages, asks three questions
+    over them in orders that it never saw, restarts the server and asks again.
+    """
+    with explained(as_json), tempfile.TemporaryDirectory(prefix="kvquilt-demo-") as folder:
+        from kvquilt.demo.run import results, run  # imports torch
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        rows: list[Measured] = []
+        with Progress(*columns, console=err, transient=True, disable=as_json) as progress:
+            task = progress.add_task("", total=None)
+            steps = run(
+                Path(folder),
+                model,
+                max_tokens,
+                told=lambda step: progress.update(task, description=step),
+                prefetched=lambda item: progress.update(task, description=f"prefetched {item.done}/{item.total}"),
+            )
+            for measured in steps:
+                rows.append(measured)
+                if not as_json:
+                    _show(measured)
+        figures = results(rows, model)
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
+        if as_json:
+            print_json(figures)
+        else:
+            _summary(rows, output)
+
+
+def _show(measured: "Measured") -> None:
+    row = measured.row()
+    when = "after the restart" if measured.restarted else "chunks in a new order"
+    table = Table(title=f"{measured.question}  [dim]({when})[/]", title_justify="left", show_header=False)
+    ratio = row["ttft_kvquilt_s"] / row["ttft_full_s"]
+    table.add_row(
+        "TTFT", f"{row['ttft_full_s']:.2f} s full prefill, {row['ttft_kvquilt_s']:.2f} s kvquilt ({ratio:.2f}x)"
+    )
+    table.add_row(
+        "tokens",
+        f"{row['tokens_exact']} exact, {row['tokens_reused']} reused, {row['tokens_recomputed']} recomputed, "
+        f"{row['tokens_computed']} computed; {row['chunks'] - row['chunks_missed']}/{row['chunks']} chunks hit",
+    )
+    table.add_row("fetched", f"{size(row['bytes_fetched'])} ({size(row['bytes_bf16'])} as bf16)")
+    table.add_row(
+        "difference",
+        f"first token KL {row['first_token_kl']:.3f}, top-1 agreement over the answer {row['top1_agreement']:.0%}",
+    )
+    table.add_row("full prefill says", row["answer_full"])
+    table.add_row("kvquilt says", row["answer"])
+    out.print(table)
+
+
+def _summary(rows: "list[Measured]", output: Path | None) -> None:
+    ratios = sorted(m.answer.ttft_s / m.full.ttft_s for m in rows)
+    median = ratios[len(ratios) // 2]
+    out.print(f"TTFT with kvquilt: {median:.2f} of a full prefill (median of {len(rows)}; worst {ratios[-1]:.2f})")
+    if output is not None:
+        out.print(f"figures: {output}")
+    out.print(
+        "\nNext:\n"
+        "  kvquilt serve                                              # a server that keeps its store\n"
+        "  kvquilt prefetch README.md docs                            # your own files\n"
+        '  kvquilt ask "What is a variant?" --doc docs/concepts.md --compare',
+        markup=False,
+    )

@@ -1,0 +1,1 @@
+"""Serving engines that fetch from kvquilt. Each module needs its engine installed."""

@@ -1,0 +1,115 @@
+"""The synchronous client: the asynchronous one, run by an event loop in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from kvquilt.aio import DEFAULT_TARGET, AsyncClient
+from kvquilt.types import (
+    BlendedKV,
+    Document,
+    ForgetReport,
+    ModelInfo,
+    PlanReport,
+    PrefetchProgress,
+    Segment,
+    Status,
+)
+
+Result = TypeVar("Result")
+
+
+class Client:
+    """Calls a router. Use it as a context manager, or call `close`. Arguments and errors as in `AsyncClient`.
+
+    Example:
+        ```python
+        with Client() as client:
+            for done in client.prefetch([Document("readme", text)]):
+                print(done.document_id, done.stored)
+            kv = client.blend([text, "What is this about?"])
+        ```
+    """
+
+    def __init__(self, target: str = DEFAULT_TARGET) -> None:
+        self.target = target
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="kvquilt-client", daemon=True)
+        self._thread.start()
+        self._client = self._run(_opened(target))
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel and end the thread. Does nothing the second time."""
+        if self._loop.is_closed():
+            return
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def prefetch(
+        self,
+        documents: Sequence[Document],
+        *,
+        shared_prefix: Segment | None = None,
+        level: str | None = None,
+        model: str = "",
+        deadline: float = 3600.0,
+    ) -> Iterator[PrefetchProgress]:
+        """See `AsyncClient.prefetch`."""
+        stream = self._client.prefetch(
+            documents, shared_prefix=shared_prefix, level=level, model=model, deadline=deadline
+        )
+        return self._iterate(stream)
+
+    def blend(self, segments: Sequence[Segment], **options: Any) -> BlendedKV:
+        """See `AsyncClient.blend`."""
+        return self._run(self._client.blend(segments, **options))
+
+    def plan(self, segments: Sequence[Segment], **options: Any) -> PlanReport:
+        """See `AsyncClient.plan`."""
+        return self._run(self._client.plan(segments, **options))
+
+    def forget(self, *document_ids: str, deadline: float = 60.0) -> ForgetReport:
+        """See `AsyncClient.forget`."""
+        return self._run(self._client.forget(*document_ids, deadline=deadline))
+
+    def models(self, *, deadline: float = 10.0) -> tuple[ModelInfo, ...]:
+        """See `AsyncClient.models`."""
+        return self._run(self._client.models(deadline=deadline))
+
+    def status(self, *, deadline: float = 10.0) -> Status:
+        """See `AsyncClient.status`."""
+        return self._run(self._client.status(deadline=deadline))
+
+    def _run(self, call: Coroutine[Any, Any, Result]) -> Result:
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _iterate(self, stream: AsyncIterator[Result]) -> Iterator[Result]:
+        end = object()
+
+        async def step() -> Any:
+            return await anext(stream, end)
+
+        while (item := self._run(step())) is not end:
+            yield item
+
+
+async def _opened(target: str) -> AsyncClient:
+    """A client made inside the loop that will run it, as grpc.aio demands."""
+    return AsyncClient(target)

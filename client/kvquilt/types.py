@@ -1,0 +1,188 @@
+"""The vocabulary of the client: documents, segments, results. Read this file first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.types import KVLayout, LayerKV, TokenIds, VariantKind
+
+Segment = str | Sequence[int]
+"""A piece of a prompt: text, or token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text (or token ids) with an id of its own, under which it can be forgotten."""
+
+    document_id: str
+    content: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class PrefetchProgress:
+    """What became of one document, and how far the whole call is.
+
+    Attributes:
+        document_id: which document.
+        tokens: its length.
+        stored: chunks that were computed and stored now (the shared prefix counts as one).
+        present: chunks that were stored before.
+        failed: chunks that could not be stored; `failure_reason` says why.
+        stored_bytes: bytes written.
+        compute_seconds: seconds that computing took.
+        done: documents finished so far.
+        total: documents of the call.
+    """
+
+    document_id: str
+    tokens: int
+    stored: int
+    present: int
+    failed: int
+    failure_reason: str
+    stored_bytes: int
+    compute_seconds: float
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkReport:
+    """What became of one chunk: `variant` is `None` and `miss_reason` set if it missed."""
+
+    segment: int
+    begin: int
+    end: int
+    variant: VariantKind | None
+    miss_reason: str
+    fetched_bytes: int
+    in_exact_context: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlendReport:
+    """What a blend did; the four token counts add up to the prompt's length.
+
+    Attributes:
+        policy: recompute policy.
+        recompute_ratio: share of reused tokens that it could recompute.
+        tokens_exact: stored KV computed in this very context.
+        tokens_reused: stored KV computed in another context, used as it is.
+        tokens_recomputed: stored KV replaced by a fresh computation.
+        tokens_computed: no stored KV; the question is among them.
+        fetched_bytes: bytes that came from cache nodes.
+        bf16_bytes: what the fetched tensors take as bfloat16.
+        chunks: per chunk.
+        seconds: the router's wall time by step.
+    """
+
+    policy: str
+    recompute_ratio: float
+    tokens_exact: int
+    tokens_reused: int
+    tokens_recomputed: int
+    tokens_computed: int
+    fetched_bytes: int
+    bf16_bytes: int
+    chunks: tuple[ChunkReport, ...]
+    seconds: dict[str, float]
+
+    @property
+    def hit(self) -> bool:
+        """Whether no chunk missed."""
+        return not any(chunk.miss_reason for chunk in self.chunks)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlendedKV:
+    """Finished KV of a prompt's first `kv_tokens` tokens (all but the last).
+
+    Attributes:
+        model_fingerprint: hex digest of the model that it is for.
+        layout: shapes and element type.
+        token_ids: the whole prompt.
+        layers: per layer, views of one buffer; keys rotated to their positions.
+        report: what was done.
+    """
+
+    model_fingerprint: str
+    layout: KVLayout
+    token_ids: TokenIds
+    layers: tuple[LayerKV, ...]
+    report: BlendReport
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the layers hold."""
+        return len(self.token_ids) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a blend would do."""
+
+    policy: str
+    recompute_ratio: float
+    prompt_tokens: int
+    chunks: tuple[ChunkReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetReport:
+    """What a forget deleted; `objects_kept_shared` stay because other documents hold the same text."""
+
+    objects_deleted: int
+    bytes_deleted: int
+    objects_kept_shared: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that the router serves."""
+
+    name: str
+    fingerprint: str
+    architecture: str
+    layout: KVLayout
+    max_context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """The cache node as the router sees it; zeros if it is not reachable."""
+
+    target: str
+    reachable: bool
+    store: str
+    objects: int
+    used_bytes: int
+    capacity_bytes: int
+    kernels: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the router and its node are."""
+
+    version: str
+    models: tuple[ModelInfo, ...]
+    policies: tuple[str, ...]
+    default_policy: str
+    default_recompute_ratio: float
+    default_level: str
+    counters: dict[str, int]
+    node: NodeStatus
+
+
+def split_segments(segments: Sequence[Segment]) -> tuple[list[Segment], Segment]:
+    """Documents and question of a prompt given as segments, the question last.
+
+    Raises:
+        BadRequestError: no segments, one string where a sequence is meant, or an empty segment.
+    """
+    if isinstance(segments, str) or not segments:
+        raise BadRequestError("expected a sequence of segments, the question last; got none, or a bare string")
+    for number, segment in enumerate(segments, start=1):
+        if len(segment) == 0:
+            raise BadRequestError(f"expected segments of at least one token; segment {number} is empty")
+    return list(segments[:-1]), segments[-1]

@@ -1,0 +1,18 @@
+"""Container v1: a chunk's KV as self-describing, checksummed bytes (docs/formats.md is the specification)."""
+
+from kvquilt_codec.container.decoder import ContainerDecoder, DecodedChunk, decode, verify
+from kvquilt_codec.container.encoder import ChunkIdentity, encode
+from kvquilt_codec.container.head import ContainerHead, Header, head_bytes, parse_head
+
+__all__ = [
+    "ChunkIdentity",
+    "ContainerDecoder",
+    "ContainerHead",
+    "DecodedChunk",
+    "Header",
+    "decode",
+    "encode",
+    "head_bytes",
+    "parse_head",
+    "verify",
+]

@@ -1,0 +1,118 @@
+"""Identity: which model, which text, whose, computed after what. Deterministic across processes and machines.
+
+Every digest is over an unambiguous encoding: each field is preceded by its length, so that no two different inputs
+give the same bytes. Keys are HMAC-SHA-256 under the namespace's secret: without it they can be neither guessed nor
+probed.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.types import Level, TokenIds, VariantKind
+
+DIGEST_BYTES = 32
+_PUBLIC_SECRET = hashlib.sha256(b"kvquilt namespace: public").digest()
+
+
+def _framed(*fields: bytes) -> bytes:
+    return b"".join(len(part).to_bytes(8, "little") + part for part in fields)
+
+
+def _token_bytes(token_ids: TokenIds) -> bytes:
+    return np.ascontiguousarray(token_ids, dtype="<u4").tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A tenant's isolated part of the cache. Two namespaces with different secrets share no key."""
+
+    name: str
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.name) <= 128 or not self.name.isprintable():
+            raise BadRequestError(f"expected a namespace name of 1..128 printable characters; got {self.name!r}")
+        if len(self.secret) < 16:
+            raise BadRequestError(f"expected a namespace secret of at least 16 bytes; got {len(self.secret)}")
+
+    @classmethod
+    def public(cls) -> "Namespace":
+        """The shared namespace. Its secret is no secret: its texts are for everybody."""
+        return cls("public", _PUBLIC_SECRET)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFingerprint:
+    """Everything that changes a model's KV bytes.
+
+    Attributes:
+        architecture: class name and the configuration fields that shape the computation, as canonical JSON.
+        rope: RoPE parameters, as canonical JSON.
+        data_type: the type the model computes in.
+        weights_digest: SHA-256 (hex) over all weights.
+        tokenizer_digest: SHA-256 (hex) over the tokenizer, or "" where only token ids are used.
+        adapter_digest: SHA-256 (hex) over the adapter (LoRA), or "" without one.
+    """
+
+    architecture: str
+    rope: str
+    data_type: str
+    weights_digest: str
+    tokenizer_digest: str = ""
+    adapter_digest: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over all fields: what is stored, sent and compared."""
+        fields = (
+            self.architecture,
+            self.rope,
+            self.data_type,
+            self.weights_digest,
+            self.tokenizer_digest,
+            self.adapter_digest,
+        )
+        return hashlib.sha256(_framed(b"kvquilt fingerprint v1", *(part.encode() for part in fields))).hexdigest()
+
+
+def canonical_json(value: Mapping[str, object]) -> str:
+    """JSON with sorted keys and no spaces: equal mappings give equal text."""
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def check_digest(digest: bytes, what: str) -> bytes:
+    """Return a 32-byte digest.
+
+    Raises:
+        BadRequestError: another length.
+    """
+    if len(digest) != DIGEST_BYTES:
+        raise BadRequestError(f"expected a {what} of {DIGEST_BYTES} bytes; got {len(digest)}")
+    return digest
+
+
+def chunk_key(namespace: Namespace, model_fingerprint: str, token_ids: TokenIds) -> bytes:
+    """Key of a chunk's text in a namespace for a model: 32 bytes."""
+    message = _framed(b"kvquilt chunk v1", model_fingerprint.encode(), _token_bytes(token_ids))
+    return hmac.digest(namespace.secret, message, "sha256")
+
+
+def context_digest(token_ids: TokenIds) -> bytes:
+    """Digest of the tokens that preceded a chunk when its KV was computed (none of them: an empty array): 32 bytes."""
+    return hashlib.sha256(_framed(b"kvquilt context v1", _token_bytes(token_ids))).digest()
+
+
+def variant_key(chunk: bytes, kind: VariantKind, context: bytes) -> bytes:
+    """Key of one variant of a chunk: 32 bytes. The chunk key is the HMAC's key, so it inherits the secret."""
+    return hmac.digest(chunk, _framed(b"kvquilt variant v1", kind.value.encode(), context), "sha256")
+
+
+def object_key(variant: bytes, level: Level) -> bytes:
+    """Key under which a store keeps a variant encoded at a level: 32 bytes."""
+    return hmac.digest(variant, _framed(b"kvquilt object v1", level.value.encode()), "sha256")

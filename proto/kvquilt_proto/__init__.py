@@ -1,0 +1,1 @@
+"""The wire vocabulary of kvquilt: `v1/*.proto` and the stubs generated from them by `make proto`."""

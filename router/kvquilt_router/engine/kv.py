@@ -1,0 +1,89 @@
+"""KV tensors of one prompt, layer by layer, and the way between NumPy chunks and torch.
+
+torch layout, as HF Transformers has it: `[1, kv_heads, tokens, dim]`. Chunk layout: `[tokens, kv_heads, dim]`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout
+
+TORCH_TYPES = {
+    DataType.BFLOAT16: torch.bfloat16,
+    DataType.FLOAT16: torch.float16,
+    DataType.FLOAT32: torch.float32,
+}
+
+
+def to_torch(array: Array, data_type: DataType) -> torch.Tensor:
+    """`[tokens, kv_heads, dim]` to `[1, kv_heads, tokens, dim]`, without a copy."""
+    if data_type is DataType.BFLOAT16:
+        tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    else:
+        tensor = torch.from_numpy(array)
+    return tensor.transpose(0, 1).unsqueeze(0)
+
+
+def to_numpy(tensor: torch.Tensor) -> Array:
+    """`[1, kv_heads, tokens, dim]` to a C-contiguous copy `[tokens, kv_heads, dim]`."""
+    rows = tensor.detach()[0].transpose(0, 1).contiguous().cpu()
+    if rows.dtype is torch.bfloat16:
+        return rows.view(torch.int16).numpy().view(DataType.BFLOAT16.numpy)
+    return rows.numpy()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerTensors:
+    """Keys and values of one layer, `[1, kv_heads, tokens, dim]`; keys rotated to their positions."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+class PromptKV:
+    """Room for the KV of a prompt's first `tokens` tokens; chunks are placed into it, keys rotated later.
+
+    Positions where nothing was placed hold whatever was in memory until `clear_unplaced` or a recompute writes them.
+    """
+
+    def __init__(self, layout: KVLayout, tokens: int, device: torch.device) -> None:
+        dtype = TORCH_TYPES[layout.data_type]
+        self.layout = layout
+        self.tokens = tokens
+        self.layers = [
+            LayerTensors(
+                torch.empty(1, layer.kv_heads, tokens, layer.key_dim, dtype=dtype, device=device),
+                torch.empty(1, layer.kv_heads, tokens, layer.value_dim, dtype=dtype, device=device),
+            )
+            for layer in layout.layers
+        ]
+        self.placed: list[tuple[int, int]] = []
+        self.unrotated: list[tuple[int, int]] = []
+
+    def place(self, chunk: KVChunk, begin: int) -> None:
+        """Copy a chunk to positions `begin` onwards. Un-rotated keys are noted in `unrotated`.
+
+        The caller has checked that rotated keys are at their positions already.
+        """
+        end = begin + chunk.tokens
+        for layer, keys, values in zip(self.layers, chunk.keys, chunk.values, strict=True):
+            layer.keys[:, :, begin:end] = to_torch(keys, self.layout.data_type)
+            layer.values[:, :, begin:end] = to_torch(values, self.layout.data_type)
+        self.placed.append((begin, end))
+        if chunk.rotated_from is None:
+            self.unrotated.append((begin, end))
+
+    def clear_unplaced(self) -> None:
+        """Write zeros where nothing was placed: a masked position adds nothing to attention only if it is finite."""
+        position = 0
+        for begin, end in [*sorted(self.placed), (self.tokens, self.tokens)]:
+            for layer in self.layers if begin > position else ():
+                layer.keys[:, :, position:begin] = 0
+                layer.values[:, :, position:begin] = 0
+            position = max(position, end)
+
+
+def wire_bytes(tensor: torch.Tensor) -> memoryview:
+    """`[1, kv_heads, tokens, dim]` as the bytes of `[kv_heads, tokens, dim]`; no copy for a contiguous CPU tensor."""
+    return tensor.detach()[0].contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data

@@ -1,0 +1,105 @@
+"""Loads a model with its tokenizer, and says who it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from kvquilt_codec.errors import BadRequestError, NotFoundError
+from kvquilt_codec.types import TokenIds
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from kvquilt_router.engine import smollm2
+from kvquilt_router.engine.chat import ChatFrame, chat_frame, tokenise
+from kvquilt_router.engine.engine import Engine
+from kvquilt_router.engine.fingerprint import fingerprint
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A model that is ready to serve.
+
+    Attributes:
+        name: what requests call it.
+        fingerprint: hex digest; see `kvquilt_codec.identity.ModelFingerprint`.
+        architecture: the model's class.
+        engine: computes with it.
+        tokenizer: the model's own, or `None` where only token ids are used.
+        frame: its chat template, or empty strings if it has none.
+    """
+
+    name: str
+    fingerprint: str
+    architecture: str
+    engine: Engine
+    tokenizer: Any | None
+    frame: ChatFrame
+
+    def tokenise(self, text: str) -> TokenIds:
+        """Token ids of a text, special tokens in it recognised, none added.
+
+        Raises:
+            BadRequestError: the model was loaded without a tokenizer.
+        """
+        if self.tokenizer is None:
+            raise BadRequestError("expected token ids: this model has no tokenizer; got text")
+        return tokenise(self.tokenizer, text)
+
+
+def resolve(model: str) -> Path:
+    """Folder of a model: a path, or "smollm2" for the demo model (converted into the cache on first use).
+
+    Raises:
+        NotFoundError: neither.
+    """
+    if model == smollm2.NAME:
+        return smollm2.ensure()
+    path = Path(model).expanduser()
+    if not (path / "config.json").is_file():
+        raise NotFoundError(
+            f"expected a folder with a Hugging Face model (config.json, weights, tokenizer) or {smollm2.NAME!r}; "
+            f"got {model!r}"
+        )
+    return path
+
+
+def load_model(model: str, *, dtype: str = "float32", device: str = "cpu", name: str = "") -> LoadedModel:
+    """Load a model from a local folder; nothing is downloaded and no code of the folder is run.
+
+    Args:
+        model: see `resolve`.
+        dtype: "float32", "bfloat16", "float16", or "auto" for the type the weights are stored in.
+        device: a torch device.
+        name: what requests call it; the folder's name by default.
+
+    Raises:
+        NotFoundError: no such model.
+        UnsupportedModelError: see `Engine`.
+    """
+    folder = resolve(model)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto" if dtype == "auto" else getattr(torch, dtype), local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise BadRequestError(f"expected a loadable causal language model in {folder}; got {error}") from None
+    if loaded.config._attn_implementation not in ("sdpa", "eager"):
+        loaded.set_attn_implementation("sdpa")  # the others take no mask of their own per token
+    return prepare(loaded.eval().to(device), tokenizer, name or (model if model == smollm2.NAME else folder.name))
+
+
+def prepare(model: Any, tokenizer: Any | None, name: str) -> LoadedModel:
+    """Make a Transformers model that is in memory ready to serve.
+
+    Raises:
+        UnsupportedModelError: see `Engine`.
+    """
+    return LoadedModel(
+        name=name,
+        fingerprint=fingerprint(model, tokenizer).digest,
+        architecture=type(model).__name__,
+        engine=Engine(model),
+        tokenizer=tokenizer,
+        frame=chat_frame(tokenizer),
+    )

@@ -1,0 +1,28 @@
+"""Highest value deviation: CacheBlend (EuroSys 2025, arXiv 2405.16444, section 4.3), in the form of its release.
+
+Layers 0 and 1 are computed for the whole context. Tokens whose values at layer 1 differ most (squared L2) from the
+stored ones are computed again in all layers. The paper's gradual filtering over layers is not done, as in the
+authors' released code.
+"""
+
+import numpy as np
+
+from kvquilt_router.types import Indices, LayerProbe, SelectionProblem
+
+_CHECK_LAYER = 1
+
+
+class Deviation:
+    """Policy `deviation`."""
+
+    name = "deviation"
+
+    def select(self, problem: SelectionProblem, probe: LayerProbe) -> Indices:
+        """See `RecomputePolicy.select`."""
+        candidates = problem.candidates
+        if problem.budget == 0:
+            return np.empty(0, np.int64)
+        score = probe.value_deviation(_CHECK_LAYER)[candidates]
+        # A stable order: equal scores give the earlier token, on every machine.
+        order = np.argsort(-score, kind="stable")[: problem.budget]
+        return np.sort(candidates[order])

@@ -1,0 +1,16 @@
+"""Plain reuse: nothing is computed again. The baseline that every policy must beat in quality."""
+
+import numpy as np
+
+from kvquilt_router.types import Indices, LayerProbe, SelectionProblem
+
+
+class NoRecompute:
+    """Policy `none`."""
+
+    name = "none"
+
+    def select(self, problem: SelectionProblem, probe: LayerProbe) -> Indices:
+        """See `RecomputePolicy.select`."""
+        del problem, probe
+        return np.empty(0, np.int64)

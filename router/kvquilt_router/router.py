@@ -1,0 +1,117 @@
+"""A running router: model, node client, service and server, opened and closed together."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import torch
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.identity import Namespace
+from kvquilt_proto.v1 import router_pb2_grpc
+from kvquilt_rpc.allocation import tune_malloc
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.server import RpcServer
+
+from kvquilt_router.blending import Blender
+from kvquilt_router.engine import LoadedModel, load_model
+from kvquilt_router.engine_thread import EngineThread
+from kvquilt_router.fetching import Fetcher
+from kvquilt_router.planning import Planner
+from kvquilt_router.policies import policy_by_name
+from kvquilt_router.precompute import Precomputer
+from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
+from kvquilt_router.settings import RouterSettings
+
+
+def namespace_of(settings: RouterSettings) -> Namespace:
+    """The namespace that the settings name.
+
+    Raises:
+        BadRequestError: a namespace other than `public` without a secret, or with a short one.
+    """
+    if settings.namespace_secret is not None:
+        return Namespace(settings.namespace, settings.namespace_secret.get_secret_value().encode())
+    if settings.namespace != "public":
+        raise BadRequestError(
+            f"expected a secret for namespace {settings.namespace!r}; got none: set router.namespace_secret"
+        )
+    return Namespace.public()
+
+
+@asynccontextmanager
+async def running_router(settings: RouterSettings, model: LoadedModel | None = None) -> AsyncIterator[str]:
+    """Run a router; yields its address. On leaving, running calls get `drain_seconds`.
+
+    Args:
+        settings: see there.
+        model: serve this model instead of loading the one that the settings name.
+
+    Raises:
+        NotFoundError, UnsupportedModelError: the model cannot be served.
+        UnavailableError: the address is taken.
+    """
+    policy_by_name(settings.policy)
+    namespace = namespace_of(settings)
+    if settings.tune_malloc:
+        tune_malloc()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    loaded = (
+        model
+        if model is not None
+        else await asyncio.to_thread(load_model, settings.model, dtype=settings.dtype, device=settings.device)
+    )
+    thread = EngineThread()
+    node = NodeClient(settings.node)
+    counters = Counters()
+    served = _served(loaded, namespace, thread, node, counters, settings)
+    server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
+    router_pb2_grpc.add_RouterServiceServicer_to_server(
+        RouterService([served], node, settings, counters), server.server
+    )
+    try:
+        address = await server.start()
+        backfill = asyncio.create_task(served.precomputer.run_backfill())
+        try:
+            yield address
+        finally:
+            await server.drain(settings.drain_seconds)
+            backfill.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await backfill
+    finally:
+        await node.close()
+        await asyncio.to_thread(thread.close)
+
+
+def _served(
+    model: LoadedModel,
+    namespace: Namespace,
+    thread: EngineThread,
+    node: NodeClient,
+    counters: Counters,
+    settings: RouterSettings,
+) -> ServedModel:
+    planner = Planner(namespace, model.fingerprint, settings.chunk_tokens)
+    fetcher = Fetcher(
+        node,
+        model.fingerprint,
+        counters,
+        stat_deadline=settings.stat_deadline,
+        fetch_deadline=settings.fetch_deadline,
+        concurrency=settings.fetch_concurrency,
+    )
+    precomputer = Precomputer(
+        model.engine,
+        thread,
+        planner,
+        node,
+        model.fingerprint,
+        counters,
+        stat_deadline=settings.stat_deadline,
+        put_deadline=settings.put_deadline,
+        queue_length=settings.backfill_queue,
+    )
+    return ServedModel(model, Blender(model.engine, thread, planner, fetcher, counters), precomputer)

@@ -1,0 +1,175 @@
+"""The RouterService: messages to the router's work and back."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from kvquilt_codec import errors
+from kvquilt_codec.catalog import check_document_id
+from kvquilt_codec.types import Level
+from kvquilt_proto.v1 import router_pb2 as pb
+from kvquilt_proto.v1 import router_pb2_grpc
+from kvquilt_rpc import convert, frames, status
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.status import Context
+from kvquilt_rpc.version import VERSION
+
+from kvquilt_router import wire
+from kvquilt_router.blending import Blender
+from kvquilt_router.engine import LoadedModel
+from kvquilt_router.policies import POLICIES
+from kvquilt_router.precompute import Precomputer, PrefetchResult
+from kvquilt_router.settings import RouterSettings
+from kvquilt_router.types import BlendReport
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
+MAX_DOCUMENTS = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedModel:
+    """A model with what works on it."""
+
+    loaded: LoadedModel
+    blender: Blender
+    precomputer: Precomputer
+
+
+class RouterService(router_pb2_grpc.RouterServiceServicer):
+    """See `router.proto`."""
+
+    def __init__(
+        self, served: list[ServedModel], node: NodeClient, settings: RouterSettings, counters: Counters
+    ) -> None:
+        self._served = served
+        self._node = node
+        self._settings = settings
+        self._counters = counters
+
+    def _model(self, name: str) -> ServedModel:
+        chosen = wire.choose([served.loaded for served in self._served], name)
+        return next(served for served in self._served if served.loaded is chosen)
+
+    @status.streaming
+    async def Blend(self, request: pb.BlendRequest, context: Context) -> AsyncIterator[pb.BlendResponse]:
+        """Assemble the KV of one prompt."""
+        served = self._model(request.model)
+        prompt = wire.prompt(request.prompt, served.loaded)
+        options = wire.options(request.options, self._settings)
+        token_ids = prompt.token_ids
+        layout = served.loaded.engine.traits.layout
+        parts = served.blender.blend(prompt, options)
+        started = False
+        offset = 0
+        async for part in parts:
+            if not started:
+                # Only now: what the blend refuses at its start must come as a status, not after a header.
+                started = True
+                yield pb.BlendResponse(
+                    header=pb.BlendHeader(
+                        model_fingerprint=served.loaded.fingerprint,
+                        layout=convert.layout_to_wire(layout),
+                        token_ids=token_ids.tolist(),
+                        kv_tokens=len(token_ids) - 1,
+                        payload_bytes=layout.nbytes(len(token_ids) - 1),
+                    )
+                )
+            if isinstance(part, BlendReport):
+                if self._settings.backfill:
+                    served.precomputer.backfill(part.chunks)
+                yield pb.BlendResponse(report=wire.report_message(part))
+            else:
+                for frame in frames.split([part], offset):
+                    yield pb.BlendResponse(frame=frame)
+                offset += len(part)
+
+    @status.unary
+    async def PlanBlend(self, request: pb.PlanBlendRequest, context: Context) -> pb.PlanBlendResponse:
+        """Tell what a blend would do."""
+        served = self._model(request.model)
+        prompt = wire.prompt(request.prompt, served.loaded)
+        options = wire.options(request.options, self._settings)
+        tokens = len(prompt.token_ids)
+        served.loaded.engine.check(prompt.token_ids, tokens)
+        outcomes = await served.blender.plan(prompt, options)
+        return pb.PlanBlendResponse(
+            policy=options.policy,
+            recompute_ratio=options.recompute_ratio,
+            prompt_tokens=tokens,
+            chunks=[wire.chunk_message(outcome) for outcome in outcomes],
+        )
+
+    @status.streaming
+    async def Prefetch(self, request: pb.PrefetchRequest, context: Context) -> AsyncIterator[pb.PrefetchResponse]:
+        """Compute and store documents."""
+        served = self._model(request.model)
+        ids = [check_document_id(document.document_id) for document in request.documents]
+        if not 1 <= len(ids) <= MAX_DOCUMENTS or len(set(ids)) != len(ids):
+            raise errors.BadRequestError(
+                f"expected 1..{MAX_DOCUMENTS} documents with ids of their own; got {len(ids)}, {len(set(ids))} ids"
+            )
+        level = convert.level_from_wire(request.level, Level(self._settings.level))
+        given = request.shared_prefix if request.HasField("shared_prefix") else None
+        prefix = wire.shared_prefix(given, served.loaded)
+        for done, document in enumerate(request.documents, start=1):
+            tokens = wire.content(document.content, served.loaded, f"document {document.document_id!r}")
+            result = await served.precomputer.document(document.document_id, prefix, tokens, level)
+            yield _progress(result, done, len(ids))
+
+    @status.unary
+    async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
+        """Delete documents."""
+        if not 1 <= len(request.document_ids) <= MAX_DOCUMENTS:
+            raise errors.BadRequestError(f"expected 1..{MAX_DOCUMENTS} document ids; got {len(request.document_ids)}")
+        documents = [check_document_id(document) for document in request.document_ids]
+        receipt = await self._node.forget(documents=documents, deadline=self._settings.put_deadline)
+        return pb.ForgetResponse(
+            objects_deleted=len(receipt.deleted),
+            bytes_deleted=receipt.deleted_bytes,
+            objects_kept_shared=receipt.kept_shared,
+        )
+
+    @status.unary
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """List the models."""
+        return pb.ListModelsResponse(models=[wire.model_message(served.loaded) for served in self._served])
+
+    @status.unary
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        """Tell how router and node are."""
+        response = pb.GetStatusResponse(
+            version=VERSION,
+            models=[wire.model_message(served.loaded) for served in self._served],
+            policies=list(POLICIES),
+            default_policy=self._settings.policy,
+            default_recompute_ratio=self._settings.recompute_ratio,
+            default_level=convert.level_to_wire(Level(self._settings.level)),
+            counters=self._counters.snapshot(),
+            node_target=self._node.target,
+        )
+        try:
+            node = await self._node.status(deadline=self._settings.stat_deadline)
+        except errors.KvquiltError:
+            return response
+        response.node_reachable = True
+        response.node_store = node.store
+        response.node_objects = node.objects
+        response.node_used_bytes = node.used_bytes
+        response.node_capacity_bytes = node.capacity_bytes
+        response.node_kernels = node.kernels
+        return response
+
+
+def _progress(result: PrefetchResult, done: int, total: int) -> pb.PrefetchResponse:
+    return pb.PrefetchResponse(
+        document_id=result.document_id,
+        chunks_stored=result.stored,
+        chunks_present=result.present,
+        chunks_failed=result.failed,
+        failure_reason=result.failure_reason,
+        token_count=result.tokens,
+        stored_bytes=result.stored_bytes,
+        compute_seconds=result.compute_seconds,
+        documents_done=done,
+        documents_total=total,
+    )

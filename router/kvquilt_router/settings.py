@@ -1,0 +1,40 @@
+"""Settings of a router; each is documented here and listed by `kvquilt config show`."""
+
+from typing import Literal
+
+from kvquilt_codec.types import MAX_CHUNK_TOKENS
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class RouterSettings(BaseModel):
+    """A router."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(7410, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    node: str = Field("127.0.0.1:7411", description="The cache node: host:port, or any gRPC name.")
+    model: str = Field("smollm2", description='Folder of a Hugging Face model, or "smollm2" for the demo model.')
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("float32", description="Type to compute in.")
+    device: str = Field("cpu", description="torch device of the model.")
+    threads: int = Field(0, ge=0, description="Threads of torch on a CPU; 0 leaves torch's default.")
+    policy: str = Field("deviation", description="Recompute policy of requests that name none.")
+    recompute_ratio: float = Field(0.15, ge=0, le=1, description="Share of reused tokens to recompute by default.")
+    level: Literal["lossless", "high"] = Field("high", description="Codec level of documents by default.")
+    chunk_tokens: int = Field(512, ge=1, le=MAX_CHUNK_TOKENS, description="Documents are cut into chunks this long.")
+    namespace: str = Field("public", description="Name of the namespace that this router serves.")
+    namespace_secret: SecretStr | None = Field(
+        None, description="Secret of the namespace, at least 16 bytes; unset only for the public one."
+    )
+    stat_deadline: float = Field(1.0, gt=0, description="Seconds to look chunks up; later ones count as missed.")
+    fetch_deadline: float = Field(5.0, gt=0, description="Seconds to fetch a request's chunks; later ones are missed.")
+    put_deadline: float = Field(60.0, gt=0, description="Seconds to store one chunk.")
+    fetch_concurrency: int = Field(4, ge=1, le=64, description="Chunks fetched at once.")
+    backfill: bool = Field(
+        True, description="Compute and store chunks that a request missed, after it, in the background."
+    )
+    backfill_queue: int = Field(
+        256, ge=1, description="Most chunks that wait to be backfilled; further ones are dropped."
+    )
+    tune_malloc: bool = Field(True, description="Let malloc keep freed megabytes: faster, at the peak's memory.")
+    drain_seconds: float = Field(30.0, ge=0, description="Time that running calls get to finish at shutdown.")

@@ -1,0 +1,153 @@
+"""The vocabulary of the router: prompts, plans, policies, reports. Read this file first."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from kvquilt_codec.types import Level, TokenIds, VariantKind
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+"""Positions of tokens in a prompt, ascending."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """A prompt as token ids: shared prefix (may be empty), documents, question (never empty)."""
+
+    prefix: TokenIds
+    documents: tuple[TokenIds, ...]
+    question: TokenIds
+
+    @property
+    def token_ids(self) -> TokenIds:
+        """All tokens in order."""
+        return np.concatenate([self.prefix, *self.documents, self.question])
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens before the question."""
+        return len(self.prefix) + sum(len(document) for document in self.documents)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkRef:
+    """One chunk of a prompt, with the variant of it that the cache may hold.
+
+    Attributes:
+        segment: 0 for the shared prefix, i for the i-th document, from 1.
+        begin: position of its first token in the prompt.
+        token_ids: its tokens.
+        kind: the variant that is looked up.
+        context: tokens that precede it in that variant.
+        in_exact_context: whether the same tokens precede it in the prompt.
+        level: the codec level that is looked up.
+        chunk_key: key of its text.
+        object_key: key of the stored object.
+    """
+
+    segment: int
+    begin: int
+    token_ids: TokenIds
+    kind: VariantKind
+    context: TokenIds
+    in_exact_context: bool
+    level: Level
+    chunk_key: bytes
+    object_key: bytes
+
+    @property
+    def end(self) -> int:
+        """Position after its last token."""
+        return self.begin + len(self.token_ids)
+
+
+@dataclass(slots=True)
+class ChunkOutcome:
+    """What became of one chunk of a request: found if `miss_reason` is empty."""
+
+    ref: ChunkRef
+    miss_reason: str = ""
+    fetched_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BlendOptions:
+    """How to blend: policy by name, share of reused tokens to recompute, codec level, seed of random policies."""
+
+    policy: str
+    recompute_ratio: float
+    level: Level
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectionProblem:
+    """What a policy chooses from.
+
+    Attributes:
+        spans: begin and end of every reused chunk whose context changed, ascending. Their tokens are the candidates.
+        context_tokens: number of tokens before the question.
+        budget: how many candidates to choose, at most.
+        seed: for policies that draw at random.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    context_tokens: int
+    budget: int
+    seed: int
+
+    @property
+    def candidates(self) -> Indices:
+        """Positions of all tokens of the spans."""
+        return np.concatenate([np.arange(begin, end) for begin, end in self.spans] or [np.empty(0, np.int64)])
+
+
+class LayerProbe(Protocol):
+    """A look at what a full prefill would give in the first layers."""
+
+    def value_deviation(self, layer: int) -> NDArray[np.float32]:
+        """Squared L2 distance between fresh and stored values of each context token, `[context_tokens]`.
+
+        Computes the layers up to `layer` for the whole context and keeps the fresh KV of those layers in the blend.
+        Costs `(layer + 1) / layers` of a full prefill.
+        """
+
+
+class RecomputePolicy(Protocol):
+    """Chooses the tokens whose KV is computed again, together with the question. One small class each, by name."""
+
+    name: str
+
+    def select(self, problem: SelectionProblem, probe: LayerProbe) -> Indices:
+        """Positions to recompute, ascending, without repeats."""
+
+
+@dataclass(slots=True)
+class BlendReport:
+    """What a blend did. Tokens: exact + reused + recomputed + computed = all tokens of the prompt.
+
+    Attributes:
+        options: what was asked for, defaults filled in.
+        chunks: outcome per chunk.
+        tokens_exact: stored KV computed in this very context.
+        tokens_reused: stored KV computed in another context, used as it is.
+        tokens_recomputed: stored KV replaced by a fresh computation.
+        tokens_computed: no stored KV; the question is among them, its last token computed by the worker.
+        bf16_bytes: what the fetched tensors take as bfloat16.
+        seconds: wall time by step: plan, fetch, select, compute, total.
+    """
+
+    options: BlendOptions
+    chunks: list[ChunkOutcome]
+    tokens_exact: int = 0
+    tokens_reused: int = 0
+    tokens_recomputed: int = 0
+    tokens_computed: int = 0
+    bf16_bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes fetched from cache nodes."""
+        return sum(chunk.fetched_bytes for chunk in self.chunks)

@@ -1,0 +1,139 @@
+"""Router messages to the router's vocabulary and back. Everything that comes in is checked here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from kvquilt_codec.errors import BadRequestError, NotFoundError
+from kvquilt_codec.types import Level, TokenIds, check_token_ids
+from kvquilt_proto.v1 import router_pb2 as pb
+from kvquilt_proto.v1.common_pb2 import VARIANT_KIND_UNSPECIFIED
+from kvquilt_rpc import convert
+
+from kvquilt_router.engine import LoadedModel
+from kvquilt_router.policies import policy_by_name
+from kvquilt_router.settings import RouterSettings
+from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Prompt
+
+MAX_DOCUMENT_TOKENS = 1 << 20
+MAX_SEGMENTS = 4096
+_EMPTY = np.empty(0, np.uint32)
+
+
+def content(message: pb.Content, model: LoadedModel, what: str) -> TokenIds:
+    """Token ids of a content; may be empty.
+
+    Raises:
+        BadRequestError: neither text nor token ids, or too many of them.
+    """
+    form = message.WhichOneof("form")
+    if form == "text":
+        tokens = model.tokenise(message.text)
+        if len(tokens) > MAX_DOCUMENT_TOKENS:
+            raise BadRequestError(f"expected {what} of at most {MAX_DOCUMENT_TOKENS} tokens; got {len(tokens)}")
+        return tokens
+    if form == "tokens":
+        ids = message.tokens.ids
+        return check_token_ids(list(ids), MAX_DOCUMENT_TOKENS) if ids else _EMPTY
+    raise BadRequestError(f"expected text or token ids for {what}; got neither")
+
+
+def shared_prefix(message: pb.Content | None, model: LoadedModel) -> TokenIds:
+    """Tokens of the shared prefix: those given, or the head of the model's chat template."""
+    if message is not None:
+        return content(message, model, "the shared prefix")
+    return model.tokenise(model.frame.head) if model.frame.head else _EMPTY
+
+
+def prompt(message: pb.Prompt, model: LoadedModel) -> Prompt:
+    """A prompt as token ids. Without a shared prefix of its own it is framed by the model's chat template.
+
+    Raises:
+        BadRequestError: an empty document or question, or too many documents.
+    """
+    if len(message.documents) > MAX_SEGMENTS:
+        raise BadRequestError(f"expected at most {MAX_SEGMENTS} documents; got {len(message.documents)}")
+    given = message.HasField("shared_prefix")
+    documents = tuple(content(d, model, f"document {i}") for i, d in enumerate(message.documents, start=1))
+    for number, document in enumerate(documents, start=1):
+        if len(document) == 0:
+            raise BadRequestError(f"expected documents of at least one token; document {number} is empty")
+    question = content(message.question, model, "the question")
+    if len(question) == 0:
+        raise BadRequestError("expected a question of at least one token; it is empty")
+    if not given and model.frame.tail:
+        question = np.concatenate([question, model.tokenise(model.frame.tail)])
+    return Prompt(shared_prefix(message.shared_prefix if given else None, model), documents, question)
+
+
+def options(message: pb.BlendOptions, settings: RouterSettings) -> BlendOptions:
+    """Blend options, defaults filled in.
+
+    Raises:
+        BadRequestError: an unknown policy or level, or a ratio outside 0..1.
+    """
+    policy = message.policy if message.HasField("policy") else settings.policy
+    ratio = message.recompute_ratio if message.HasField("recompute_ratio") else settings.recompute_ratio
+    if not 0 <= ratio <= 1:
+        raise BadRequestError(f"expected a recompute ratio in 0..1; got {ratio}")
+    level = convert.level_from_wire(message.level, Level(settings.level))
+    return BlendOptions(policy_by_name(policy).name, ratio, level, message.seed)
+
+
+def choose(models: Sequence[LoadedModel], name: str) -> LoadedModel:
+    """The model of that name or fingerprint; with no name, the only one.
+
+    Raises:
+        NotFoundError: none, or no name although there are several.
+    """
+    if not name and len(models) == 1:
+        return models[0]
+    for model in models:
+        if name and name in (model.name, model.fingerprint):
+            return model
+    raise NotFoundError(f"expected a model in {[model.name for model in models]}; got {name!r}", reason="unknown_model")
+
+
+def model_message(model: LoadedModel) -> pb.Model:
+    """Describe a model."""
+    return pb.Model(
+        name=model.name,
+        model_fingerprint=model.fingerprint,
+        architecture=model.architecture,
+        layout=convert.layout_to_wire(model.engine.traits.layout),
+        max_context_tokens=model.engine.traits.max_context,
+    )
+
+
+def chunk_message(outcome: ChunkOutcome) -> pb.ChunkReport:
+    """Describe what became of a chunk."""
+    ref = outcome.ref
+    return pb.ChunkReport(
+        segment=ref.segment,
+        begin=ref.begin,
+        end=ref.end,
+        variant_kind=VARIANT_KIND_UNSPECIFIED if outcome.miss_reason else convert.variant_to_wire(ref.kind),
+        miss_reason=outcome.miss_reason,
+        fetched_bytes=outcome.fetched_bytes,
+        in_exact_context=ref.in_exact_context,
+    )
+
+
+def report_message(report: BlendReport) -> pb.BlendReport:
+    """Describe a blend."""
+    seconds = report.seconds
+    return pb.BlendReport(
+        policy=report.options.policy,
+        recompute_ratio=report.options.recompute_ratio,
+        tokens_exact=report.tokens_exact,
+        tokens_reused=report.tokens_reused,
+        tokens_recomputed=report.tokens_recomputed,
+        tokens_computed=report.tokens_computed,
+        fetched_bytes=report.fetched_bytes,
+        bf16_bytes=report.bf16_bytes,
+        chunks=[chunk_message(outcome) for outcome in report.chunks],
+        plan_seconds=seconds["plan"],
+        fetch_seconds=seconds["fetch"],
+        select_seconds=seconds["select"],
+        compute_seconds=seconds["compute"],
+        total_seconds=seconds["total"],
+    )

@@ -1,0 +1,45 @@
+"""Client channels: message limits, keep-alive, and a bounded retry with jitter of calls that found no server."""
+
+import json
+
+import grpc
+
+MAX_MESSAGE_BYTES = 8 << 20
+
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            # Every call of ours is idempotent, so a call that reached no server may be tried again.
+            "name": [{"service": "kvquilt.v1.CacheNodeService"}, {"service": "kvquilt.v1.RouterService"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+MESSAGE_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+]
+
+
+def open_channel(target: str) -> grpc.aio.Channel:
+    """A channel to `target` (`host:port`, or any gRPC name). Connects on first use."""
+    options: list[tuple[str, str | int]] = [
+        *MESSAGE_OPTIONS,
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.enable_retries", 1),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        # A server that restarts is found again within a second, not after gRPC's default of up to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        # Channels to one address share a connection by default, and with it the state of a server that is gone.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    return grpc.aio.insecure_channel(target, options=options)

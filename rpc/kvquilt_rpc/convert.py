@@ -1,0 +1,134 @@
+"""Wire messages to the codec's vocabulary and back. Everything that comes in is checked here."""
+
+from kvquilt_codec.catalog import MAX_DOCUMENTS_PER_OBJECT, ObjectInfo, ObjectMeta, check_document_id
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.types import MAX_LAYERS, DataType, KVLayout, LayerShape, Level, VariantKind
+from kvquilt_proto.v1 import cache_node_pb2, common_pb2
+
+_DATA_TYPES = {
+    common_pb2.DATA_TYPE_BFLOAT16: DataType.BFLOAT16,
+    common_pb2.DATA_TYPE_FLOAT16: DataType.FLOAT16,
+    common_pb2.DATA_TYPE_FLOAT32: DataType.FLOAT32,
+}
+_LEVELS = {common_pb2.LEVEL_LOSSLESS: Level.LOSSLESS, common_pb2.LEVEL_HIGH: Level.HIGH}
+_VARIANTS = {common_pb2.VARIANT_KIND_EXACT: VariantKind.EXACT, common_pb2.VARIANT_KIND_BASE: VariantKind.BASE}
+_DATA_TYPE_NUMBERS = {value: number for number, value in _DATA_TYPES.items()}
+_LEVEL_NUMBERS = {value: number for number, value in _LEVELS.items()}
+_VARIANT_NUMBERS = {value: number for number, value in _VARIANTS.items()}
+
+
+def layout_to_wire(layout: KVLayout) -> common_pb2.KvLayout:
+    """Encode a layout."""
+    return common_pb2.KvLayout(
+        data_type=_DATA_TYPE_NUMBERS[layout.data_type],
+        layers=[
+            common_pb2.LayerShape(kv_heads=layer.kv_heads, key_dim=layer.key_dim, value_dim=layer.value_dim)
+            for layer in layout.layers
+        ],
+    )
+
+
+def layout_from_wire(message: common_pb2.KvLayout) -> KVLayout:
+    """Decode a layout.
+
+    Raises:
+        BadRequestError: unknown element type, or shapes beyond the limits.
+    """
+    data_type = _DATA_TYPES.get(message.data_type)
+    if data_type is None:
+        raise BadRequestError(f"expected a known data type; got {message.data_type}")
+    if len(message.layers) > MAX_LAYERS:
+        raise BadRequestError(f"expected at most {MAX_LAYERS} layers; got {len(message.layers)}")
+    return KVLayout(data_type, tuple(LayerShape(s.kv_heads, s.key_dim, s.value_dim) for s in message.layers))
+
+
+def level_to_wire(level: Level) -> common_pb2.Level.ValueType:
+    """Encode a level."""
+    return _LEVEL_NUMBERS[level]
+
+
+def level_from_wire(number: int, default: Level | None = None) -> Level:
+    """Decode a level; unset gives the default.
+
+    Raises:
+        BadRequestError: unknown, or unset without a default.
+    """
+    if number == common_pb2.LEVEL_UNSPECIFIED and default is not None:
+        return default
+    level = _LEVELS.get(common_pb2.Level.ValueType(number))
+    if level is None:
+        raise BadRequestError(f"expected a level in {[level.value for level in Level]}; got number {number}")
+    return level
+
+
+def variant_to_wire(variant: VariantKind) -> common_pb2.VariantKind.ValueType:
+    """Encode a variant."""
+    return _VARIANT_NUMBERS[variant]
+
+
+def variant_from_wire(number: int) -> VariantKind:
+    """Decode a variant.
+
+    Raises:
+        BadRequestError: unknown or unset.
+    """
+    variant = _VARIANTS.get(common_pb2.VariantKind.ValueType(number))
+    if variant is None:
+        raise BadRequestError(f"expected a variant in {[kind.value for kind in VariantKind]}; got number {number}")
+    return variant
+
+
+def meta_to_wire(meta: ObjectMeta) -> cache_node_pb2.ObjectMeta:
+    """Encode an object's description."""
+    return cache_node_pb2.ObjectMeta(
+        model_fingerprint=meta.model_fingerprint,
+        document_ids=meta.document_ids,
+        token_count=meta.tokens,
+        variant_kind=variant_to_wire(meta.variant),
+        level=level_to_wire(meta.level),
+        compute_seconds=meta.compute_seconds,
+    )
+
+
+def meta_from_wire(message: cache_node_pb2.ObjectMeta) -> ObjectMeta:
+    """Decode an object's description.
+
+    Raises:
+        BadRequestError: a field is missing or beyond its limits.
+    """
+    if len(message.document_ids) > MAX_DOCUMENTS_PER_OBJECT:
+        raise BadRequestError(f"expected at most {MAX_DOCUMENTS_PER_OBJECT} document ids; got more")
+    if not 0 <= message.compute_seconds < 1e9:
+        raise BadRequestError(f"expected compute_seconds of at least 0; got {message.compute_seconds}")
+    return ObjectMeta(
+        model_fingerprint=message.model_fingerprint,
+        document_ids=tuple(check_document_id(document_id) for document_id in message.document_ids),
+        tokens=message.token_count,
+        variant=variant_from_wire(message.variant_kind),
+        level=level_from_wire(message.level),
+        compute_seconds=message.compute_seconds,
+    )
+
+
+def info_to_wire(info: ObjectInfo) -> cache_node_pb2.ObjectInfo:
+    """Encode what the index knows of an object."""
+    return cache_node_pb2.ObjectInfo(
+        object_key=info.key,
+        meta=meta_to_wire(info.meta),
+        stored_bytes=info.stored_bytes,
+        created_unix_seconds=info.created,
+        last_used_unix_seconds=info.last_used,
+        use_count=info.use_count,
+    )
+
+
+def info_from_wire(message: cache_node_pb2.ObjectInfo) -> ObjectInfo:
+    """Decode what an index knows of an object."""
+    return ObjectInfo(
+        key=message.object_key,
+        meta=meta_from_wire(message.meta),
+        stored_bytes=message.stored_bytes,
+        created=message.created_unix_seconds,
+        last_used=message.last_used_unix_seconds,
+        use_count=message.use_count,
+    )

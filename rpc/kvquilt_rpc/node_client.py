@@ -1,0 +1,137 @@
+"""The stub of a cache node in the codec's vocabulary: what routers and tools call."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
+from kvquilt_codec.errors import IntegrityError
+from kvquilt_codec.types import KVChunk
+from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
+
+from kvquilt_rpc import convert, frames
+from kvquilt_rpc.channel import open_channel
+from kvquilt_rpc.status import from_rpc_error
+
+MAX_OBJECT_BYTES = 4 << 30
+STAT_BATCH = 4096
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Raise errors of our tree for failed calls."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from None
+
+
+class NodeClient:
+    """Calls one cache node. Every call has a deadline in seconds; every failure is an error of our tree."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._channel = open_channel(target)
+        self._stub = cache_node_pb2_grpc.CacheNodeServiceStub(self._channel)
+
+    async def close(self) -> None:
+        """Close the channel; running calls fail."""
+        await self._channel.close()
+
+    async def put(self, key: bytes, container: bytes, meta: ObjectMeta, *, deadline: float) -> bool:
+        """Store an encoded chunk; `False` if the object was there already."""
+        header = cache_node_pb2.PutChunkHeader(
+            object_key=key, meta=convert.meta_to_wire(meta), payload_bytes=len(container)
+        )
+        return await self._put(header, [container], deadline)
+
+    async def put_tensors(
+        self, key: bytes, chunk: KVChunk, meta: ObjectMeta, chunk_key: bytes, context_digest: bytes, *, deadline: float
+    ) -> bool:
+        """Send raw tensors, which the node encodes at `meta.level`; `False` if the object was there already."""
+        layout = chunk.layout
+        header = cache_node_pb2.PutChunkHeader(
+            object_key=key,
+            meta=convert.meta_to_wire(meta),
+            payload_bytes=layout.nbytes(chunk.tokens),
+            tensors=cache_node_pb2.TensorChunk(
+                layout=convert.layout_to_wire(layout),
+                token_ids=chunk.token_ids.tolist(),
+                rotated_from=chunk.rotated_from,
+                context_digest=context_digest,
+                chunk_key=chunk_key,
+            ),
+        )
+        buffers = [tensor.tobytes() for layer in zip(chunk.keys, chunk.values, strict=True) for tensor in layer]
+        return await self._put(header, buffers, deadline)
+
+    async def _put(self, header: cache_node_pb2.PutChunkHeader, buffers: Sequence[bytes], deadline: float) -> bool:
+        def requests() -> Iterator[cache_node_pb2.PutChunkRequest]:
+            yield cache_node_pb2.PutChunkRequest(header=header)
+            for frame in frames.split(buffers):
+                yield cache_node_pb2.PutChunkRequest(frame=frame)
+
+        async with translated():
+            response = await self._stub.PutChunk(requests(), timeout=deadline)
+        return response.stored
+
+    async def get(
+        self,
+        key: bytes,
+        model_fingerprint: str,
+        *,
+        deadline: float,
+        layers: range | None = None,
+        decoded: bool = False,
+    ) -> AsyncIterator[cache_node_pb2.GetChunkHeader | bytes]:
+        """Stream an object: first its header, then its bytes piece by piece, checked for order and size."""
+        request = cache_node_pb2.GetChunkRequest(
+            object_key=key,
+            model_fingerprint=model_fingerprint,
+            decoded=decoded,
+            layers=None if layers is None else common_pb2.LayerRange(begin=layers.start, end=layers.stop),
+        )
+        reader: frames.FrameReader | None = None
+        async with translated():
+            async for response in self._stub.GetChunk(request, timeout=deadline):
+                if reader is None:
+                    if not response.HasField("header"):
+                        raise IntegrityError("expected a header first; the node sent a frame")
+                    reader = frames.FrameReader(response.header.payload_bytes, MAX_OBJECT_BYTES)
+                    yield response.header
+                else:
+                    yield reader.take(response.frame)
+        if reader is None:
+            raise IntegrityError("expected a header; the node's stream was empty")
+        reader.finish()
+
+    async def stat(self, keys: Sequence[bytes], *, deadline: float) -> dict[bytes, ObjectInfo]:
+        """The objects that exist among `keys`."""
+        found: dict[bytes, ObjectInfo] = {}
+        for begin in range(0, len(keys), STAT_BATCH):
+            request = cache_node_pb2.StatChunksRequest(object_keys=keys[begin : begin + STAT_BATCH])
+            async with translated():
+                response = await self._stub.StatChunks(request, timeout=deadline)
+            found |= {item.object_key: convert.info_from_wire(item) for item in response.objects}
+        return found
+
+    async def touch(self, keys: Sequence[bytes], documents: Sequence[str], *, deadline: float) -> set[bytes]:
+        """Let documents hold objects, and count a use of each; returns the keys that exist."""
+        request = cache_node_pb2.TouchChunksRequest(object_keys=keys, document_ids=documents)
+        async with translated():
+            response = await self._stub.TouchChunks(request, timeout=deadline)
+        return set(response.found_keys)
+
+    async def forget(
+        self, *, keys: Sequence[bytes] = (), documents: Sequence[str] = (), deadline: float
+    ) -> ForgetReceipt:
+        """Delete objects by key, and by document (an object that other documents hold too stays)."""
+        request = cache_node_pb2.ForgetChunksRequest(object_keys=keys, document_ids=documents)
+        async with translated():
+            response = await self._stub.ForgetChunks(request, timeout=deadline)
+        return ForgetReceipt(tuple(response.deleted_keys), response.deleted_bytes, response.kept_shared)
+
+    async def status(self, *, deadline: float) -> cache_node_pb2.GetNodeStatusResponse:
+        """How the node is."""
+        async with translated():
+            return await self._stub.GetNodeStatus(cache_node_pb2.GetNodeStatusRequest(), timeout=deadline)

@@ -1,0 +1,55 @@
+"""Server chassis: limits, health, reflection, graceful drain."""
+
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from kvquilt_codec.errors import UnavailableError
+
+from kvquilt_rpc.channel import MESSAGE_OPTIONS
+
+MAX_CONCURRENT_CALLS = 256
+
+
+class RpcServer:
+    """A gRPC server with the standard health and reflection services.
+
+    Args:
+        host: address to listen on.
+        port: 0 takes a free port.
+        services: full names of the services that are added to `server` before `start`.
+    """
+
+    def __init__(self, host: str, port: int, services: Sequence[str]) -> None:
+        options = [*MESSAGE_OPTIONS, ("grpc.so_reuseport", 0), ("grpc.keepalive_permit_without_calls", 1)]
+        self.server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
+        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._host = host
+        self._services = ("", *services)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self.server)
+
+    async def start(self) -> str:
+        """Listen and serve; return the address as `host:port`.
+
+        Raises:
+            UnavailableError: the address cannot be listened on.
+        """
+        try:
+            port = self.server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise UnavailableError(f"expected to listen on {self._address}; got {error}: choose another port") from None
+        await self.server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Report not serving, accept no new calls, give running ones time to finish, then stop."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self.server.stop(grace_seconds)
+
+    async def _set_health(self, status: int) -> None:
+        for service in self._services:
+            await self._health.set(service, status)

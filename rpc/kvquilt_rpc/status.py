@@ -1,0 +1,98 @@
+"""Errors on the wire: a status code, the message, and the reason as `google.rpc.ErrorInfo`."""
+
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from kvquilt_codec import errors
+
+log = logging.getLogger(__name__)
+
+DOMAIN = "kvquilt"
+_DETAILS_KEY = "grpc-status-details-bin"
+
+_CODES: tuple[tuple[type[errors.KvquiltError], grpc.StatusCode], ...] = (
+    (errors.BadRequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (errors.IntegrityError, grpc.StatusCode.DATA_LOSS),
+    (errors.FingerprintMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.UnsupportedModelError, grpc.StatusCode.UNIMPLEMENTED),
+    (errors.CapacityError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (errors.DeadlineError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (errors.KvquiltError, grpc.StatusCode.INTERNAL),
+)
+_TYPES = {code: error for error, code in _CODES}
+# What gRPC itself answers, for instance to a message over the size limit or a call that the server does not know.
+_TYPES[grpc.StatusCode.CANCELLED] = errors.UnavailableError
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.KvquiltError:
+    """The error of our tree that a failed call stands for, its reason included."""
+    kind = _TYPES.get(error.code(), errors.KvquiltError)
+    reason = None
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS_KEY and isinstance(value, bytes):
+            status = status_pb2.Status.FromString(value)
+            for detail in status.details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info) and info.domain == DOMAIN:
+                    reason = info.reason
+    return kind(error.details() or error.code().name.lower(), reason=reason)
+
+
+async def _abort(context: Context, error: Exception) -> None:
+    if not isinstance(error, errors.KvquiltError):
+        # The message of an unforeseen error may hold what the caller must not see: it goes to the log only.
+        log.error("unforeseen error in a call", exc_info=error)
+        error = errors.KvquiltError("unforeseen error; the server's log has it")
+    code = next(code for kind, code in _CODES if isinstance(error, kind))
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    status = rpc_status.to_status(status_pb2.Status(code=code.value[0], message=str(error), details=[detail]))
+    await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def unary(
+    handler: Callable[[Any, Any, Context], Awaitable[Result]],
+) -> Callable[[Any, Any, Context], Awaitable[Result]]:
+    """Make a handler that returns one message answer every error with a status."""
+
+    @functools.wraps(handler)
+    async def guarded(self: Any, request: Any, context: Context) -> Result:
+        try:
+            return await handler(self, request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _abort(context, error)
+            raise
+
+    return guarded
+
+
+def streaming(
+    handler: Callable[[Any, Any, Context], AsyncIterator[Item]],
+) -> Callable[[Any, Any, Context], AsyncIterator[Item]]:
+    """Make a handler that yields messages answer every error with a status."""
+
+    @functools.wraps(handler)
+    async def guarded(self: Any, request: Any, context: Context) -> AsyncIterator[Item]:
+        try:
+            async for item in handler(self, request, context):
+                yield item
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001  the boundary: nothing may leave as a stack trace
+            await _abort(context, error)
+
+    return guarded
