@@ -11,6 +11,7 @@ from kvquilt_codec.types import Level, VariantKind
 
 MAX_DOCUMENT_ID_BYTES = 1024
 MAX_DOCUMENTS_PER_OBJECT = 4096
+MAX_COMPUTE_SECONDS = 1e9
 
 
 def check_document_id(document_id: str) -> str:
@@ -85,8 +86,15 @@ def from_header(header: Header) -> ObjectMeta:
     try:
         documents = msgspec.json.decode(header.attributes.get("document_ids", "[]"), type=tuple[str, ...])
         seconds = float(header.attributes.get("compute_seconds", "0"))
-    except (msgspec.MsgspecError, ValueError) as error:
+        for document_id in documents:
+            check_document_id(document_id)
+    except (msgspec.MsgspecError, ValueError, BadRequestError) as error:
         raise IntegrityError(f"expected well-formed attributes in the header; got {error}") from None
+    if not 0 <= seconds < MAX_COMPUTE_SECONDS or len(documents) > MAX_DOCUMENTS_PER_OBJECT:
+        raise IntegrityError(
+            f"expected compute_seconds in 0..{MAX_COMPUTE_SECONDS:g} and at most {MAX_DOCUMENTS_PER_OBJECT} documents "
+            f"in the header; got {seconds} and {len(documents)}"
+        )
     return ObjectMeta(header.model_fingerprint, documents, header.tokens, header.variant, header.level, seconds)
 
 

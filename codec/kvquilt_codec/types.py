@@ -152,7 +152,8 @@ class KVChunk:
     rotated_from: int | None = None
 
     def __post_init__(self) -> None:
-        tokens = len(check_token_ids(self.token_ids))
+        object.__setattr__(self, "token_ids", check_token_ids(self.token_ids))
+        tokens = len(self.token_ids)
         if self.rotated_from is not None and not 0 <= self.rotated_from < 2**31:
             raise BadRequestError(f"expected rotated_from in 0..2**31; got {self.rotated_from}")
         for part, arrays in ((Part.KEYS, self.keys), (Part.VALUES, self.values)):

@@ -49,7 +49,10 @@ class ReferenceKernels:
 
     def dequantise_rows(self, codes: NDArray[np.int8], scales: NDArray[np.uint16]) -> NDArray[np.float32]:
         """See `Kernels.dequantise_rows`."""
-        return codes.astype(np.float32) * _scale_values(scales)[:, None]
+        if scales.shape != codes.shape[:1]:
+            raise ValueError(f"expected one scale a row; got {scales.shape} for codes {codes.shape}")
+        with np.errstate(over="ignore"):  # the product of a large scale is Inf, as in C++
+            return codes.astype(np.float32) * _scale_values(scales)[:, None]
 
 
 def _scale_values(scales: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -7,7 +7,15 @@ import xxhash
 import zstandard
 
 from kvquilt_codec.container.encoder import TOKENS_CODEC, tokens_digest
-from kvquilt_codec.container.head import PREFIX, ContainerHead, Header, Section, head_bytes, parse_head
+from kvquilt_codec.container.head import (
+    PREFIX,
+    ContainerHead,
+    Header,
+    Section,
+    check_expansion,
+    head_bytes,
+    parse_head,
+)
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.section import codec_by_id
 from kvquilt_codec.types import TOKEN_BLOCK, Array, KVChunk, KVLayout, LayerKV, Part, TokenIds
@@ -51,6 +59,7 @@ class ContainerDecoder:
         self._fingerprint = model_fingerprint
         self._layers = layers
         self._pending = bytearray()
+        self._received = 0
         self._head: ContainerHead | None = None
         self._sections: tuple[Section, ...] = ()
         self._next = 0
@@ -71,6 +80,7 @@ class ContainerDecoder:
             BadRequestError: the layer range is outside the model.
         """
         self._pending += data
+        self._received += len(data)
         if self._head is None and not self._take_head():
             return
         position = 0
@@ -95,15 +105,6 @@ class ContainerDecoder:
         head = self._head
         if head is None or self._layers is None or self._next < len(self._sections) or self._token_ids is None:
             raise IntegrityError(f"expected the whole container; it ends in section {self._next}: truncated")
-        expected = {
-            (block, layer, part)
-            for block in range(head.header.token_blocks)
-            for layer in self._layers
-            for part in (Part.KEYS, Part.VALUES)
-        }
-        got = {(s.token_block, s.layer, s.part) for s in self._sections}
-        if missing := expected - got:
-            raise IntegrityError(f"expected keys and values of every block and layer; {len(missing)} are missing")
         return DecodedChunk(head, self._token_ids, self._layers, tuple(self._kv[layer] for layer in self._layers))
 
     def _take_head(self) -> bool:
@@ -117,6 +118,7 @@ class ContainerDecoder:
             head.check_fingerprint(self._fingerprint)
         self._layers = range(len(head.layout.layers)) if self._layers is None else self._layers
         self._sections = head.select(self._layers)
+        _check_complete(head, self._layers, self._sections)
         self._head = head
         del self._pending[:size]
         return True
@@ -130,6 +132,9 @@ class ContainerDecoder:
             self._token_ids = _decode_tokens(section, payload, header)
             return
         if section.layer not in self._kv:
+            # By what has come, not by what the head promises: the rest may never come.
+            shapes = tuple(self._head.layout.layers[layer] for layer in (*self._kv, section.layer))
+            check_expansion(KVLayout(header.data_type, shapes), header.tokens, self._received)
             self._kv[section.layer] = _empty_layer(self._head.layout, section.layer, header.tokens)
         layer = self._kv[section.layer]
         tensor = {Part.KEYS: layer.keys, Part.VALUES: layer.values}.get(section.part)
@@ -151,6 +156,17 @@ def decode(buffer: bytes | memoryview, model_fingerprint: str | None, layers: ra
     for begin, end in head.byte_ranges(layers if layers is not None else range(len(head.layout.layers))):
         decoder.feed(view[begin:end])
     return decoder.finish()
+
+
+def _check_complete(head: ContainerHead, layers: range, sections: tuple[Section, ...]) -> None:
+    expected = {
+        (block, layer, part)
+        for block in range(head.header.token_blocks)
+        for layer in layers
+        for part in (Part.KEYS, Part.VALUES)
+    }
+    if missing := expected - {(s.token_block, s.layer, s.part) for s in sections}:
+        raise IntegrityError(f"expected keys and values of every block and layer; {len(missing)} are missing")
 
 
 def _empty_layer(layout: KVLayout, layer: int, tokens: int) -> LayerKV:
@@ -175,7 +191,7 @@ def _decode_tokens(section: Section, payload: bytes, header: Header) -> TokenIds
 
 
 def verify(buffer: bytes | memoryview) -> ContainerHead:
-    """Check a whole container's sizes and checksums without decoding its tensors.
+    """Check a whole container's sizes, sections and checksums without decoding its tensors.
 
     Raises:
         IntegrityError: truncated, altered, or describing something impossible.
@@ -184,6 +200,7 @@ def verify(buffer: bytes | memoryview) -> ContainerHead:
     head = parse_head(view)
     if len(view) != head.total_bytes:
         raise IntegrityError(f"expected a container of {head.total_bytes} bytes; got {len(view)}")
+    _check_complete(head, range(len(head.layout.layers)), head.sections)
     for section in head.sections:
         check_section(section, view[section.offset : section.offset + section.length])
     return head

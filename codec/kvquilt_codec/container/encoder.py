@@ -1,5 +1,6 @@
 """KV tensors to a container."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import zstandard
 
 from kvquilt_codec.container.head import SECTION, Header, build_head, check_expansion
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.identity import check_digest
 from kvquilt_codec.section import codec_for_level
 from kvquilt_codec.types import TOKEN_BLOCK, KVChunk, Level, Part, TokenIds, VariantKind
 
@@ -19,13 +21,23 @@ MAX_ATTRIBUTE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ChunkIdentity:
-    """Who a stored chunk is: digests and keys as in `identity`, raw bytes; the fingerprint as hex."""
+    """Who a stored chunk is: digests and keys as in `identity`, raw bytes; the fingerprint as hex.
+
+    Raises:
+        BadRequestError: a digest, a key or the fingerprint of another form.
+    """
 
     model_fingerprint: str
     chunk_key: bytes
     variant: VariantKind
     context_digest: bytes
     attributes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.model_fingerprint):
+            raise BadRequestError(f"expected a model fingerprint of 64 hex digits; got {self.model_fingerprint[:80]!r}")
+        check_digest(self.chunk_key, "chunk key")
+        check_digest(self.context_digest, "context digest")
 
 
 def tokens_digest(token_ids: TokenIds) -> str:

@@ -198,7 +198,7 @@ def parse_head(buffer: bytes | memoryview) -> ContainerHead:
     try:
         header = msgspec.json.decode(body[PREFIX.size : PREFIX.size + header_size], type=Header)
         layout = header.layout
-    except (msgspec.MsgspecError, BadRequestError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, BadRequestError) as error:
         raise IntegrityError(f"expected a valid header; got {error}") from None
     check_expansion(layout, header.tokens, size + payload)
     index = np.frombuffer(body, SECTION, count=sections, offset=PREFIX.size + header_size)
@@ -236,6 +236,7 @@ def _check_index(index: NDArray[np.void], header: Header, payload: int) -> None:
         "token blocks within the chunk": bool((index["token_block"] < header.token_blocks).all()),
         "layers within the model": bool((index["layer"] < len(header.layers)).all()),
         "known parts": bool((index["part"] <= max(Part)).all()),
+        "quality layers of 0": not index["quality_layer"].any(),  # version 1 has one; two would decode over each other
         "reserved fields of 0": not index["reserved"].any(),
         "sections in order, none twice": bool((order[1:] > order[:-1]).all()),
         "lengths that add up": int(index["length"].astype(np.uint64).sum()) == payload,

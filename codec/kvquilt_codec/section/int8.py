@@ -5,9 +5,10 @@ At head_dim 64 that is 8.25 bits per element, and the error of an element is at 
 `max|x| / 127` (plus the rounding of the result to the tensor's type).
 """
 
-import kvquilt_kernels
+import ml_dtypes
 import numpy as np
 
+import kvquilt_kernels
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.types import Array
 
@@ -39,6 +40,8 @@ class Int8TokenHead:
         if int(scales.max(initial=0)) > _MAX_SCALE_BITS:
             raise IntegrityError("expected finite scales of at least 0; the payload holds others")
         codes = np.frombuffer(payload, np.int8, offset=2 * rows).reshape(rows, dim)
-        with np.errstate(over="ignore"):
-            values = self._kernels.dequantise_rows(np.ascontiguousarray(codes), scales).reshape(out.shape)
-            out[...] = values if out.dtype == np.float32 else values.astype(out.dtype)
+        values = self._kernels.dequantise_rows(np.ascontiguousarray(codes), scales).reshape(out.shape)
+        # The scale is rounded up: without this, a value near the type's largest would come back as Inf.
+        largest = np.float32(ml_dtypes.finfo(out.dtype).max)
+        np.clip(values, -largest, largest, out=values)
+        out[...] = values if out.dtype == np.float32 else values.astype(out.dtype)

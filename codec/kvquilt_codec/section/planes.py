@@ -5,10 +5,10 @@ Payload: for every plane, the lowest byte first, `u8 mode, u32 length, data`; mo
 
 import struct
 
-import kvquilt_kernels
 import numpy as np
 import zstandard
 
+import kvquilt_kernels
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.types import Array
 
