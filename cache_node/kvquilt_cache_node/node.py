@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from kvquilt_cache_node.service import SERVICE_NAME, CacheNodeService
+from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_cache_node.store import open_store
+from kvquilt_cache_node.types import COUNTERS
 from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc.allocation import tune_malloc
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.server import RpcServer
-
-from kvquilt_cache_node.service import SERVICE_NAME, CacheNodeService
-from kvquilt_cache_node.settings import NodeSettings
-from kvquilt_cache_node.store import open_store
 
 
 @asynccontextmanager
@@ -25,7 +25,7 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
     store = await open_store(settings)
     try:
         server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
-        service = CacheNodeService(store, Counters(), int(settings.max_object))
+        service = CacheNodeService(store, Counters(COUNTERS), int(settings.max_object))
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
         address = await server.start()
         try:

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+from kvquilt_cache_node.types import Store
 from kvquilt_codec import catalog, container
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity, ContainerHead, DecodedChunk
 from kvquilt_codec.container.head import PREFIX
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.types import Array, KVChunk, KVLayout, LayerShape, Part, TokenIds
-
-from kvquilt_cache_node.types import Store
 
 
 def check_container(key: bytes, data: bytes, meta: ObjectMeta) -> None:
@@ -23,6 +23,7 @@ def check_container(key: bytes, data: bytes, meta: ObjectMeta) -> None:
         BadRequestError: another object than the key or the description says.
     """
     header = container.verify(data).header
+    catalog.from_header(header)  # or a lost index could not be rebuilt from it
     if catalog.key_of(header) != key:
         raise BadRequestError("expected a container of the object key it is put under; its header gives another key")
     said = (meta.model_fingerprint, meta.tokens, meta.variant, meta.level)

@@ -1,12 +1,14 @@
 """The CacheNodeService: messages to the node's work and back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import kvquilt_kernels
+from kvquilt_cache_node import objects
+from kvquilt_cache_node.types import Store
 from kvquilt_codec import catalog
 from kvquilt_codec.container import ChunkIdentity
-from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.identity import check_digest
 from kvquilt_codec.types import check_token_ids
 from kvquilt_proto.v1 import cache_node_pb2 as pb
@@ -15,9 +17,6 @@ from kvquilt_rpc import convert, frames, status
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.status import Context
 from kvquilt_rpc.version import VERSION
-
-from kvquilt_cache_node import objects
-from kvquilt_cache_node.types import Store
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CacheNodeService"].full_name
 MAX_KEYS = 4096
@@ -55,7 +54,9 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         return pb.PutChunkResponse(stored=stored, stored_bytes=len(data) if stored else 0)
 
     @status.streaming
-    async def GetChunk(self, request: pb.GetChunkRequest, context: Context) -> AsyncIterator[pb.GetChunkResponse]:
+    async def GetChunk(
+        self, request: pb.GetChunkRequest, context: Context
+    ) -> AsyncGenerator[pb.GetChunkResponse, None]:
         """Serve one chunk."""
         key = check_digest(request.object_key, "object key")
         layers = None
@@ -63,7 +64,11 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             layers = range(request.layers.begin, request.layers.end)
             if not layers:
                 raise BadRequestError(f"expected a range of at least one layer; got {layers}")
-        reading = await objects.read(self._store, key, request.model_fingerprint, layers, request.decoded)
+        try:
+            reading = await objects.read(self._store, key, request.model_fingerprint, layers, request.decoded)
+        except IntegrityError:
+            self._counters.add("objects_damaged")
+            raise
         header = reading.head.header
         yield pb.GetChunkResponse(
             header=pb.GetChunkHeader(

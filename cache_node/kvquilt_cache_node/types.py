@@ -10,6 +10,9 @@ from typing import Protocol
 
 from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
 
+COUNTERS = ("puts_stored", "puts_present", "gets", "bytes_sent", "objects_forgotten", "objects_damaged")
+"""Counters of a cache node."""
+
 ByteRange = tuple[int, int]
 """Half-open: first byte, byte after the last."""
 

@@ -4,13 +4,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 
 import numpy as np
-from kvquilt_codec.errors import BadRequestError, IntegrityError
-from kvquilt_codec.types import KVLayout, LayerKV, Part, check_token_ids
-from kvquilt_proto.v1 import router_pb2 as pb
-from kvquilt_proto.v1 import router_pb2_grpc
-from kvquilt_rpc import convert, frames
-from kvquilt_rpc.channel import MAX_MESSAGE_BYTES, open_channel
-from kvquilt_rpc.node_client import translated
 
 from kvquilt import wire
 from kvquilt.types import (
@@ -24,6 +17,13 @@ from kvquilt.types import (
     Status,
     split_segments,
 )
+from kvquilt_codec.errors import BadRequestError, IntegrityError
+from kvquilt_codec.types import KVLayout, LayerKV, Part, check_token_ids
+from kvquilt_proto.v1 import router_pb2 as pb
+from kvquilt_proto.v1 import router_pb2_grpc
+from kvquilt_rpc import convert, frames
+from kvquilt_rpc.channel import MAX_MESSAGE_BYTES, open_channel
+from kvquilt_rpc.node_client import translated
 
 DEFAULT_TARGET = "127.0.0.1:7410"
 MAX_KV_BYTES = 64 << 30

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kvquilt_codec.errors import BadRequestError, NotFoundError
-
 from kvquilt.types import Document
+from kvquilt_codec.errors import BadRequestError, NotFoundError
 
 MAX_FILE_BYTES = 4 << 20
 

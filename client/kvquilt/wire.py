@@ -3,11 +3,6 @@
 from collections.abc import Iterable
 
 import numpy as np
-from kvquilt_codec.errors import BadRequestError
-from kvquilt_codec.types import Level, check_token_ids
-from kvquilt_proto.v1 import common_pb2
-from kvquilt_proto.v1 import router_pb2 as pb
-from kvquilt_rpc import convert
 
 from kvquilt.types import (
     BlendReport,
@@ -19,6 +14,11 @@ from kvquilt.types import (
     Segment,
     Status,
 )
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.types import Level, check_token_ids
+from kvquilt_proto.v1 import common_pb2
+from kvquilt_proto.v1 import router_pb2 as pb
+from kvquilt_rpc import convert
 
 MAX_TOKENS = 1 << 20
 
@@ -75,7 +75,7 @@ def chunks(messages: Iterable[pb.ChunkReport]) -> tuple[ChunkReport, ...]:
 
 def report(message: pb.BlendReport) -> BlendReport:
     """Decode a blend's report."""
-    steps = ("plan", "fetch", "select", "compute", "total")
+    steps = ("fetch", "select", "compute", "total")
     return BlendReport(
         message.policy,
         message.recompute_ratio,

@@ -2,40 +2,62 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 import numpy as np
-from kvquilt_codec.types import KVChunk, TokenIds
-from kvquilt_rpc.counters import Counters
 from numpy.typing import NDArray
 
+from kvquilt_codec.types import KVChunk, TokenIds
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors, PromptKV, wire_bytes
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import policy_by_name
-from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Prompt, SelectionProblem
+from kvquilt_router.types import (
+    BlendOptions,
+    BlendReport,
+    ChunkOutcome,
+    ChunkRef,
+    Indices,
+    Prompt,
+    RecomputePolicy,
+    SelectionProblem,
+)
+from kvquilt_rpc.counters import Counters
 
 
 class Blender:
-    """Blends prompts for one model."""
+    """Blends prompts for one model.
+
+    Args:
+        concurrency: blends at once; further ones wait, since each holds a prompt's whole KV.
+    """
 
     def __init__(
-        self, engine: Engine, thread: EngineThread, planner: Planner, fetcher: Fetcher, counters: Counters
+        self,
+        engine: Engine,
+        thread: EngineThread,
+        planner: Planner,
+        fetcher: Fetcher,
+        counters: Counters,
+        *,
+        concurrency: int,
     ) -> None:
         self._engine = engine
         self._thread = thread
         self._planner = planner
         self._fetcher = fetcher
         self._counters = counters
+        self._slots = asyncio.Semaphore(concurrency)
 
     async def plan(self, prompt: Prompt, options: BlendOptions) -> list[ChunkOutcome]:
         """What a blend would find, without fetching or computing."""
         return await self._fetcher.look_up(self._planner.prompt(prompt, options.level))
 
-    async def blend(self, prompt: Prompt, options: BlendOptions) -> AsyncIterator[memoryview | BlendReport]:
+    async def blend(self, prompt: Prompt, options: BlendOptions) -> AsyncGenerator[memoryview | BlendReport, None]:
         """Finished KV of all tokens but the last: keys, then values, of each layer in order; then the report.
 
         Each item of bytes is one tensor `[kv_heads, tokens - 1, dim]`.
@@ -43,12 +65,18 @@ class Blender:
         Raises:
             BadRequestError: an empty question or document, an unknown policy, more tokens than the model's context.
         """
-        started = time.perf_counter()
         policy = policy_by_name(options.policy)
         refs = self._planner.prompt(prompt, options.level)
+        self._engine.check(prompt.token_ids, len(prompt.token_ids))
+        async with self._slots, aclosing(self._blend(prompt, options, policy, refs)) as parts:
+            async for part in parts:
+                yield part
+
+    async def _blend(
+        self, prompt: Prompt, options: BlendOptions, policy: RecomputePolicy, refs: Sequence[ChunkRef]
+    ) -> AsyncGenerator[memoryview | BlendReport, None]:
+        started = time.perf_counter()
         token_ids = prompt.token_ids
-        self._engine.check(token_ids, len(token_ids))
-        planned = time.perf_counter()
         outcomes, chunks = await self._fetcher.fetch(refs)
         fetched = time.perf_counter()
         kv = await self._thread.run(self._merge, len(token_ids) - 1, outcomes, chunks)
@@ -60,12 +88,12 @@ class Blender:
         missing = _positions(outcomes, missed=True)
         question = np.arange(prompt.context_tokens, len(token_ids) - 1)
         positions = np.unique(np.concatenate([chosen, missing, question]))
-        async for tensor in self._computed(token_ids, kv, positions):
-            yield tensor
+        async with aclosing(self._computed(token_ids, kv, positions)) as tensors:
+            async for tensor in tensors:
+                yield tensor
         finished = time.perf_counter()
         seconds = {
-            "plan": planned - started,
-            "fetch": fetched - planned,
+            "fetch": fetched - started,
             "select": selected - fetched,
             "compute": finished - selected,
             "total": finished - started,
@@ -82,7 +110,9 @@ class Blender:
         self._engine.rotate_placed(kv)
         return kv
 
-    async def _computed(self, token_ids: TokenIds, kv: PromptKV, positions: Indices) -> AsyncIterator[memoryview]:
+    async def _computed(
+        self, token_ids: TokenIds, kv: PromptKV, positions: Indices
+    ) -> AsyncGenerator[memoryview, None]:
         """Run the recompute; give each layer's tensors out while the next layers still compute."""
         loop = asyncio.get_running_loop()
         done: asyncio.Queue[LayerTensors] = asyncio.Queue()

@@ -5,13 +5,13 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+
 from kvquilt_codec import errors
 from kvquilt_codec.container import ContainerDecoder
-from kvquilt_codec.types import KVChunk
+from kvquilt_codec.types import KVChunk, VariantKind
+from kvquilt_router.types import ChunkOutcome, ChunkRef
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
-
-from kvquilt_router.types import ChunkOutcome, ChunkRef
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +70,29 @@ class Fetcher:
             One outcome per ref, and the chunks that came, by object key. A chunk that occurs twice is fetched once.
         """
         outcomes = await self.look_up(refs)
+        chunks, reasons, sizes = await self._fetch_found(outcomes)
+        for outcome in outcomes:
+            key = outcome.ref.object_key
+            outcome.miss_reason = outcome.miss_reason or reasons[key]
+            outcome.fetched_bytes = sizes.pop(key, 0)
+            self._counters.add(f"chunks_missed_{outcome.miss_reason}" if outcome.miss_reason else "chunks_hit")
+        return outcomes, chunks
+
+    async def _fetch_found(
+        self, outcomes: Sequence[ChunkOutcome]
+    ) -> tuple[dict[bytes, KVChunk], dict[bytes, str], dict[bytes, int]]:
+        """Chunks that came, the reason (or "") for each that was tried, and the bytes received; by object key."""
         wanted = {outcome.ref.object_key: outcome.ref for outcome in outcomes if not outcome.miss_reason}
         slots = asyncio.Semaphore(self._concurrency)
         tasks = {key: asyncio.create_task(self._fetch_one(ref, slots)) for key, ref in wanted.items()}
-        if tasks:
-            _, late = await asyncio.wait(tasks.values(), timeout=self._fetch_deadline)
-            for task in late:
+        try:
+            if tasks:
+                await asyncio.wait(tasks.values(), timeout=self._fetch_deadline)
+        finally:
+            # Late ones, and all of them if the request itself is cancelled.
+            for task in tasks.values():
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
         chunks: dict[bytes, KVChunk] = {}
         reasons: dict[bytes, str] = {}
         sizes: dict[bytes, int] = {}
@@ -88,13 +103,7 @@ class Fetcher:
             chunk, reasons[key], sizes[key] = task.result()
             if chunk is not None:
                 chunks[key] = chunk
-        for outcome in outcomes:
-            key = outcome.ref.object_key
-            outcome.miss_reason = outcome.miss_reason or reasons[key]
-            outcome.fetched_bytes = sizes.pop(key, 0)
-        for outcome in outcomes:
-            self._counters.add(f"chunks_missed_{outcome.miss_reason}" if outcome.miss_reason else "chunks_hit")
-        return outcomes, chunks
+        return chunks, reasons, sizes
 
     async def _fetch_one(self, ref: ChunkRef, slots: asyncio.Semaphore) -> tuple[KVChunk | None, str, int]:
         received = 0
@@ -130,10 +139,10 @@ class Fetcher:
 
 
 def _check(ref: ChunkRef, chunk: KVChunk) -> None:
-    """Compare tokens, not only hashes, and the place of keys that are tied to one."""
+    """Compare tokens, not only hashes, and the place of an exact variant's keys."""
     if not np.array_equal(chunk.token_ids, ref.token_ids):
         raise errors.IntegrityError("expected the KV of the chunk's tokens; the object holds other tokens")
-    if chunk.rotated_from is not None and chunk.rotated_from != ref.begin:
+    if ref.kind is VariantKind.EXACT and chunk.rotated_from != ref.begin:
         raise errors.IntegrityError(
             f"expected keys for position {ref.begin}; the object's are for {chunk.rotated_from}"
         )

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import numpy as np
+
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import Namespace, chunk_key, context_digest, object_key, variant_key
 from kvquilt_codec.types import MAX_CHUNK_TOKENS, Level, TokenIds, VariantKind
-
 from kvquilt_router.types import ChunkRef, Prompt
 
 PREFIX_LEVEL = Level.LOSSLESS

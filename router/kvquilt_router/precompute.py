@@ -11,14 +11,13 @@ from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.identity import context_digest
 from kvquilt_codec.types import KVChunk, Level, TokenIds, VariantKind
-from kvquilt_rpc.counters import Counters
-from kvquilt_rpc.node_client import NodeClient
-
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.planning import Planner
 from kvquilt_router.types import ChunkOutcome, ChunkRef
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.node_client import NodeClient
 
 log = logging.getLogger(__name__)
 
@@ -119,9 +118,8 @@ class Precomputer:
 
     def _compute(self, ref: ChunkRef) -> KVChunk:
         layers = self._engine.prefill(ref.token_ids, self._prefix(ref.context))
-        return self._engine.to_chunk(
-            ref.token_ids, layers, len(ref.context), unrotate=ref.kind is not VariantKind.EXACT
-        )
+        # Lossless keys stay as they were computed: un-rotating would round them (bfloat16) before they are stored.
+        return self._engine.to_chunk(ref.token_ids, layers, len(ref.context), unrotate=ref.level is not Level.LOSSLESS)
 
     def _prefix(self, context: TokenIds) -> Sequence[LayerTensors]:
         """KV of a context, kept for the next chunks after it; runs in the engine's thread."""

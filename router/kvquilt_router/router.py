@@ -6,14 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import torch
+
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import Namespace
 from kvquilt_proto.v1 import router_pb2_grpc
-from kvquilt_rpc.allocation import tune_malloc
-from kvquilt_rpc.counters import Counters
-from kvquilt_rpc.node_client import NodeClient
-from kvquilt_rpc.server import RpcServer
-
 from kvquilt_router.blending import Blender
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine_thread import EngineThread
@@ -23,6 +19,11 @@ from kvquilt_router.policies import policy_by_name
 from kvquilt_router.precompute import Precomputer
 from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
+from kvquilt_router.types import COUNTERS
+from kvquilt_rpc.allocation import tune_malloc
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.server import RpcServer
 
 
 def namespace_of(settings: RouterSettings) -> Namespace:
@@ -65,7 +66,7 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
     )
     thread = EngineThread()
     node = NodeClient(settings.node)
-    counters = Counters()
+    counters = Counters(COUNTERS)
     served = _served(loaded, namespace, thread, node, counters, settings)
     server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
     router_pb2_grpc.add_RouterServiceServicer_to_server(
@@ -114,4 +115,6 @@ def _served(
         put_deadline=settings.put_deadline,
         queue_length=settings.backfill_queue,
     )
-    return ServedModel(model, Blender(model.engine, thread, planner, fetcher, counters), precomputer)
+    return ServedModel(
+        model, Blender(model.engine, thread, planner, fetcher, counters, concurrency=settings.max_blends), precomputer
+    )

@@ -1,6 +1,7 @@
 """The RouterService: messages to the router's work and back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from kvquilt_codec import errors
@@ -8,19 +9,18 @@ from kvquilt_codec.catalog import check_document_id
 from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
-from kvquilt_rpc import convert, frames, status
-from kvquilt_rpc.counters import Counters
-from kvquilt_rpc.node_client import NodeClient
-from kvquilt_rpc.status import Context
-from kvquilt_rpc.version import VERSION
-
 from kvquilt_router import wire
 from kvquilt_router.blending import Blender
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.policies import POLICIES
 from kvquilt_router.precompute import Precomputer, PrefetchResult
 from kvquilt_router.settings import RouterSettings
-from kvquilt_router.types import BlendReport
+from kvquilt_router.types import BlendReport, Prompt
+from kvquilt_rpc import convert, frames, status
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.status import Context
+from kvquilt_rpc.version import VERSION
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 MAX_DOCUMENTS = 4096
@@ -51,37 +51,27 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         return next(served for served in self._served if served.loaded is chosen)
 
     @status.streaming
-    async def Blend(self, request: pb.BlendRequest, context: Context) -> AsyncIterator[pb.BlendResponse]:
+    async def Blend(self, request: pb.BlendRequest, context: Context) -> AsyncGenerator[pb.BlendResponse, None]:
         """Assemble the KV of one prompt."""
         served = self._model(request.model)
         prompt = wire.prompt(request.prompt, served.loaded)
         options = wire.options(request.options, self._settings)
-        token_ids = prompt.token_ids
-        layout = served.loaded.engine.traits.layout
-        parts = served.blender.blend(prompt, options)
-        started = False
+        header = _header(served.loaded, prompt)
         offset = 0
-        async for part in parts:
-            if not started:
-                # Only now: what the blend refuses at its start must come as a status, not after a header.
-                started = True
-                yield pb.BlendResponse(
-                    header=pb.BlendHeader(
-                        model_fingerprint=served.loaded.fingerprint,
-                        layout=convert.layout_to_wire(layout),
-                        token_ids=token_ids.tolist(),
-                        kv_tokens=len(token_ids) - 1,
-                        payload_bytes=layout.nbytes(len(token_ids) - 1),
-                    )
-                )
-            if isinstance(part, BlendReport):
-                if self._settings.backfill:
-                    served.precomputer.backfill(part.chunks)
-                yield pb.BlendResponse(report=wire.report_message(part))
-            else:
-                for frame in frames.split([part], offset):
-                    yield pb.BlendResponse(frame=frame)
-                offset += len(part)
+        async with aclosing(served.blender.blend(prompt, options)) as parts:
+            async for part in parts:
+                if header is not None:
+                    # Only now: what the blend refuses at its start must come as a status, not after a header.
+                    yield pb.BlendResponse(header=header)
+                    header = None
+                if isinstance(part, BlendReport):
+                    if self._settings.backfill:
+                        served.precomputer.backfill(part.chunks)
+                    yield pb.BlendResponse(report=wire.report_message(part))
+                else:
+                    for frame in frames.split([part], offset):
+                        yield pb.BlendResponse(frame=frame)
+                    offset += len(part)
 
     @status.unary
     async def PlanBlend(self, request: pb.PlanBlendRequest, context: Context) -> pb.PlanBlendResponse:
@@ -100,7 +90,9 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         )
 
     @status.streaming
-    async def Prefetch(self, request: pb.PrefetchRequest, context: Context) -> AsyncIterator[pb.PrefetchResponse]:
+    async def Prefetch(
+        self, request: pb.PrefetchRequest, context: Context
+    ) -> AsyncGenerator[pb.PrefetchResponse, None]:
         """Compute and store documents."""
         served = self._model(request.model)
         ids = [check_document_id(document.document_id) for document in request.documents]
@@ -158,6 +150,18 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         response.node_capacity_bytes = node.capacity_bytes
         response.node_kernels = node.kernels
         return response
+
+
+def _header(model: LoadedModel, prompt: Prompt) -> pb.BlendHeader | None:
+    layout = model.engine.traits.layout
+    token_ids = prompt.token_ids
+    return pb.BlendHeader(
+        model_fingerprint=model.fingerprint,
+        layout=convert.layout_to_wire(layout),
+        token_ids=token_ids.tolist(),
+        kv_tokens=len(token_ids) - 1,
+        payload_bytes=layout.nbytes(len(token_ids) - 1),
+    )
 
 
 def _progress(result: PrefetchResult, done: int, total: int) -> pb.PrefetchResponse:

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from kvquilt_codec.types import MAX_CHUNK_TOKENS
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from kvquilt_codec.types import MAX_CHUNK_TOKENS
 
 
 class RouterSettings(BaseModel):
@@ -30,6 +31,7 @@ class RouterSettings(BaseModel):
     fetch_deadline: float = Field(5.0, gt=0, description="Seconds to fetch a request's chunks; later ones are missed.")
     put_deadline: float = Field(60.0, gt=0, description="Seconds to store one chunk.")
     fetch_concurrency: int = Field(4, ge=1, le=64, description="Chunks fetched at once.")
+    max_blends: int = Field(4, ge=1, description="Blends at once; further ones wait. Each holds a prompt's KV.")
     backfill: bool = Field(
         True, description="Compute and store chunks that a request missed, after it, in the background."
     )

@@ -4,8 +4,38 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from kvquilt_codec.types import Level, TokenIds, VariantKind
 from numpy.typing import NDArray
+
+from kvquilt_codec.types import Level, TokenIds, VariantKind
+
+MISS_REASONS = (
+    "not_stored",
+    "node_unavailable",
+    "lookup_deadline",
+    "fetch_deadline",
+    "damaged",
+    "fingerprint_mismatch",
+    "node_busy",
+    "node_error",
+)
+"""Why a chunk was not found; docs/reference.md says what each means."""
+
+COUNTERS = (
+    "blends",
+    "bytes_fetched",
+    "chunks_hit",
+    *(f"chunks_missed_{reason}" for reason in MISS_REASONS),
+    "tokens_exact",
+    "tokens_reused",
+    "tokens_recomputed",
+    "tokens_computed",
+    "documents_prefetched",
+    "puts_failed",
+    "backfill_stored",
+    "backfill_dropped",
+    "backfill_failed",
+)
+"""Counters of a router."""
 
 Indices = NDArray[np.int64]
 """Positions of tokens in a prompt, ascending."""
@@ -135,7 +165,7 @@ class BlendReport:
         tokens_recomputed: stored KV replaced by a fresh computation.
         tokens_computed: no stored KV; the question is among them, its last token computed by the worker.
         bf16_bytes: what the fetched tensors take as bfloat16.
-        seconds: wall time by step: plan, fetch, select, compute, total.
+        seconds: wall time by step: fetch (look up, fetch, decode), select (merge, choose), compute, total.
     """
 
     options: BlendOptions

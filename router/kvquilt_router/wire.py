@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
+
 from kvquilt_codec.errors import BadRequestError, NotFoundError
 from kvquilt_codec.types import Level, TokenIds, check_token_ids
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1.common_pb2 import VARIANT_KIND_UNSPECIFIED
-from kvquilt_rpc import convert
-
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Prompt
+from kvquilt_rpc import convert
 
 MAX_DOCUMENT_TOKENS = 1 << 20
 MAX_SEGMENTS = 4096
@@ -131,7 +131,6 @@ def report_message(report: BlendReport) -> pb.BlendReport:
         fetched_bytes=report.fetched_bytes,
         bf16_bytes=report.bf16_bytes,
         chunks=[chunk_message(outcome) for outcome in report.chunks],
-        plan_seconds=seconds["plan"],
         fetch_seconds=seconds["fetch"],
         select_seconds=seconds["select"],
         compute_seconds=seconds["compute"],

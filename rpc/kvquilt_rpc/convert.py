@@ -1,6 +1,12 @@
 """Wire messages to the codec's vocabulary and back. Everything that comes in is checked here."""
 
-from kvquilt_codec.catalog import MAX_DOCUMENTS_PER_OBJECT, ObjectInfo, ObjectMeta, check_document_id
+from kvquilt_codec.catalog import (
+    MAX_COMPUTE_SECONDS,
+    MAX_DOCUMENTS_PER_OBJECT,
+    ObjectInfo,
+    ObjectMeta,
+    check_document_id,
+)
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import MAX_LAYERS, DataType, KVLayout, LayerShape, Level, VariantKind
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2
@@ -98,7 +104,7 @@ def meta_from_wire(message: cache_node_pb2.ObjectMeta) -> ObjectMeta:
     """
     if len(message.document_ids) > MAX_DOCUMENTS_PER_OBJECT:
         raise BadRequestError(f"expected at most {MAX_DOCUMENTS_PER_OBJECT} document ids; got more")
-    if not 0 <= message.compute_seconds < 1e9:
+    if not 0 <= message.compute_seconds < MAX_COMPUTE_SECONDS:
         raise BadRequestError(f"expected compute_seconds of at least 0; got {message.compute_seconds}")
     return ObjectMeta(
         model_fingerprint=message.model_fingerprint,

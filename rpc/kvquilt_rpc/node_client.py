@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import grpc
+
 from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.types import KVChunk
 from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
-
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.status import from_rpc_error

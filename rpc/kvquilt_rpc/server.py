@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from kvquilt_codec.errors import UnavailableError
 
+from kvquilt_codec.errors import UnavailableError
 from kvquilt_rpc.channel import MESSAGE_OPTIONS
 
 MAX_CONCURRENT_CALLS = 256

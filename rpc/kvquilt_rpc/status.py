@@ -2,13 +2,16 @@
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
 from kvquilt_codec import errors
 
 log = logging.getLogger(__name__)
@@ -42,12 +45,20 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.KvquiltError:
     reason = None
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
-            status = status_pb2.Status.FromString(value)
-            for detail in status.details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info) and info.domain == DOMAIN:
-                    reason = info.reason
+            reason = _reason(value)
     return kind(error.details() or error.code().name.lower(), reason=reason)
+
+
+def _reason(details: bytes) -> str | None:
+    try:
+        status = status_pb2.Status.FromString(details)
+        for detail in status.details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info) and info.domain == DOMAIN:
+                return str(info.reason)
+    except DecodeError:
+        log.warning("a peer sent malformed error details")
+    return None
 
 
 async def _abort(context: Context, error: Exception) -> None:
@@ -81,15 +92,17 @@ def unary(
 
 
 def streaming(
-    handler: Callable[[Any, Any, Context], AsyncIterator[Item]],
+    handler: Callable[[Any, Any, Context], AsyncGenerator[Item, None]],
 ) -> Callable[[Any, Any, Context], AsyncIterator[Item]]:
     """Make a handler that yields messages answer every error with a status."""
 
     @functools.wraps(handler)
     async def guarded(self: Any, request: Any, context: Context) -> AsyncIterator[Item]:
         try:
-            async for item in handler(self, request, context):
-                yield item
+            # Closed at once when the caller goes away, not when the garbage collector comes by.
+            async with aclosing(handler(self, request, context)) as items:
+                async for item in items:
+                    yield item
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001  the boundary: nothing may leave as a stack trace

@@ -8,11 +8,10 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvquilt_codec.errors import BadRequestError, CapacityError, KvquiltError, NotFoundError, UnavailableError
-from kvquilt_codec.identity import DIGEST_BYTES
-
 from kvquilt_cache_node.store.ranges import check_ranges
 from kvquilt_cache_node.types import ByteRange
+from kvquilt_codec.errors import BadRequestError, CapacityError, KvquiltError, NotFoundError, UnavailableError
+from kvquilt_codec.identity import DIGEST_BYTES
 
 _SUFFIX = ".kvq"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

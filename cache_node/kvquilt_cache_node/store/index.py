@@ -1,16 +1,18 @@
 """The index in SQLite: which objects there are, whose, how big, how used; and what must go to make room."""
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from kvquilt_cache_node.types import Usage
 from kvquilt_codec.catalog import ObjectInfo, ObjectMeta
 from kvquilt_codec.errors import CapacityError, UnavailableError
 from kvquilt_codec.types import Level, VariantKind
 
-from kvquilt_cache_node.types import Usage
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -45,6 +47,10 @@ class Index:
             # WAL and FULL: a committed row survives a power cut, and a kill at any point leaves a sound file.
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
             self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_VERSION};COMMIT;")
+            # The whole database: a damaged page that no early query touches would fail a request much later.
+            (sound,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+            if sound != "ok":
+                raise sqlite3.DatabaseError(sound)
             (self._used,) = self._db.execute("SELECT coalesce(sum(stored_bytes), 0) FROM objects").fetchone()
         except sqlite3.DatabaseError:
             self._db.close()
@@ -54,7 +60,7 @@ class Index:
     def close(self) -> None:
         """Write pending uses and close."""
         with self._lock:
-            self._flush_uses()
+            self._flush_uses_if_possible()
             self._db.close()
 
     def add_documents(self, key: bytes, documents: Sequence[str]) -> bool:
@@ -73,23 +79,25 @@ class Index:
         Raises:
             CapacityError: the room cannot be made: too large for the cap, or others are writing.
         """
-        with self._lock, self._transaction():
+        with self._lock:
             if size + self._reserved > capacity:
                 raise CapacityError(
                     f"expected an object of at most {capacity - self._reserved} bytes under the cap of {capacity}; "
                     f"got {size}: raise the cap",
                     reason="over_cap",
                 )
-            self._flush_uses()
             victims: list[bytes] = []
             freed = 0
-            excess = self._used + self._reserved + size - capacity
-            rows = self._db.execute("SELECT key, stored_bytes FROM objects ORDER BY last_used, key")
-            while freed < excess:
-                key, stored = rows.fetchone()
-                victims.append(key)
-                freed += stored
-            self._db.executemany("DELETE FROM objects WHERE key = ?", [(key,) for key in victims])
+            with self._transaction():
+                self._flush_uses()
+                excess = self._used + self._reserved + size - capacity
+                rows = self._db.execute("SELECT key, stored_bytes FROM objects ORDER BY last_used, key")
+                while freed < excess:
+                    key, stored = rows.fetchone()
+                    victims.append(key)
+                    freed += stored
+                self._db.executemany("DELETE FROM objects WHERE key = ?", [(key,) for key in victims])
+            # Only now: a commit that fails (a full disk) must change neither the rows nor the sums.
             self._used -= freed
             self._reserved += size
             return victims
@@ -134,41 +142,49 @@ class Index:
         Returns:
             The dropped keys with their sizes, and the number of objects that stay for other documents.
         """
-        with self._lock, self._transaction():
+        with self._lock:
             named = set(keys)
             touched: set[bytes] = set()
-            for document in documents:
-                rows = self._db.execute("SELECT key FROM documents WHERE document_id = ?", (document,))
-                touched |= {key for (key,) in rows}
-                self._db.execute("DELETE FROM documents WHERE document_id = ?", (document,))
             shared = 0
-            for key in touched - named:
-                if self._db.execute("SELECT 1 FROM documents WHERE key = ?", (key,)).fetchone():
-                    shared += 1
-                else:
-                    named.add(key)
             dropped: dict[bytes, int] = {}
+            with self._transaction():
+                for document in documents:
+                    rows = self._db.execute("SELECT key FROM documents WHERE document_id = ?", (document,))
+                    touched |= {key for (key,) in rows}
+                    self._db.execute("DELETE FROM documents WHERE document_id = ?", (document,))
+                for key in touched - named:
+                    if self._db.execute("SELECT 1 FROM documents WHERE key = ?", (key,)).fetchone():
+                        shared += 1
+                    else:
+                        named.add(key)
+                for key in named:
+                    row = self._db.execute(
+                        "DELETE FROM objects WHERE key = ? RETURNING stored_bytes", (key,)
+                    ).fetchone()
+                    if row is not None:
+                        dropped[key] = row[0]
             for key in named:
-                row = self._db.execute("DELETE FROM objects WHERE key = ? RETURNING stored_bytes", (key,)).fetchone()
-                if row is not None:
-                    dropped[key] = row[0]
                 self._uses.pop(key, None)
             self._used -= sum(dropped.values())
             return dropped, shared
 
     def find(self, keys: Sequence[bytes] | None = None) -> list[ObjectInfo]:
         """What is known of `keys`, or of all objects, the most recently used first."""
-        with self._lock, self._transaction():
-            self._flush_uses()
-            rows: list[tuple[bytes, str, int, str, str, float, int, float, float, int]] = []
-            if keys is None:
-                rows = self._db.execute("SELECT * FROM objects ORDER BY last_used DESC, key").fetchall()
-            else:
-                for begin in range(0, len(keys), _VARIABLES):
-                    batch = keys[begin : begin + _VARIABLES]
-                    marks = ",".join("?" * len(batch))
-                    rows += self._db.execute(f"SELECT * FROM objects WHERE key IN ({marks})", batch)  # noqa: S608 marks only
-            return [self._info(row) for row in rows]
+        with self._lock:
+            self._flush_uses_if_possible()
+            with self._transaction():
+                return self._found(keys)
+
+    def _found(self, keys: Sequence[bytes] | None) -> list[ObjectInfo]:
+        rows: list[tuple[bytes, str, int, str, str, float, int, float, float, int]] = []
+        if keys is None:
+            rows = self._db.execute("SELECT * FROM objects ORDER BY last_used DESC, key").fetchall()
+        else:
+            for begin in range(0, len(keys), _VARIABLES):
+                batch = keys[begin : begin + _VARIABLES]
+                marks = ",".join("?" * len(batch))
+                rows += self._db.execute(f"SELECT * FROM objects WHERE key IN ({marks})", batch)  # noqa: S608 marks only
+        return [self._info(row) for row in rows]
 
     def sizes(self) -> dict[bytes, int]:
         """All keys with the sizes of their objects."""
@@ -201,6 +217,16 @@ class Index:
 
     def _insert_documents(self, key: bytes, documents: Sequence[str]) -> None:
         self._db.executemany("INSERT OR IGNORE INTO documents VALUES (?, ?)", [(d, key) for d in documents])
+
+    def _flush_uses_if_possible(self) -> None:
+        """A full disk must not stop reads or the end of the process: there, only counts are lost."""
+        if not self._uses:
+            return
+        try:
+            with self._transaction():
+                self._flush_uses()
+        except (CapacityError, UnavailableError) as error:
+            log.warning("counts of recent uses are lost: %s", error)
 
     def _flush_uses(self) -> None:
         self._db.executemany(

@@ -5,12 +5,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from kvquilt_cache_node.store.index import Index
+from kvquilt_cache_node.types import Blobs, ByteRange, Usage
 from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
 from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
 from kvquilt_codec.identity import check_digest
-
-from kvquilt_cache_node.store.index import Index
-from kvquilt_cache_node.types import Blobs, ByteRange, Usage
 
 log = logging.getLogger(__name__)
 

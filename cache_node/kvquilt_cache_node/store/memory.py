@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from kvquilt_codec.errors import NotFoundError
-
 from kvquilt_cache_node.store.ranges import check_ranges
 from kvquilt_cache_node.types import ByteRange
+from kvquilt_codec.errors import NotFoundError
 
 
 class MemoryBlobs:

@@ -5,18 +5,27 @@ import sqlite3
 import time
 from pathlib import Path
 
-from kvquilt_codec import catalog, container
-from kvquilt_codec.catalog import ObjectMeta
-from kvquilt_codec.errors import IntegrityError
-
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.file import FileBlobs
 from kvquilt_cache_node.store.index import Index
 from kvquilt_cache_node.store.indexed import IndexedStore
 from kvquilt_cache_node.store.memory import MemoryBlobs
-from kvquilt_cache_node.types import Blobs
+from kvquilt_codec import catalog, container
+from kvquilt_codec.catalog import ObjectMeta
+from kvquilt_codec.errors import CapacityError, IntegrityError, UnavailableError
 
 log = logging.getLogger(__name__)
+
+_NOT_DAMAGE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+}
+"""The medium failed; the index itself may be sound and is left where it is."""
 
 
 def describe(key: bytes, data: bytes) -> ObjectMeta:
@@ -38,22 +47,34 @@ async def open_store(settings: NodeSettings) -> IndexedStore:
         UnavailableError: its folder cannot be written, or another process holds it.
     """
     if settings.store == "memory":
-        blobs: Blobs = MemoryBlobs()
-        index = Index(":memory:", time.time)
-    else:
-        blobs = FileBlobs(settings.path, fsync=settings.fsync)
+        return await IndexedStore.open(MemoryBlobs(), Index(":memory:", time.time), int(settings.capacity), describe)
+    blobs = FileBlobs(settings.path, fsync=settings.fsync)
+    try:
         index = _open_index(settings.path / "index.sqlite")
-    return await IndexedStore.open(blobs, index, int(settings.capacity), describe)
+        try:
+            return await IndexedStore.open(blobs, index, int(settings.capacity), describe)
+        except BaseException:
+            index.close()
+            raise
+    except BaseException:
+        await blobs.close()
+        raise
 
 
 def _open_index(path: Path) -> Index:
     try:
-        return Index(path, time.time)
-    except sqlite3.DatabaseError as error:
-        # The blobs describe themselves, so a damaged index costs a scan, not the objects.
-        aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-        log.warning("the index is damaged (%s): moved to %s and rebuilt from the objects", error, aside)
-        path.rename(aside)
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        return Index(path, time.time)
+        try:
+            return Index(path, time.time)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_DAMAGE:
+                raise
+            # The blobs describe themselves, so a damaged index costs a scan, not the objects.
+            aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+            log.warning("the index is damaged (%s): moved to %s and rebuilt from the objects", error, aside)
+            path.rename(aside)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            return Index(path, time.time)
+    except (sqlite3.Error, OSError) as error:
+        kind = CapacityError if "full" in str(error) else UnavailableError
+        raise kind(f"expected an index that can be opened at {path}; got {error}: check the store's disk") from None

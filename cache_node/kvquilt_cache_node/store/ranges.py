@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from kvquilt_codec.errors import IntegrityError
-
 from kvquilt_cache_node.types import ByteRange
+from kvquilt_codec.errors import IntegrityError
 
 
 def check_ranges(ranges: Sequence[ByteRange], size: int) -> None:

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from kvquilt_codec import catalog, container
-from kvquilt_codec.errors import NotFoundError
-from kvquilt_codec.types import Part
 from rich.table import Table
 
 from kvquilt.cli.options import ConfigFile, Json, Set
 from kvquilt.cli.output import explained, out, print_json, print_table, size
 from kvquilt.cli.settings import leaves, load, value_of
+from kvquilt_codec import catalog, container
+from kvquilt_codec.errors import NotFoundError
+from kvquilt_codec.types import Part
 
 config_app = typer.Typer(no_args_is_help=True, help="Show and check the settings.")
 

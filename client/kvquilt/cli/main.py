@@ -3,11 +3,11 @@
 from typing import Annotated
 
 import typer
-from kvquilt_rpc.version import VERSION
 
 from kvquilt.cli import ask, calls, files, servers
 from kvquilt.cli.output import out
 from kvquilt.demo import command as demo
+from kvquilt_rpc.version import VERSION
 
 app = typer.Typer(
     no_args_is_help=True,

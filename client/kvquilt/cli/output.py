@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import typer
-from kvquilt_codec import errors
 from rich.console import Console
 from rich.table import Table
+
+from kvquilt_codec import errors
 
 out = Console(highlight=False, soft_wrap=True)
 """Results."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from kvquilt_cache_node.node import running_node
-from kvquilt_cache_node.settings import NodeSettings
 
 from kvquilt.cli.options import ConfigFile, Json, Set, overrides
 from kvquilt.cli.output import err, explained, out, print_json
 from kvquilt.cli.settings import KvquiltSettings, load
+from kvquilt_cache_node.node import running_node
+from kvquilt_cache_node.settings import NodeSettings
 
 Running = AbstractAsyncContextManager[dict[str, str]]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kvquilt_cache_node.settings import NodeSettings
-from kvquilt_codec.errors import BadRequestError, NotFoundError
-from kvquilt_router.settings import RouterSettings
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kvquilt.aio import DEFAULT_TARGET
+from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_codec.errors import BadRequestError, NotFoundError
+from kvquilt_router.settings import RouterSettings
 
 ENV_PREFIX = "KVQUILT_"
 FILE_VARIABLE = "KVQUILT_CONFIG"

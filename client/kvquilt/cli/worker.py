@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kvquilt_router.engine.model import resolve
-from kvquilt_rpc.allocation import tune_malloc
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache
 
 from kvquilt.integrations.transformers import FilledCache, KvquiltCache
 from kvquilt.sync import Client
 from kvquilt.types import Segment
+from kvquilt_router.engine.model import resolve
+from kvquilt_rpc.allocation import tune_malloc
 
 
 @dataclass(frozen=True, slots=True, eq=False)

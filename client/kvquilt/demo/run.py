@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kvquilt_codec.errors import KvquiltError, UnavailableError
-from kvquilt_rpc.version import VERSION
 
 from kvquilt.cli.worker import Answer, Difference, Worker
 from kvquilt.demo.corpus import QUESTIONS, WARM_UP, Question, passages
 from kvquilt.demo.server import serving
 from kvquilt.types import Document, PrefetchProgress
+from kvquilt_codec.errors import KvquiltError, UnavailableError
+from kvquilt_rpc.version import VERSION
 
 
 @dataclass(frozen=True, slots=True, eq=False)

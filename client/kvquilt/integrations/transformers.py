@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache
+
+from kvquilt.sync import Client
+from kvquilt.types import BlendedKV, BlendReport, Segment, split_segments
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, KvquiltError
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.engine.chat import chat_frame, tokenise
 from kvquilt_router.engine.fingerprint import fingerprint
 from kvquilt_router.engine.kv import TORCH_TYPES, to_torch
-from transformers.cache_utils import DynamicCache
-
-from kvquilt.sync import Client
-from kvquilt.types import BlendedKV, BlendReport, Segment, split_segments
 
 log = logging.getLogger(__name__)
 

@@ -264,7 +264,6 @@ class BlendReport(_message.Message):
     FETCHED_BYTES_FIELD_NUMBER: _builtins.int
     BF16_BYTES_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
-    PLAN_SECONDS_FIELD_NUMBER: _builtins.int
     FETCH_SECONDS_FIELD_NUMBER: _builtins.int
     SELECT_SECONDS_FIELD_NUMBER: _builtins.int
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
@@ -282,10 +281,12 @@ class BlendReport(_message.Message):
     fetched_bytes: _builtins.int
     bf16_bytes: _builtins.int
     """What the fetched tensors take as bf16."""
-    plan_seconds: _builtins.float
     fetch_seconds: _builtins.float
+    """Look up, fetch and decode."""
     select_seconds: _builtins.float
+    """Merge, re-rotate and choose the tokens to recompute."""
     compute_seconds: _builtins.float
+    """Recompute, while finished layers are sent."""
     total_seconds: _builtins.float
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
@@ -301,7 +302,6 @@ class BlendReport(_message.Message):
         fetched_bytes: _builtins.int = ...,
         bf16_bytes: _builtins.int = ...,
         chunks: _abc.Iterable[Global___ChunkReport] | None = ...,
-        plan_seconds: _builtins.float = ...,
         fetch_seconds: _builtins.float = ...,
         select_seconds: _builtins.float = ...,
         compute_seconds: _builtins.float = ...,
@@ -309,7 +309,7 @@ class BlendReport(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "plan_seconds", b"plan_seconds", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from kvquilt_codec.types import TokenIds
 
 _MARK = "\u2063kvquilt\u2063"

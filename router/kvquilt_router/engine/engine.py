@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from kvquilt_codec.errors import BadRequestError
-from kvquilt_codec.types import KVChunk, TokenIds
 from numpy.typing import NDArray
 from transformers.cache_utils import DynamicCache
 
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.types import KVChunk, TokenIds
 from kvquilt_router.engine.kv import LayerTensors, PromptKV, to_numpy
-from kvquilt_router.engine.rotary import Rotary
+from kvquilt_router.engine.rotary import Angles, Rotary
 from kvquilt_router.engine.scatter import OnLayer, scatter_cache, scatter_mask
 from kvquilt_router.engine.traits import ModelTraits, layer_kinds, measure_traits
 from kvquilt_router.types import Indices
@@ -58,7 +58,7 @@ class Engine:
     @torch.inference_mode()
     def to_chunk(self, token_ids: TokenIds, layers: Sequence[LayerTensors], begin: int, *, unrotate: bool) -> KVChunk:
         """A chunk of KV computed at `begin` onwards; keys un-rotated if asked, else marked as rotated from there."""
-        angles = self._rotary.angles(torch.arange(begin, begin + len(token_ids), device=self.device))
+        angles = self._angles(begin, len(token_ids))
         keys = [
             self._rotary.rotate(layer.keys, index, angles, inverse=True)
             if unrotate and self.traits.rotates[index]
@@ -79,15 +79,25 @@ class Engine:
 
     @torch.inference_mode()
     def rotate_placed(self, kv: PromptKV) -> None:
-        """Rotate the keys that were placed un-rotated to their positions, in place; clear what was not placed."""
+        """Rotate placed keys to their positions, in place; clear what was not placed.
+
+        Computed in float32 and rounded once, whether a key is rotated from its un-rotated form or from another place.
+        """
         kv.clear_unplaced()
-        for begin, end in _merged(kv.unrotated):
-            angles = self._rotary.angles(torch.arange(begin, end, device=self.device))
+        for begin, end, came_from in _merged(kv.to_rotate):
+            there = self._angles(begin, end - begin)
+            here = None if came_from is None else self._angles(came_from, end - begin)
             for index, layer in enumerate(kv.layers):
                 if self.traits.rotates[index]:
                     part = layer.keys[:, :, begin:end]
-                    part.copy_(self._rotary.rotate(part, index, angles))
-        kv.unrotated.clear()
+                    keys = part.float()
+                    if here is not None:
+                        keys = self._rotary.rotate(keys, index, here, inverse=True)
+                    part.copy_(self._rotary.rotate(keys, index, there))
+        kv.to_rotate.clear()
+
+    def _angles(self, begin: int, tokens: int) -> Angles:
+        return self._rotary.angles(torch.arange(begin, begin + tokens, device=self.device))
 
     @torch.inference_mode()
     def value_deviation(self, token_ids: TokenIds, kv: PromptKV, context: int, layer: int) -> NDArray[np.float32]:
@@ -165,11 +175,12 @@ def _first_layers(decoder: Any, layers: int) -> Any:
     return short
 
 
-def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for begin, end in sorted(spans):
-        if merged and merged[-1][1] == begin:
-            merged[-1] = (merged[-1][0], end)
+def _merged(spans: Sequence[tuple[int, int, int | None]]) -> list[tuple[int, int, int | None]]:
+    """Adjacent un-rotated spans made one: fewer and larger operations."""
+    merged: list[tuple[int, int, int | None]] = []
+    for begin, end, came_from in sorted(spans, key=lambda span: span[0]):
+        if merged and came_from is None and merged[-1][1:] == (begin, None):
+            merged[-1] = (merged[-1][0], end, None)
         else:
-            merged.append((begin, end))
+            merged.append((begin, end, came_from))
     return merged

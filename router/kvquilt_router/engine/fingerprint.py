@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 import torch
+
 from kvquilt_codec.identity import ModelFingerprint, canonical_json
 
 # Fields that name or describe but do not change what is computed. Everything else counts: an unknown new field that

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout
 
 TORCH_TYPES = {
@@ -59,20 +60,18 @@ class PromptKV:
             for layer in layout.layers
         ]
         self.placed: list[tuple[int, int]] = []
-        self.unrotated: list[tuple[int, int]] = []
+        self.to_rotate: list[tuple[int, int, int | None]] = []
+        """Spans whose keys are not at their positions yet: begin, end, position of the first key (None: un-rotated)."""
 
     def place(self, chunk: KVChunk, begin: int) -> None:
-        """Copy a chunk to positions `begin` onwards. Un-rotated keys are noted in `unrotated`.
-
-        The caller has checked that rotated keys are at their positions already.
-        """
+        """Copy a chunk to positions `begin` onwards; keys that belong elsewhere are noted in `to_rotate`."""
         end = begin + chunk.tokens
         for layer, keys, values in zip(self.layers, chunk.keys, chunk.values, strict=True):
             layer.keys[:, :, begin:end] = to_torch(keys, self.layout.data_type)
             layer.values[:, :, begin:end] = to_torch(values, self.layout.data_type)
         self.placed.append((begin, end))
-        if chunk.rotated_from is None:
-            self.unrotated.append((begin, end))
+        if chunk.rotated_from != begin:
+            self.to_rotate.append((begin, end, chunk.rotated_from))
 
     def clear_unplaced(self) -> None:
         """Write zeros where nothing was placed: a masked position adds nothing to attention only if it is finite."""

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kvquilt_codec.errors import BadRequestError, NotFoundError
-from kvquilt_codec.types import TokenIds
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kvquilt_codec.errors import BadRequestError, NotFoundError
+from kvquilt_codec.types import TokenIds
 from kvquilt_router.engine import smollm2
 from kvquilt_router.engine.chat import ChatFrame, chat_frame, tokenise
 from kvquilt_router.engine.engine import Engine

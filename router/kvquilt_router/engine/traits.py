@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kvquilt_codec.errors import BadRequestError, UnsupportedModelError
-from kvquilt_codec.types import DataType, KVLayout, LayerShape
 from transformers.cache_utils import DynamicCache
 
+from kvquilt_codec.errors import BadRequestError, UnsupportedModelError
+from kvquilt_codec.types import DataType, KVLayout, LayerShape
 from kvquilt_router.engine.rotary import Rotary
 
 _PROBE_TOKENS = 12

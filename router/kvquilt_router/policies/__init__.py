@@ -1,7 +1,6 @@
 """Recompute policies: which tokens of reused chunks are computed again. One small class each, selected by name."""
 
 from kvquilt_codec.errors import BadRequestError
-
 from kvquilt_router.policies.deviation import Deviation
 from kvquilt_router.policies.first_tokens import FirstTokens
 from kvquilt_router.policies.full import Full
