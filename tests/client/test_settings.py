@@ -1,0 +1,71 @@
+"""Settings: defaults < file < environment < flags, each value with its source."""
+
+import pytest
+
+from kvquilt.cli.settings import leaves, load, value_of
+from kvquilt.errors import BadRequestError, NotFoundError
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "kvquilt.yaml"
+    path.write_text("router:\n  port: 1\n  policy: none\nnode: {port: 2, capacity: 5MiB}\n")
+    return path
+
+
+def test_each_layer_overrides_the_one_below_and_is_named(file):
+    environment = {"KVQUILT_ROUTER__PORT": "3", "KVQUILT_NODE__PORT": "4", "UNRELATED": "x"}
+    loaded = load(file, ["node.port=5"], environment)
+    expected = {
+        "router.policy": ("none", str(file)),
+        "router.port": ("3", "KVQUILT_ROUTER__PORT"),
+        "node.port": ("5", "flag"),
+        "node.capacity": (str(5 << 20), str(file)),
+        "router.host": ("127.0.0.1", "default"),
+    }
+    for name, (value, source) in expected.items():
+        assert (value_of(loaded.settings, name), loaded.sources[name]) == (value, source)
+
+
+def test_every_setting_has_a_meaning():
+    assert all(text for _, text in leaves())
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "words"),
+    [
+        (["router.prot=1"], {}, "router.prot"),
+        ([], {"KVQUILT_ROUTER__PROT": "1"}, "KVQUILT_ROUTER__PROT"),
+        ([], {"KVQUILT_PORT": "1"}, "KVQUILT_PORT"),
+        (["router.port=high"], {}, r"router\.port.*flag"),
+        (["router.port=70000"], {}, "65535"),
+        (["node.capacity=0"], {}, "node.capacity"),
+        (["router.recompute_ratio=2"], {}, "recompute_ratio"),
+        (["router.level=huge"], {}, "lossless"),
+        (["router.port"], {}, "name=value"),
+    ],
+)
+def test_unknown_names_and_impossible_values_are_refused_with_their_source(flags, environment, words):
+    with pytest.raises(BadRequestError, match=words):
+        load(None, flags, environment)
+
+
+def test_files_must_exist_and_hold_sections(tmp_path):
+    with pytest.raises(NotFoundError):
+        load(tmp_path / "missing.yaml", [], {})
+    with pytest.raises(NotFoundError):
+        load(None, [], {"KVQUILT_CONFIG": str(tmp_path / "missing.yaml")})
+    for text in ("- a\n- b\n", "router: [1]\n", "{unclosed", "other:\n  x: 1\n"):
+        path = tmp_path / "bad.yaml"
+        path.write_text(text)
+        with pytest.raises(BadRequestError):
+            load(path, [], {})
+    path = tmp_path / "empty.yaml"
+    path.write_text("")
+    assert load(path, [], {}).settings == load(None, [], {}).settings
+
+
+def test_secrets_are_masked():
+    settings = load(None, ["router.namespace=team", "router.namespace_secret=0123456789abcdef"], {}).settings
+    assert "0123456789abcdef" not in value_of(settings, "router.namespace_secret")
+    assert "0123456789abcdef" not in repr(settings)

@@ -1,0 +1,77 @@
+"""Chunks and containers for tests: small, seeded, with real keys."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kvquilt_codec import catalog, container, identity
+from kvquilt_codec.catalog import ObjectMeta
+from kvquilt_codec.container import ChunkIdentity
+from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout, LayerShape, Level, Part, VariantKind
+
+FINGERPRINT = identity.ModelFingerprint("TinyModel", "{}", "bfloat16", "00" * 32).digest
+OTHER_FINGERPRINT = identity.ModelFingerprint("OtherModel", "{}", "bfloat16", "00" * 32).digest
+NAMESPACE = identity.Namespace("tests", b"a secret of tests only")
+CONTEXT = identity.context_digest(np.array([], np.uint32))
+
+UNIFORM = (LayerShape(2, 8, 8),) * 3
+UNEVEN = (LayerShape(1, 4, 6), LayerShape(3, 2, 2), LayerShape(2, 1, 5), LayerShape(1, 16, 1))
+
+BIT_TYPES = {2: np.uint16, 4: np.uint32}
+
+
+def make_chunk(
+    tokens: int = 5,
+    shapes: tuple[LayerShape, ...] = UNIFORM,
+    data_type: DataType = DataType.BFLOAT16,
+    *,
+    rotated_from: int | None = None,
+    seed: int = 0,
+) -> KVChunk:
+    """A chunk of normal values with a few special ones: -0.0, the smallest denormal, the type's largest."""
+    rng = np.random.default_rng(seed)
+    layout = KVLayout(data_type, shapes)
+
+    def tensor(part: Part, layer: LayerShape) -> Array:
+        array = rng.standard_normal(layer.of(part, tokens)).astype(data_type.numpy)
+        bits = array.reshape(-1).view(BIT_TYPES[data_type.itemsize])
+        sign = 1 << (8 * data_type.itemsize - 1)
+        special = [sign, 1, sign | 1]
+        bits[: len(special)] = special[: bits.size]
+        return array
+
+    return KVChunk(
+        layout,
+        rng.integers(0, 50_000, tokens, dtype=np.uint32),
+        tuple(tensor(Part.KEYS, layer) for layer in shapes),
+        tuple(tensor(Part.VALUES, layer) for layer in shapes),
+        rotated_from,
+    )
+
+
+def chunk_identity(
+    chunk: KVChunk, *, fingerprint: str = FINGERPRINT, attributes: Mapping[str, str] | None = None
+) -> ChunkIdentity:
+    """The identity of a chunk that nothing preceded."""
+    key = identity.chunk_key(NAMESPACE, fingerprint, chunk.token_ids)
+    return ChunkIdentity(fingerprint, key, VariantKind.BASE, CONTEXT, attributes or {})
+
+
+def make_container(chunk: KVChunk, level: Level = Level.LOSSLESS, *, fingerprint: str = FINGERPRINT) -> bytes:
+    """The chunk, encoded."""
+    return container.encode(chunk, level, chunk_identity(chunk, fingerprint=fingerprint))
+
+
+def make_object(
+    chunk: KVChunk, level: Level = Level.LOSSLESS, *documents: str, fingerprint: str = FINGERPRINT
+) -> tuple[bytes, bytes, ObjectMeta]:
+    """Key, container and description of a chunk, as a writer puts them."""
+    meta = ObjectMeta(fingerprint, documents, chunk.tokens, VariantKind.BASE, level, 0.25)
+    made = chunk_identity(chunk, fingerprint=fingerprint, attributes=catalog.to_attributes(meta))
+    data = container.encode(chunk, level, made)
+    return catalog.key_of(container.parse_head(data).header), data, meta
+
+
+def bits(array: Array) -> bytes:
+    """The bytes of a tensor: what bit-exact means (NaN and -0.0 included)."""
+    return np.ascontiguousarray(array).tobytes()

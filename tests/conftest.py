@@ -1,0 +1,21 @@
+"""Fixtures that every component's tests may use."""
+
+import pytest
+import torch
+
+from tests.texts import PASSAGES
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The demo model, loaded once; float32, two threads."""
+    from kvquilt_router.engine import load_model
+
+    torch.set_num_threads(2)
+    return load_model("smollm2")
+
+
+@pytest.fixture(scope="session")
+def passages():
+    """Short real passages."""
+    return list(PASSAGES)

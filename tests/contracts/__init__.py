@@ -1,0 +1,10 @@
+"""Contract suites: what every implementation of a `Protocol` promises, to be subclassed by whoever writes one."""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    "tests.contracts.store_contract",
+    "tests.contracts.store_documents",
+    "tests.contracts.store_machine",
+    "tests.contracts.store_objects",
+)

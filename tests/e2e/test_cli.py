@@ -1,0 +1,152 @@
+"""The command line as a user has it: real processes, exit codes, JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kvquilt.demo.server import serving
+from tests.stack import blobs
+from tests.texts import PASSAGES
+
+
+def kvquilt(*arguments, code=0, **environment):
+    import os
+
+    result = subprocess.run(
+        [sys.executable, "-m", "kvquilt", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, **environment},
+    )
+    assert result.returncode == code, result.stderr[-2000:]
+    return result
+
+
+def answer(*arguments, code=0, **environment):
+    return [json.loads(line) for line in kvquilt(*arguments, "--json", code=code, **environment).stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("store")
+    with serving(data_dir, ["router.backfill=false"]) as router:
+        yield router, data_dir
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("documents")
+    for i, text in enumerate(PASSAGES[:3]):
+        (folder / f"{i}.txt").write_text(text)
+    return folder
+
+
+def test_prefetch_ask_status_inspect_forget(server, folder):
+    router, data_dir = server
+    *documents, last = answer("prefetch", folder, "--router", router)
+    assert [item["document_id"] for item in documents] == [str(folder / f"{i}.txt") for i in range(3)]
+    assert last["summary"]["chunks_failed"] == 0
+    assert last["summary"]["chunks_stored"] == 4
+    docs = [word for i in (2, 0, 1) for word in ("--doc", folder / f"{i}.txt")]
+    (asked,) = answer("ask", "What is this about?", *docs, "--router", router, "--max-tokens", "4", "--compare")
+    assert asked["fallback_reason"] == ""
+    assert not any(chunk["miss_reason"] for chunk in asked["report"]["chunks"])
+    assert asked["difference"]["first_token_kl"] >= 0
+    assert 0 <= asked["difference"]["top1_agreement"] <= 1
+    (status,) = answer("status", "--router", router)
+    assert status["node"]["objects"] == 4
+    assert status["counters"]["blends"] == 1
+    assert "smollm2" in kvquilt("status", "--router", router).stdout
+    (held,) = answer("inspect", blobs(data_dir)[0])
+    assert held["verified"] is True
+    assert held["model_fingerprint"] == status["models"][0]["fingerprint"]
+    (receipt,) = answer("forget", *(folder / f"{i}.txt" for i in range(3)), "--router", router)
+    assert receipt["objects_deleted"] == 3
+
+
+def test_inspect_of_a_damaged_file_exits_4(server, folder, tmp_path):
+    router, data_dir = server
+    kvquilt("prefetch", folder, "--router", router)
+    data = bytearray(blobs(data_dir)[0].read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "bad.kvq").write_bytes(data)
+    result = kvquilt("inspect", tmp_path / "bad.kvq", "--json", code=4)
+    assert json.loads(result.stderr)["error"]["reason"] == "checksum"
+    (tmp_path / "empty.kvq").write_bytes(b"")
+    kvquilt("inspect", tmp_path / "empty.kvq", code=4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["status", "--router", "127.0.0.1:1"], 5, "unavailable"),
+        (["inspect", "no/such/file"], 3, "not_found"),
+        (["prefetch", "no/such/file"], 3, "not_found"),
+        (["config", "check", "--set", "router.policy=nope"], 2, "unknown_policy"),
+        (["config", "check", "--set", "router.namespace=team"], 2, "bad_request"),
+        (["config", "show", "--set", "nonsense=1"], 2, "bad_request"),
+        (["model", "no/such/model"], 3, "not_found"),
+        (["router", "--model", "no/such/model", "--port", "0"], 3, "not_found"),
+    ],
+)
+def test_failures_have_a_reason_and_an_exit_code(arguments, code, reason):
+    result = kvquilt(*arguments, "--json", code=code)
+    assert json.loads(result.stderr.splitlines()[-1])["error"]["reason"] == reason
+
+
+def test_a_port_that_is_taken_is_said_so(server, tmp_path):
+    router, _ = server
+    port = router.rpartition(":")[2]
+    result = kvquilt("node", "--port", port, "--data-dir", tmp_path, code=5)
+    assert "choose another port" in result.stderr
+
+
+def test_a_store_that_is_in_use_is_said_so(server):
+    _, data_dir = server
+    result = kvquilt("node", "--port", "0", "--data-dir", data_dir, "--json", code=5)
+    assert json.loads(result.stderr.splitlines()[-1])["error"]["reason"] == "store_locked"
+
+
+def test_config_show_names_every_value_and_its_source(tmp_path):
+    (shown,) = answer("config", "show", "--set", "node.port=0", KVQUILT_ROUTER__PORT="1")
+    assert shown["node.port"] == {"value": "0", "source": "flag"}
+    assert shown["router.port"] == {"value": "1", "source": "KVQUILT_ROUTER__PORT"}
+    assert shown["router.host"]["source"] == "default"
+    assert answer("config", "check") == [{"ok": True}]
+
+
+def test_model_prints_its_folder_and_what_was_measured():
+    (model,) = answer("model", "smollm2", "--check")
+    assert model["layers"] == 30
+    assert model["layers_without_RoPE"] == 0
+    assert kvquilt("model").stdout.strip() == model["folder"]
+
+
+def test_version_and_help():
+    assert kvquilt("--version").stdout.strip()
+    for command in ("serve", "node", "router", "prefetch", "ask", "status", "inspect", "forget", "model", "demo"):
+        assert "Usage" in kvquilt(command, "--help").stdout
+
+
+def test_the_demo_keeps_its_promises(tmp_path):
+    kvquilt("demo", "--max-tokens", "6", "--output", tmp_path / "demo.json")
+    figures = json.loads((tmp_path / "demo.json").read_text())
+    assert figures["name"] == "demo"
+    rows = figures["rows"]
+    assert [row["restarted"] for row in rows] == [False] * 3 + [True] * 3
+    for row in rows:
+        assert row["context_tokens"] >= 1500
+        assert row["chunks_missed"] == 0
+        counted = row["tokens_exact"] + row["tokens_reused"] + row["tokens_recomputed"] + row["tokens_computed"]
+        assert counted > row["context_tokens"]
+        assert 0 < row["bytes_fetched"] < row["bytes_bf16"]
+        assert row["first_token_kl"] >= 0
+        assert 0 <= row["top1_agreement"] <= 1
+    before, after = rows[:3], rows[3:]
+    # Stored KV is what it was: the same blend gives the same distribution after the restart.
+    assert [row["first_token_kl"] for row in before] == pytest.approx(
+        [row["first_token_kl"] for row in after], rel=1e-3
+    )
