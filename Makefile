@@ -35,7 +35,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	for file in bench/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+	for file in bench/bench_*.py; do PYTHONPATH=bench $(BIN)/python "$$file" || exit 1; done
 
 proto: $(STAMP)
 	PYTHON=$(BIN)/python proto/generate.sh

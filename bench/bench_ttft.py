@@ -1,0 +1,76 @@
+"""TTFT and divergence per policy and ratio, beside a full prefill in the same run. Writes results/ttft.json.
+
+Router and node run in one process, the worker in another, on the demo's passages. Every figure is the median of
+three; full prefills and blends alternate, so that a slow minute of the machine hits both.
+"""
+
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from kvquilt.cli.worker import Worker
+from kvquilt.demo.corpus import QUESTIONS, WARM_UP, Question, passages
+from kvquilt.demo.server import serving
+from report import publish
+
+RUNS = 3
+CASES: tuple[tuple[str, float, str], ...] = (
+    ("none", 0.0, "high"),
+    ("random", 0.15, "high"),
+    ("first-tokens", 0.15, "high"),
+    ("deviation", 0.05, "high"),
+    ("deviation", 0.15, "high"),
+    ("deviation", 0.15, "lossless"),
+    ("deviation", 0.30, "high"),
+    ("full", 1.0, "high"),
+)
+
+
+def main() -> None:
+    documents = passages()
+    rows: list[dict[str, Any]] = []
+    for tuned in (True, False):
+        flags = [f"{part}.tune_malloc={tuned}" for part in ("router", "node")]
+        with tempfile.TemporaryDirectory() as folder, serving(Path(folder), flags) as router:
+            worker = Worker("smollm2", router)
+            for level in ("high", "lossless"):
+                list(worker.client.prefetch(list(documents.values()), level=level))
+
+            def segments(question: Question) -> list[Any]:
+                return [*(documents[name].content for name in question.order), f"Question: {question.text}"]
+
+            worker.ask_in_full(segments(WARM_UP), max_tokens=1)
+            worker.ask(segments(WARM_UP), max_tokens=1)
+            for policy, ratio, level in CASES if tuned else CASES[4:5]:
+                case = f"{policy} {ratio:.0%}, {level}" + ("" if tuned else ", malloc untuned")
+                rows.append(measure(worker, case, segments, policy=policy, recompute_ratio=ratio, level=level))
+            worker.close()
+    conditions = {"model": "smollm2", "dtype": "float32", "texts": "the demo's passages", "runs": f"median of {RUNS}"}
+    publish("ttft", conditions, rows)
+
+
+def measure(worker: Worker, case: str, segments: Any, **options: Any) -> dict[str, Any]:
+    off, on, kl = [], [], []
+    context = 0
+    for question in QUESTIONS[:RUNS]:
+        full = worker.ask_in_full(segments(question), max_tokens=1)
+        answer = worker.ask(segments(question), max_tokens=1, **options)
+        off.append(full.ttft_s)
+        on.append(answer.ttft_s)
+        kl.append(worker.difference(full, answer).first_token_kl)
+        if answer.filled is not None and answer.filled.report is not None:
+            context = answer.filled.report.chunks[-1].end
+    return {
+        "engine": "transformers",
+        "case": case,
+        "context_tokens": context,
+        "ttft_off_s": median(off),
+        "ttft_on_s": median(on),
+        "ratio": median(b / a for a, b in zip(off, on, strict=True)),
+        "first_token_kl": median(kl),
+    }
+
+
+if __name__ == "__main__":
+    main()
