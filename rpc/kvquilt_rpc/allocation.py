@@ -11,8 +11,8 @@ _M_MMAP_THRESHOLD = -3
 def tune_malloc() -> bool:
     """Let glibc's malloc keep freed buffers of a megabyte and more; `False` where there is no glibc.
 
-    By default each such buffer is mapped anew and its pages are faulted in one by one; a blend of 2,000 tokens spent
-    about a tenth of its time on that (measured by bench/malloc.py). The process keeps its peak memory in return.
+    By default each such buffer is mapped anew and its pages are faulted in one by one; bench/bench_ttft.py measures a
+    blend both ways. The process keeps its peak memory in return.
     """
     if not sys.platform.startswith("linux"):
         return False

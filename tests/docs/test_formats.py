@@ -1,0 +1,102 @@
+"""docs/formats.md gives the bytes that the code writes."""
+
+import json
+import re
+
+import ml_dtypes
+import msgspec
+import numpy as np
+
+from kvquilt_cache_node.store import index
+from kvquilt_codec import catalog, container, identity
+from kvquilt_codec.container import ChunkIdentity
+from kvquilt_codec.container.encoder import TOKENS_CODEC
+from kvquilt_codec.container.head import PREFIX, SECTION, Header
+from kvquilt_codec.section import codec_for_level
+from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape, Level, Part, TokenIds, VariantKind
+from tests.docs.pages import first_words, rows, section
+
+PAGE = "formats.md"
+TOKENS: TokenIds = np.array([1, 2, 3], np.uint32)
+KEYS = [[1.0, -2.0], [0.5, 0.25], [0.0, 4.0]]
+VALUES = [[1.0, 1.0], [-1.0, 3.0], [0.0, 0.0]]
+FINGERPRINT = "ab" * 32
+NO_CONTEXT = identity.context_digest(TOKENS[:0])
+CHUNK_KEY = identity.chunk_key(identity.Namespace.public(), FINGERPRINT, TOKENS)
+
+
+def example(level: Level) -> bytes:
+    """The worked example, encoded."""
+    layout = KVLayout(DataType.BFLOAT16, (LayerShape(1, 2, 2),))
+    keys, values = (np.array(rows, ml_dtypes.bfloat16).reshape(3, 1, 2) for rows in (KEYS, VALUES))
+    chunk = KVChunk(layout, TOKENS, (keys,), (values,), None)
+    return container.encode(chunk, level, ChunkIdentity(FINGERPRINT, CHUNK_KEY, VariantKind.BASE, NO_CONTEXT, {}))
+
+
+def test_the_worked_example_is_what_the_encoder_writes() -> None:
+    text = section(PAGE, "A worked example")
+    data = example(Level.HIGH)
+    assert f"; {len(data)} bytes" in text
+    lines = re.findall(r"^([0-9a-f]{4})  ((?:[0-9a-f]{2} +)+)", text, re.MULTILINE)
+    assert len(lines) > 10
+    for offset, digits in lines:
+        expected = bytes.fromhex(digits)
+        begin = int(offset, 16)
+        assert data[begin : begin + len(expected)] == expected, offset
+    (header,) = re.findall(r"^\{.*?\}$", text, re.MULTILINE | re.DOTALL)
+    begin = PREFIX.size
+    assert header.replace("\n", "").encode() == data[begin : begin + PREFIX.unpack_from(data)[3]]
+
+
+def test_the_lossless_bytes_of_the_example_are_what_the_encoder_writes() -> None:
+    text = section(PAGE, "A worked example")
+    (quoted,) = re.findall(r"^`((?:[0-9a-f]{2}[ |]*)+)`", text, re.MULTILINE)
+    data = example(Level.LOSSLESS)
+    keys = next(entry for entry in container.parse_head(data).sections if entry.part is Part.KEYS)
+    assert data[keys.offset : keys.offset + keys.length] == bytes.fromhex(quoted.replace("|", ""))
+
+
+def test_the_keys_of_the_example_are_what_identity_computes() -> None:
+    text = section(PAGE, "Keys")
+    variant = identity.variant_key(CHUNK_KEY, VariantKind.BASE, NO_CONTEXT)
+    quoted = dict(re.findall(r"^(\w+ \w+) +([0-9a-f]{64})$", text, re.MULTILINE))
+    assert quoted == {
+        "chunk key": CHUNK_KEY.hex(),
+        "context digest": NO_CONTEXT.hex(),
+        "variant key": variant.hex(),
+        "object key": identity.object_key(variant, Level.HIGH).hex(),
+    }
+    assert bytes.fromhex(quoted["object key"]) == catalog.key_of(container.parse_head(example(Level.HIGH)).header)
+
+
+def test_the_fields_of_header_and_index_are_the_codes() -> None:
+    assert first_words(section(PAGE, "Header")) == {field.encode_name for field in msgspec.structs.fields(Header)}
+    places = re.findall(r"^\| (\d+) \| (\d+) \| `(\w+)`", section(PAGE, "Index, 32 bytes per section"), re.MULTILINE)
+    fields = SECTION.fields
+    assert fields is not None
+    documented = {name: (int(offset), int(size)) for offset, size, name in places}
+    assert documented == {name: (place[1], place[0].itemsize) for name, place in fields.items()}
+    assert SECTION.itemsize == 32
+    prefix = rows(section(PAGE, "Prefix, 28 bytes"))
+    assert sum(int(row[1]) for row in prefix) == PREFIX.size == 28
+
+
+def test_every_section_codec_is_specified_by_its_id() -> None:
+    text = section(PAGE, "Section codecs")
+    named = {int(number): name for number, name in re.findall(r"^\*\*Codec (\d+), `?([\w -]+)`?", text, re.MULTILINE)}
+    codecs = [codec_for_level(level) for level in Level]
+    assert named == {TOKENS_CODEC: "token ids", **{codec.codec_id: codec.name for codec in codecs}}
+
+
+def test_the_schema_of_the_index_is_the_codes() -> None:
+    text = section(PAGE, "The file store")
+    (schema,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    assert schema.split() == index._SCHEMA.replace("IF NOT EXISTS ", "").split()
+    assert f"`user_version` {index._VERSION}" in text
+
+
+def test_the_example_header_is_json() -> None:
+    begin = PREFIX.size
+    data = example(Level.HIGH)
+    decoded = json.loads(data[begin : begin + PREFIX.unpack_from(data)[3]])
+    assert list(decoded) == sorted(decoded), "the writer sorts the names"

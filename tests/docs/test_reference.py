@@ -1,0 +1,154 @@
+"""docs/reference.md names everything there is and nothing that is not."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+import typer.main
+from typer.core import TyperCommand, TyperGroup
+
+import kvquilt
+import kvquilt.errors
+import kvquilt.integrations.transformers as integration
+from kvquilt import AsyncClient, Client
+from kvquilt.cli.main import app
+from kvquilt.cli.output import EXIT_CODES, INTERRUPTED, PARTIAL
+from kvquilt.cli.settings import KvquiltSettings
+from kvquilt_cache_node import types as node_types
+from kvquilt_codec import errors
+from kvquilt_codec.types import Level
+from kvquilt_proto.v1 import cache_node_pb2, common_pb2, router_pb2
+from kvquilt_router import types as router_types
+from kvquilt_router.policies import POLICIES
+from kvquilt_rpc import status
+from tests.docs.pages import first_words, rows, section, words
+
+PAGE = "reference.md"
+
+
+WHOLE = typer.main.get_group(app)
+
+
+def commands() -> Iterator[tuple[str, TyperCommand]]:
+    for name, command in WHOLE.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from ((f"{name} {inner}", sub) for inner, sub in command.commands.items())
+        else:
+            yield name, command
+
+
+COMMANDS = dict(commands())
+
+
+def flags(command: TyperCommand | TyperGroup) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
+
+
+def described() -> dict[str, str]:
+    """Section of each command by its name, without its argument's name."""
+    text = section(PAGE, "Command line")
+    headings = re.findall(r"^### `kvquilt ([^`]+)`$", text, re.MULTILINE)
+    return {re.sub(r" \[?[A-Z]+.*", "", heading): section(PAGE, f"`kvquilt {heading}`") for heading in headings}
+
+
+def test_every_command_has_a_section_and_every_section_a_command() -> None:
+    assert described().keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_section_names_its_flags_and_no_other(name: str) -> None:
+    text = described()[name]
+    mentioned = {word.split()[0] for word in words(text) if word.startswith("--")}
+    assert mentioned == flags(COMMANDS[name]) - {"--help"}
+
+
+def test_shared_flags_are_those_that_several_commands_have() -> None:
+    head = section(PAGE, "Command line").split("### ")[0]
+    shared = {word.split()[0] for word in first_words(head)}
+    for flag in shared - {"--help"}:
+        assert sum(flag in flags(command) for command in COMMANDS.values()) > 1
+    assert flags(WHOLE) <= {word.split()[0] for word in words(head)}
+
+
+def test_exit_codes_are_the_programs() -> None:
+    documented = {int(row[0]): words(row[2]) for row in rows(section(PAGE, "Exit codes"))}
+    for kind, code in EXIT_CODES:
+        assert kind.__name__ in documented[code]
+    assert documented.keys() == {0, *(code for _, code in EXIT_CODES), PARTIAL, INTERRUPTED}
+
+
+def test_settings_and_their_defaults_are_the_programs() -> None:
+    table = {next(iter(words(row[0]))): row[1].strip("`") for row in rows(section(PAGE, "Settings"))}
+    fields = {f"{name}.{field}": value for name, part in KvquiltSettings() for field, value in part}
+    assert table.keys() == fields.keys()
+    for name, value in fields.items():
+        if name == "node.path":
+            continue  # depends on the environment
+        text = "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        shown = f"{int(value) >> 30} GiB" if name in ("node.capacity", "node.max_object") else text
+        assert table[name] == shown, name
+
+
+FILES = (common_pb2.DESCRIPTOR, cache_node_pb2.DESCRIPTOR, router_pb2.DESCRIPTOR)
+
+
+def test_every_call_is_described_and_every_described_call_exists() -> None:
+    for file, heading in ((cache_node_pb2, "CacheNodeService"), (router_pb2, "RouterService")):
+        calls, messages = section(PAGE, heading).split("| message |")
+        service = file.DESCRIPTOR.services_by_name[heading]
+        assert first_words(calls) == {method.name for method in service.methods}
+        for row in rows(calls):
+            method = service.methods_by_name[next(iter(words(row[0])))]
+            assert words(row[1]) == {method.input_type.name}
+            assert words(row[2]) == {method.output_type.name}
+            assert ("stream" in row[1]) == method.client_streaming
+            assert ("stream" in row[2]) == method.server_streaming
+        assert first_words("| message |" + messages) == set(file.DESCRIPTOR.message_types_by_name)
+
+
+def test_every_field_of_every_message_is_described() -> None:
+    text = section(PAGE, "Protocol")
+    fields = {next(iter(words(row[0]))): words(row[1]) for row in rows(text) if len(row) == 2}
+    for file in FILES:
+        for message in file.message_types_by_name.values():
+            assert set(message.fields_by_name) <= fields[message.name], message.name
+            named = {word for word in fields[message.name] if re.fullmatch("[a-z_]+", word)}
+            strangers = named - set(message.fields_by_name) - {"native", "reference"}
+            assert not strangers, (message.name, strangers)
+        for enum in file.enum_types_by_name.values():
+            assert enum.name in words(text)
+            assert {value.name for value in enum.values if value.number} <= words(text)
+
+
+def test_errors_are_those_of_the_tree() -> None:
+    tree = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
+    table = rows(section(PAGE, "Status codes and reasons"))
+    assert {word for row in table for word in words(row[1])} == {kind.__name__ for kind in tree}
+    for row in table:
+        kind = getattr(errors, next(iter(words(row[1]))))
+        assert words(row[2]) == {kind.reason}
+        assert dict(status._CODES)[kind].name in words(row[0])
+    assert set(kvquilt.errors.__all__) == {kind.__name__ for kind in tree} <= words(section(PAGE, "`kvquilt.errors`"))
+
+
+def test_names_of_levels_policies_reasons_and_counters() -> None:
+    assert words(section(PAGE, "Policies")) >= set(POLICIES)
+    concepts = section("concepts.md", "Words")
+    assert first_words(concepts) == set(POLICIES)
+    assert {level.value for level in Level} <= words(concepts)
+    assert first_words(section(PAGE, "Miss reasons")) == set(router_types.MISS_REASONS) <= words(concepts)
+    of_router, of_node = section(PAGE, "Counters").split("`GetNodeStatus` shows the node's")
+    assert first_words(of_router) == set(router_types.COUNTERS)
+    assert first_words(of_node) == set(node_types.COUNTERS)
+
+
+def test_names_of_the_python_interface() -> None:
+    text = section(PAGE, "Python")
+    package = {name.split("(")[0] for name in first_words(section(PAGE, "`kvquilt`"))}
+    methods = {name.split("(")[0] for name in package if not hasattr(kvquilt, name.split("(")[0])}
+    assert package - methods == set(kvquilt.__all__) - {"__version__"}
+    for client in (Client, AsyncClient):
+        public = {name for name in vars(client) if not name.startswith("_")}
+        assert public == methods
+    own = {name for name, what in vars(integration).items() if getattr(what, "__module__", "") == integration.__name__}
+    assert {name for name in own if not name.startswith("_")} <= {word.split("(")[0] for word in words(text)}
