@@ -140,7 +140,7 @@ class LayerProbe(Protocol):
         """Squared L2 distance between fresh and stored values of each context token, `[context_tokens]`.
 
         Computes the layers up to `layer` for the whole context and keeps the fresh KV of those layers in the blend.
-        Costs `(layer + 1) / layers` of a full prefill.
+        Costs a little more than `layer / layers` of a full prefill.
         """
 
 

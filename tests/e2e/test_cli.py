@@ -132,7 +132,7 @@ def test_version_and_help():
 
 
 def test_the_demo_keeps_its_promises(tmp_path):
-    kvquilt("demo", "--max-tokens", "6", "--output", tmp_path / "demo.json")
+    kvquilt("demo", "--max-tokens", "6", "--runs", "1", "--output", tmp_path / "demo.json")
     figures = json.loads((tmp_path / "demo.json").read_text())
     assert figures["name"] == "demo"
     rows = figures["rows"]

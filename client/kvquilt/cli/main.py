@@ -1,5 +1,7 @@
 """The `kvquilt` command."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -49,4 +51,7 @@ app.command(rich_help_panel="Try")(demo.demo)
 
 def main() -> None:
     """Entry point."""
+    if not sys.stderr.isatty():
+        # Models are loaded with a bar that redraws itself: in a log that is one line per step.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     app()

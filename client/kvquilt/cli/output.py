@@ -58,6 +58,8 @@ def print_json(value: Any) -> None:
 def print_table(title: str, rows: Mapping[str, object]) -> None:
     """Names and values."""
     table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # digests are copied: none may be cut
     for name, value in rows.items():
         table.add_row(name, str(value))
     out.print(table)

@@ -1,6 +1,6 @@
 """Precompute, merge, probe and selective recompute. Not thread-safe: one call at a time (the router has one thread)."""
 
-import copy
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,8 +103,8 @@ class Engine:
     def value_deviation(self, token_ids: TokenIds, kv: PromptKV, context: int, layer: int) -> NDArray[np.float32]:
         """Squared L2 distance between fresh and placed values of each of the `context` first tokens at `layer`.
 
-        Writes the fresh KV of layers 0 to `layer` into `kv` (CacheBlend, section 4.3: these layers are computed in
-        full for the choice, so they may as well be kept).
+        Writes the fresh KV of layers 0 to `layer` into `kv` (CacheBlend, section 4.3: it is computed in full for the
+        choice, so it may as well be kept). The pass ends there: attention and MLP of `layer` itself are not computed.
         """
         stored = kv.layers[layer].values[:, :, :context].float().clone()
         slots = torch.arange(context, device=self.device)
@@ -112,7 +112,13 @@ class Engine:
             LayerTensors(tensors.keys[:, :, :context], tensors.values[:, :, :context])
             for tensors in kv.layers[: layer + 1]
         ]
-        self._forward(_first_layers(self._decoder, layer + 1), token_ids, layers, slots, lambda *_: None)
+
+        def until(index: int, _: LayerTensors) -> None:
+            if index == layer:
+                raise _Enough
+
+        with contextlib.suppress(_Enough):
+            self._forward(token_ids, layers, slots, until)
         fresh = kv.layers[layer].values[:, :, :context].float()
         deviation: NDArray[np.float32] = (fresh - stored).square().sum((0, 1, 3)).cpu().numpy()
         return deviation
@@ -133,13 +139,11 @@ class Engine:
                 on_layer(index, layer)
             return
         slots = torch.from_numpy(positions).to(self.device)
-        self._forward(self._decoder, token_ids, kv.layers, slots, on_layer)
+        self._forward(token_ids, kv.layers, slots, on_layer)
 
-    def _forward(
-        self, decoder: Any, token_ids: TokenIds, layers: list[LayerTensors], slots: torch.Tensor, on_layer: OnLayer
-    ) -> None:
+    def _forward(self, token_ids: TokenIds, layers: list[LayerTensors], slots: torch.Tensor, on_layer: OnLayer) -> None:
         tokens = layers[0].keys.shape[2]
-        decoder(
+        self._decoder(
             input_ids=self._tensor(token_ids)[slots][None],
             position_ids=slots[None],
             attention_mask=scatter_mask(self._model, self.traits, slots, tokens),
@@ -166,13 +170,8 @@ class Engine:
             )
 
 
-def _first_layers(decoder: Any, layers: int) -> Any:
-    """A decoder that stops after `layers` layers and shares all weights; the original is left as it is."""
-    short = copy.copy(decoder)
-    # A shallow copy shares the dict of sub-modules: without one of its own, the original would be cut too.
-    short._modules = dict(decoder._modules)
-    short.layers = decoder.layers[:layers]
-    return short
+class _Enough(Exception):  # noqa: N818  no error
+    """Ends a forward pass whose further layers nobody needs."""
 
 
 def _merged(spans: Sequence[tuple[int, int, int | None]]) -> list[tuple[int, int, int | None]]:

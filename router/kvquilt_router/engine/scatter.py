@@ -43,6 +43,10 @@ class ScatterLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no t
         self._finished()
         return self.keys, self.values
 
+    def get_seq_length(self) -> int:
+        """0: a model that makes its own mask (see `scatter_mask`) computes every token, so none came before."""
+        return 0
+
 
 def scatter_cache(layers: list[LayerTensors], slots: torch.Tensor, on_layer: OnLayer) -> Cache:
     """A cache for one forward pass over the tokens at `slots`."""
@@ -57,8 +61,11 @@ def scatter_mask(model: Any, traits: ModelTraits, slots: torch.Tensor, tokens: i
     """Attention mask for tokens at `slots` over `tokens` keys, in the form that the model's attention takes.
 
     A token sees keys at positions up to its own, in windowed layers only the window's. Boolean `[1, 1, n, tokens]`
-    (eager attention: additive); a dict by kind of layer where the model has both kinds.
+    (eager attention: additive); a dict by kind of layer where the model has both kinds. `None` where every token is
+    computed: the model's own causal mask then, which lets attention skip what it masks (half of the work).
     """
+    if len(slots) == tokens:
+        return None
     positions = torch.arange(tokens, device=slots.device)
     causal = positions[None] <= slots[:, None]
     if len(set(traits.windows)) == 1:

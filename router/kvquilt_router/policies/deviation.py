@@ -1,8 +1,8 @@
 """Highest value deviation: CacheBlend (EuroSys 2025, arXiv 2405.16444, section 4.3), in the form of its release.
 
-Layers 0 and 1 are computed for the whole context. Tokens whose values at layer 1 differ most (squared L2) from the
-stored ones are computed again in all layers. The paper's gradual filtering over layers is not done, as in the
-authors' released code.
+The KV of layers 0 and 1 is computed for the whole context. Tokens whose values at layer 1 differ most (squared L2)
+from the stored ones are computed again in all layers. The paper's gradual filtering over layers is not done, as in
+the authors' released code.
 """
 
 import numpy as np
