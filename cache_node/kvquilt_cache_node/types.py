@@ -81,7 +81,8 @@ class Store(Protocol):
         An object that was there keeps its bytes and gains `meta.document_ids`.
 
         Raises:
-            CapacityError: larger than the whole cap, or the disk is full. Nothing else is lost then.
+            CapacityError: larger than the whole cap, for which nothing is evicted; or the disk is full in spite of
+                what was evicted.
         """
 
     async def get(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:

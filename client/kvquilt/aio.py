@@ -23,7 +23,7 @@ from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.channel import MAX_MESSAGE_BYTES, open_channel
-from kvquilt_rpc.node_client import translated
+from kvquilt_rpc.status import translated, well_formed
 
 DEFAULT_TARGET = "127.0.0.1:7410"
 MAX_KV_BYTES = 64 << 30
@@ -99,7 +99,7 @@ class AsyncClient:
             async with translated():
                 async for message in self._stub.Prefetch(request, timeout=deadline):
                     done += 1
-                    yield wire.progress(message, done, len(ids))
+                    yield wire.progress(well_formed(message), done, len(ids))
 
     async def blend(
         self,
@@ -136,7 +136,8 @@ class AsyncClient:
         )
         receiver: _Receiver | None = None
         async with translated():
-            async for response in self._stub.Blend(request, timeout=deadline):
+            async for answer in self._stub.Blend(request, timeout=deadline):
+                response = well_formed(answer)
                 if receiver is None:
                     receiver = _Receiver(response)
                 else:
@@ -163,24 +164,26 @@ class AsyncClient:
             options=wire.options(policy, recompute_ratio, level, 0),
         )
         async with translated():
-            return wire.plan(await self._stub.PlanBlend(request, timeout=deadline))
+            return wire.plan(well_formed(await self._stub.PlanBlend(request, timeout=deadline)))
 
     async def forget(self, *document_ids: str, deadline: float = 60.0) -> ForgetReport:
         """Delete everything stored for documents."""
         async with translated():
-            receipt = await self._stub.Forget(pb.ForgetRequest(document_ids=document_ids), timeout=deadline)
+            receipt = well_formed(
+                await self._stub.Forget(pb.ForgetRequest(document_ids=document_ids), timeout=deadline)
+            )
         return ForgetReport(receipt.objects_deleted, receipt.bytes_deleted, receipt.objects_kept_shared)
 
     async def models(self, *, deadline: float = 10.0) -> tuple[ModelInfo, ...]:
         """The models that the router serves."""
         async with translated():
-            response = await self._stub.ListModels(pb.ListModelsRequest(), timeout=deadline)
+            response = well_formed(await self._stub.ListModels(pb.ListModelsRequest(), timeout=deadline))
         return tuple(wire.model(message) for message in response.models)
 
     async def status(self, *, deadline: float = 10.0) -> Status:
         """How the router and its node are."""
         async with translated():
-            return wire.status(await self._stub.GetStatus(pb.GetStatusRequest(), timeout=deadline))
+            return wire.status(well_formed(await self._stub.GetStatus(pb.GetStatusRequest(), timeout=deadline)))
 
 
 class _Receiver:

@@ -1,5 +1,7 @@
 """Wire messages to the codec's vocabulary and back. Everything that comes in is checked here."""
 
+from dataclasses import replace
+
 from kvquilt_codec.catalog import (
     MAX_COMPUTE_SECONDS,
     MAX_DOCUMENTS_PER_OBJECT,
@@ -117,10 +119,10 @@ def meta_from_wire(message: cache_node_pb2.ObjectMeta) -> ObjectMeta:
 
 
 def info_to_wire(info: ObjectInfo) -> cache_node_pb2.ObjectInfo:
-    """Encode what the index knows of an object."""
+    """Encode what the index knows of an object, without its document ids: there is no limit to their number."""
     return cache_node_pb2.ObjectInfo(
         object_key=info.key,
-        meta=meta_to_wire(info.meta),
+        meta=meta_to_wire(replace(info.meta, document_ids=())),
         stored_bytes=info.stored_bytes,
         created_unix_seconds=info.created,
         last_used_unix_seconds=info.last_used,

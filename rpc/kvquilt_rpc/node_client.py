@@ -1,9 +1,6 @@
 """The stub of a cache node in the codec's vocabulary: what routers and tools call."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
-
-import grpc
 
 from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
 from kvquilt_codec.errors import IntegrityError
@@ -11,19 +8,10 @@ from kvquilt_codec.types import KVChunk
 from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.channel import open_channel
-from kvquilt_rpc.status import from_rpc_error
+from kvquilt_rpc.status import translated, well_formed
 
 MAX_OBJECT_BYTES = 4 << 30
 STAT_BATCH = 4096
-
-
-@asynccontextmanager
-async def translated() -> AsyncIterator[None]:
-    """Raise errors of our tree for failed calls."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error) from None
 
 
 class NodeClient:
@@ -72,7 +60,7 @@ class NodeClient:
                 yield cache_node_pb2.PutChunkRequest(frame=frame)
 
         async with translated():
-            response = await self._stub.PutChunk(requests(), timeout=deadline)
+            response = well_formed(await self._stub.PutChunk(requests(), timeout=deadline))
         return response.stored
 
     async def get(
@@ -93,7 +81,8 @@ class NodeClient:
         )
         reader: frames.FrameReader | None = None
         async with translated():
-            async for response in self._stub.GetChunk(request, timeout=deadline):
+            async for answer in self._stub.GetChunk(request, timeout=deadline):
+                response = well_formed(answer)
                 if reader is None:
                     if not response.HasField("header"):
                         raise IntegrityError("expected a header first; the node sent a frame")
@@ -111,7 +100,7 @@ class NodeClient:
         for begin in range(0, len(keys), STAT_BATCH):
             request = cache_node_pb2.StatChunksRequest(object_keys=keys[begin : begin + STAT_BATCH])
             async with translated():
-                response = await self._stub.StatChunks(request, timeout=deadline)
+                response = well_formed(await self._stub.StatChunks(request, timeout=deadline))
             found |= {item.object_key: convert.info_from_wire(item) for item in response.objects}
         return found
 
@@ -119,7 +108,7 @@ class NodeClient:
         """Let documents hold objects, and count a use of each; returns the keys that exist."""
         request = cache_node_pb2.TouchChunksRequest(object_keys=keys, document_ids=documents)
         async with translated():
-            response = await self._stub.TouchChunks(request, timeout=deadline)
+            response = well_formed(await self._stub.TouchChunks(request, timeout=deadline))
         return set(response.found_keys)
 
     async def forget(
@@ -128,10 +117,10 @@ class NodeClient:
         """Delete objects by key, and by document (an object that other documents hold too stays)."""
         request = cache_node_pb2.ForgetChunksRequest(object_keys=keys, document_ids=documents)
         async with translated():
-            response = await self._stub.ForgetChunks(request, timeout=deadline)
+            response = well_formed(await self._stub.ForgetChunks(request, timeout=deadline))
         return ForgetReceipt(tuple(response.deleted_keys), response.deleted_bytes, response.kept_shared)
 
     async def status(self, *, deadline: float) -> cache_node_pb2.GetNodeStatusResponse:
         """How the node is."""
         async with translated():
-            return await self._stub.GetNodeStatus(cache_node_pb2.GetNodeStatusRequest(), timeout=deadline)
+            return well_formed(await self._stub.GetNodeStatus(cache_node_pb2.GetNodeStatusRequest(), timeout=deadline))

@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 DOMAIN = "kvquilt"
 _DETAILS_KEY = "grpc-status-details-bin"
+_MAX_MESSAGE_BYTES = 1000
+"""A message travels in the metadata, twice and escaped; gRPC drops the whole answer where that is beyond 8 KiB."""
 
 _CODES: tuple[tuple[type[errors.KvquiltError], grpc.StatusCode], ...] = (
     (errors.BadRequestError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -46,7 +48,29 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.KvquiltError:
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
             reason = _reason(value)
+    if kind is errors.UnsupportedModelError and reason is None:
+        kind = errors.KvquiltError  # gRPC's own answer to a call that the server does not know
     return kind(error.details() or error.code().name.lower(), reason=reason)
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Raise errors of our tree for failed calls."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from None
+
+
+def well_formed(answer: Result | None) -> Result:
+    """The answer of a peer; gRPC gives `None` for bytes that are no such message.
+
+    Raises:
+        IntegrityError: there is none.
+    """
+    if answer is None:
+        raise errors.IntegrityError("expected a well-formed answer; the peer sent bytes that are none")
+    return answer
 
 
 def _reason(details: bytes) -> str | None:
@@ -62,6 +86,8 @@ def _reason(details: bytes) -> str | None:
 
 
 async def _abort(context: Context, error: Exception) -> None:
+    if isinstance(error, DecodeError):
+        error = errors.BadRequestError(f"expected a stream of well-formed messages; got {error}")
     if not isinstance(error, errors.KvquiltError):
         # The message of an unforeseen error may hold what the caller must not see: it goes to the log only.
         log.error("unforeseen error in a call", exc_info=error)
@@ -69,7 +95,8 @@ async def _abort(context: Context, error: Exception) -> None:
     code = next(code for kind, code in _CODES if isinstance(error, kind))
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
-    status = rpc_status.to_status(status_pb2.Status(code=code.value[0], message=str(error), details=[detail]))
+    message = str(error).encode("utf-8", "replace")[:_MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
+    status = rpc_status.to_status(status_pb2.Status(code=code.value[0], message=message, details=[detail]))
     await context.abort(status.code, status.details, status.trailing_metadata)
 
 

@@ -62,7 +62,10 @@ class FileBlobs:
 
     async def delete(self, key: bytes) -> None:
         """See `Blobs.delete`."""
-        await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+        try:
+            await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+        except OSError as error:
+            raise _translated(error, "expected a disk that can be written") from None
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Blobs.sizes`. Files with names that are no keys are left alone and not listed."""

@@ -129,11 +129,13 @@ class Index:
             for key in found:
                 count, _ = self._uses.get(key, (0, 0.0))
                 self._uses[key] = (count + 1, self._clock())
-            if documents or len(self._uses) >= _MAX_PENDING_USES:
+            if documents:
                 with self._transaction():
                     self._flush_uses()
                     for key in found:
                         self._insert_documents(key, documents)
+            elif len(self._uses) >= _MAX_PENDING_USES:
+                self._flush_uses_if_possible()
             return found
 
     def remove(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> tuple[dict[bytes, int], int]:

@@ -323,7 +323,9 @@ class ObjectInfo(_message.Message):
     last_used_unix_seconds: _builtins.float
     use_count: _builtins.int
     @_builtins.property
-    def meta(self) -> Global___ObjectMeta: ...
+    def meta(self) -> Global___ObjectMeta:
+        """Without document_ids."""
+
     def __init__(
         self,
         *,

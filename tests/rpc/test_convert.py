@@ -1,0 +1,159 @@
+"""Wire messages and the codec's vocabulary: what goes out comes back, and what cannot be is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvquilt_codec.catalog import MAX_COMPUTE_SECONDS, MAX_DOCUMENTS_PER_OBJECT, ObjectInfo, ObjectMeta
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.types import DataType, KVLayout, LayerShape, Level, VariantKind
+from kvquilt_proto.v1 import cache_node_pb2, common_pb2
+from kvquilt_rpc import convert
+from tests.codec.samples import FINGERPRINT
+
+shapes = st.builds(LayerShape, st.integers(1, 1024), st.integers(1, 4096), st.integers(1, 4096))
+layouts = st.builds(KVLayout, st.sampled_from(DataType), st.lists(shapes, min_size=1, max_size=5).map(tuple))
+document_ids = st.text(min_size=1, max_size=20).filter(str.isprintable)
+metas = st.builds(
+    ObjectMeta,
+    st.just(FINGERPRINT),
+    st.lists(document_ids, max_size=4).map(tuple),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(VariantKind),
+    st.sampled_from(Level),
+    st.floats(0, MAX_COMPUTE_SECONDS, exclude_max=True),
+)
+moments = st.floats(0, 1e12)
+infos = st.builds(
+    ObjectInfo,
+    st.binary(min_size=32, max_size=32),
+    metas,
+    st.integers(0, 2**64 - 1),
+    moments,
+    moments,
+    st.integers(0, 2**64 - 1),
+)
+
+
+@given(layouts)
+def test_a_layout_comes_back(layout: KVLayout) -> None:
+    wire = convert.layout_to_wire(layout).SerializeToString()
+    assert convert.layout_from_wire(common_pb2.KvLayout.FromString(wire)) == layout
+
+
+@given(metas)
+def test_a_description_comes_back(meta: ObjectMeta) -> None:
+    wire = convert.meta_to_wire(meta).SerializeToString()
+    assert convert.meta_from_wire(cache_node_pb2.ObjectMeta.FromString(wire)) == meta
+
+
+@given(infos)
+def test_an_index_entry_comes_back_without_its_documents(info: ObjectInfo) -> None:
+    wire = convert.info_to_wire(info).SerializeToString()
+    expected = replace(info, meta=replace(info.meta, document_ids=()))
+    assert convert.info_from_wire(cache_node_pb2.ObjectInfo.FromString(wire)) == expected
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_every_level_has_a_number(level: Level) -> None:
+    assert convert.level_from_wire(convert.level_to_wire(level)) is level
+    assert convert.level_from_wire(convert.level_to_wire(level), default=Level.HIGH) is level
+
+
+def test_an_unset_level_takes_the_default_where_there_is_one() -> None:
+    assert convert.level_from_wire(common_pb2.LEVEL_UNSPECIFIED, default=Level.LOSSLESS) is Level.LOSSLESS
+    with pytest.raises(BadRequestError, match="number 0"):
+        convert.level_from_wire(common_pb2.LEVEL_UNSPECIFIED)
+
+
+@pytest.mark.parametrize("number", [3, 99, -1, 2**31 - 1])
+def test_an_unknown_level_is_refused_though_there_is_a_default(number: int) -> None:
+    with pytest.raises(BadRequestError, match=f"lossless.*high.*number {number}"):
+        convert.level_from_wire(number, default=Level.HIGH)
+
+
+@pytest.mark.parametrize("kind", list(VariantKind))
+def test_every_variant_has_a_number(kind: VariantKind) -> None:
+    assert convert.variant_from_wire(convert.variant_to_wire(kind)) is kind
+
+
+@pytest.mark.parametrize("number", [0, 3, 99, -1])
+def test_an_unknown_variant_is_refused(number: int) -> None:
+    with pytest.raises(BadRequestError, match=f"exact.*base.*number {number}"):
+        convert.variant_from_wire(number)
+
+
+def test_the_wire_knows_no_more_than_we_do() -> None:
+    """A value added to an enum of the protocol must be given a meaning here."""
+    assert len(common_pb2.DataType.keys()) == len(DataType) + 1
+    assert len(common_pb2.Level.keys()) == len(Level) + 1
+    assert len(common_pb2.VariantKind.keys()) == len(VariantKind) + 1
+
+
+def wire_layout(data_type: int = common_pb2.DATA_TYPE_BFLOAT16, layers: int = 1, **shape: int) -> common_pb2.KvLayout:
+    one = common_pb2.LayerShape(**{"kv_heads": 2, "key_dim": 8, "value_dim": 8, **shape})
+    return common_pb2.KvLayout(data_type=data_type, layers=[one] * layers)
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        (wire_layout(0), "a known data type; got 0"),
+        (wire_layout(4), "a known data type; got 4"),
+        (wire_layout(layers=0), "1..1024 layers; got 0"),
+        (wire_layout(layers=1025), "at most 1024 layers; got 1025"),
+        (wire_layout(kv_heads=0), "kv_heads"),
+        (wire_layout(kv_heads=1025), "kv_heads"),
+        (wire_layout(key_dim=0), "key_dim"),
+        (wire_layout(key_dim=4097), "key_dim"),
+        (wire_layout(value_dim=0), "value_dim"),
+        (wire_layout(value_dim=2**32 - 1), "value_dim"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_refused(layout: common_pb2.KvLayout, message: str) -> None:
+    with pytest.raises(BadRequestError, match=message):
+        convert.layout_from_wire(layout)
+
+
+def wire_meta(change: Callable[[cache_node_pb2.ObjectMeta], object]) -> cache_node_pb2.ObjectMeta:
+    message = convert.meta_to_wire(ObjectMeta(FINGERPRINT, ("doc",), 5, VariantKind.BASE, Level.HIGH, 0.5))
+    change(message)
+    return message
+
+
+def seconds(value: float) -> cache_node_pb2.ObjectMeta:
+    return wire_meta(lambda message: setattr(message, "compute_seconds", value))
+
+
+def documents(*values: str) -> cache_node_pb2.ObjectMeta:
+    return wire_meta(lambda message: message.document_ids.extend(values))
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        (seconds(-1e-9), "compute_seconds"),
+        (seconds(float("nan")), "compute_seconds"),
+        (seconds(float("inf")), "compute_seconds"),
+        (seconds(MAX_COMPUTE_SECONDS), "compute_seconds"),
+        (documents(""), "1..1024 bytes"),
+        (documents("x" * 1025), "1..1024 bytes"),
+        (documents("€" * 342), "1..1024 bytes"),
+        (documents("two\nlines"), "printable"),
+        (documents("\0"), "printable"),
+        (documents(*["same"] * MAX_DOCUMENTS_PER_OBJECT), "at most 4096 document ids"),
+        (wire_meta(lambda message: message.ClearField("level")), "a level"),
+        (wire_meta(lambda message: message.ClearField("variant_kind")), "a variant"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(meta: cache_node_pb2.ObjectMeta, message: str) -> None:
+    with pytest.raises(BadRequestError, match=message):
+        convert.meta_from_wire(meta)
+
+
+def test_as_many_documents_as_one_put_may_bring_are_taken() -> None:
+    ids = [f"doc {number}" for number in range(MAX_DOCUMENTS_PER_OBJECT - 1)]
+    assert convert.meta_from_wire(documents(*ids)).document_ids == ("doc", *ids)
