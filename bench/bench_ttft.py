@@ -30,22 +30,20 @@ CASES: tuple[tuple[str, float, str], ...] = (
 def main() -> None:
     documents = passages()
     rows: list[dict[str, Any]] = []
-    for tuned in (True, False):
-        flags = [f"{part}.tune_malloc={tuned}" for part in ("router", "node")]
-        with tempfile.TemporaryDirectory() as folder, serving(Path(folder), flags) as router:
-            worker = Worker("smollm2", router)
-            for level in ("high", "lossless"):
-                list(worker.client.prefetch(list(documents.values()), level=level))
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as router:
+        worker = Worker("smollm2", router)
+        for level in ("high", "lossless"):
+            list(worker.client.prefetch(list(documents.values()), level=level))
 
-            def segments(question: Question) -> list[Any]:
-                return [*(documents[name].content for name in question.order), f"Question: {question.text}"]
+        def segments(question: Question) -> list[Any]:
+            return [*(documents[name].content for name in question.order), f"Question: {question.text}"]
 
-            worker.ask_in_full(segments(WARM_UP), max_tokens=1)
-            worker.ask(segments(WARM_UP), max_tokens=1)
-            for policy, ratio, level in CASES if tuned else CASES[4:5]:
-                case = f"{policy} {ratio:.0%}, {level}" + ("" if tuned else ", malloc untuned")
-                rows.append(measure(worker, case, segments, policy=policy, recompute_ratio=ratio, level=level))
-            worker.close()
+        worker.ask_in_full(segments(WARM_UP), max_tokens=1)
+        worker.ask(segments(WARM_UP), max_tokens=1)
+        for policy, ratio, level in CASES:
+            case = f"{policy} {ratio:.0%}, {level}"
+            rows.append(measure(worker, case, segments, policy=policy, recompute_ratio=ratio, level=level))
+        worker.close()
     conditions = {"model": "smollm2", "dtype": "float32", "texts": "the demo's passages", "runs": f"median of {RUNS}"}
     publish("ttft", conditions, rows)
 

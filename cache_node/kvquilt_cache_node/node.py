@@ -8,7 +8,6 @@ from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import open_store
 from kvquilt_cache_node.types import COUNTERS
 from kvquilt_proto.v1 import cache_node_pb2_grpc
-from kvquilt_rpc.allocation import tune_malloc
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.server import RpcServer
 
@@ -20,8 +19,6 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
     Raises:
         UnavailableError: the address is taken, or the store's folder cannot be used.
     """
-    if settings.tune_malloc:
-        tune_malloc()
     store = await open_store(settings)
     try:
         server = RpcServer(settings.host, settings.port, [SERVICE_NAME])

@@ -27,5 +27,4 @@ class NodeSettings(BaseModel):
     )
     max_object: ByteSize = Field(ByteSize(1 << 30), gt=0, description="Largest payload of one put.")
     fsync: bool = Field(True, description="Flush every put to the medium before it is acknowledged.")
-    tune_malloc: bool = Field(True, description="Let malloc keep freed megabytes: faster, at the peak's memory.")
     drain_seconds: float = Field(10.0, ge=0, description="Time that running calls get to finish at shutdown.")

@@ -20,7 +20,6 @@ from kvquilt_router.precompute import Precomputer
 from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.types import COUNTERS
-from kvquilt_rpc.allocation import tune_malloc
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.server import RpcServer
@@ -55,8 +54,6 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
     """
     policy_by_name(settings.policy)
     namespace = namespace_of(settings)
-    if settings.tune_malloc:
-        tune_malloc()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     loaded = (

@@ -38,5 +38,4 @@ class RouterSettings(BaseModel):
     backfill_queue: int = Field(
         256, ge=1, description="Most chunks that wait to be backfilled; further ones are dropped."
     )
-    tune_malloc: bool = Field(True, description="Let malloc keep freed megabytes: faster, at the peak's memory.")
     drain_seconds: float = Field(30.0, ge=0, description="Time that running calls get to finish at shutdown.")

@@ -53,7 +53,7 @@ class Node:
 async def serving(store: str = "memory", path: Path | None = None, **settings: object) -> AsyncIterator[Node]:
     """A node in this process on a free port."""
     where = {} if path is None else {"path": path}
-    options = {"capacity": CAPACITY, "fsync": False, "tune_malloc": False, "drain_seconds": 5, **where, **settings}
+    options = {"capacity": CAPACITY, "fsync": False, "drain_seconds": 5, **where, **settings}
     async with (
         running_node(NodeSettings(port=0, store=store, **options)) as address,
         grpc.aio.insecure_channel(address) as channel,

@@ -238,7 +238,7 @@ async def test_health_and_reflection_name_the_service(memory_node: Node) -> None
 
 
 async def test_a_node_that_ends_says_so_and_lets_a_running_put_finish(tmp_path: Path) -> None:
-    settings = NodeSettings(port=0, path=tmp_path, fsync=False, tune_malloc=False, drain_seconds=DEADLINE)
+    settings = NodeSettings(port=0, path=tmp_path, fsync=False, drain_seconds=DEADLINE)
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     ending = asyncio.Event()
 

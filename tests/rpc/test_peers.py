@@ -230,7 +230,7 @@ async def test_a_server_without_the_service() -> None:
 
 
 async def test_a_node_that_is_started_again_is_found_by_the_same_client() -> None:
-    settings = NodeSettings(port=0, store="memory", tune_malloc=False, drain_seconds=0)
+    settings = NodeSettings(port=0, store="memory", drain_seconds=0)
     async with running_node(settings) as address:
         client = NodeClient(address)
         assert await client.put(KEY, CONTAINER, META, deadline=LONG) is True

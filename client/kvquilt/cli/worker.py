@@ -16,7 +16,6 @@ from kvquilt.integrations.transformers import FilledCache, KvquiltCache
 from kvquilt.sync import Client
 from kvquilt.types import Segment
 from kvquilt_router.engine.model import resolve
-from kvquilt_rpc.allocation import tune_malloc
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +64,6 @@ class Worker:
     def __init__(self, model: str, router: str, *, dtype: str = "float32", threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
-        tune_malloc()
         folder = resolve(model)
         self.client = Client(router)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
