@@ -101,7 +101,7 @@ async def _until_signal(settings: KvquiltSettings, as_json: bool, start: Callabl
             print_json({"event": "ready", **addresses})
         else:
             for name, address in addresses.items():
-                out.print(f"[bold]{name}[/] listens on {address}")
+                out.print(f"[bold]{name}[/] {'is in' if name == 'store' else 'listens on'} {address}")
         await stopping
         err.print("draining")
 
