@@ -5,3 +5,49 @@ def split_planes(words: NDArray[np.uint8], width: int, planes: NDArray[np.uint8]
 def merge_planes(planes: NDArray[np.uint8], width: int, words: NDArray[np.uint8]) -> None: ...
 def quantise_rows(values: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.uint16]) -> None: ...
 def dequantise_rows(codes: NDArray[np.int8], scales: NDArray[np.uint16], values: NDArray[np.float32]) -> None: ...
+
+class Tables:
+    def __init__(self, frequencies: NDArray[np.uint16]) -> None: ...
+
+def instruction_sets() -> list[str]: ...
+def rans_encode(
+    isa: str, symbols: NDArray[np.uint8], tables: Tables, table_ids: NDArray[np.uint8], contexts: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]: ...
+def rans_decode(
+    isa: str,
+    block: NDArray[np.uint8],
+    tables: Tables,
+    table_ids: NDArray[np.uint8],
+    contexts: NDArray[np.uint8] | None,
+    symbols: NDArray[np.uint8],
+) -> None: ...
+def quantise_encode(
+    isa: str, values: NDArray[np.float32], inverse: float, tables: Tables, table_ids: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]: ...
+def decode_int32(
+    isa: str,
+    block: NDArray[np.uint8],
+    escapes: NDArray[np.int32],
+    scale: float,
+    tables: Tables,
+    table_ids: NDArray[np.uint8],
+    out: NDArray[np.int32],
+) -> None: ...
+def decode_float32(
+    isa: str,
+    block: NDArray[np.uint8],
+    escapes: NDArray[np.int32],
+    scale: float,
+    tables: Tables,
+    table_ids: NDArray[np.uint8],
+    out: NDArray[np.float32],
+) -> None: ...
+def decode_bfloat16(
+    isa: str,
+    block: NDArray[np.uint8],
+    escapes: NDArray[np.int32],
+    scale: float,
+    tables: Tables,
+    table_ids: NDArray[np.uint8],
+    out: NDArray[np.uint16],
+) -> None: ...

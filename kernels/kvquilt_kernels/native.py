@@ -4,11 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvquilt_kernels import _native
+from kvquilt_kernels.rans_native import NativeRans, instruction_sets
 from kvquilt_kernels.types import Bytes
 
+__all__ = ["NativeKernels", "instruction_sets"]
 
-class NativeKernels:
-    """C++ backend; see `kvquilt_kernels.types.Kernels`."""
+
+class NativeKernels(NativeRans):
+    """C++ backend; see `kvquilt_kernels.types.Kernels`. `isa` chooses what the entropy coder runs on."""
 
     name = "native"
 

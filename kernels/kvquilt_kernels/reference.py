@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvquilt_kernels.rans_reference import ReferenceRans
 from kvquilt_kernels.types import Bytes
 
 _WORD: "dict[int, np.dtype[Any]]" = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
@@ -16,7 +17,7 @@ def _word_type(size: int, width: int) -> "np.dtype[Any]":
     return _WORD[width]
 
 
-class ReferenceKernels:
+class ReferenceKernels(ReferenceRans):
     """NumPy backend; see `kvquilt_kernels.types.Kernels`."""
 
     name = "reference"

@@ -5,10 +5,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
+from kvquilt_kernels.entropy import Bytes, EntropyKernels, FrequencyTables, RealType, frequencies_from_weights
+
+__all__ = ["Bytes", "EntropyKernels", "FrequencyTables", "Kernels", "RealType", "frequencies_from_weights"]
 
 
-class Kernels(Protocol):
+class Kernels(EntropyKernels, Protocol):
     """Byte-level operations of the codec. Backends give identical bytes (tests/kernels holds the parity matrix).
 
     All arrays are C-contiguous; results are new arrays that the caller owns.

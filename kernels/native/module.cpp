@@ -6,6 +6,7 @@
 
 #include "int8.hpp"
 #include "planes.hpp"
+#include "rans_bindings.hpp"
 
 namespace nb = nanobind;
 
@@ -65,4 +66,5 @@ NB_MODULE(_native, module) {
   module.def("merge_planes", &merge_planes, nb::arg("planes"), nb::arg("width"), nb::arg("words"));
   module.def("quantise_rows", &quantise_rows, nb::arg("values"), nb::arg("codes"), nb::arg("scales"));
   module.def("dequantise_rows", &dequantise_rows, nb::arg("codes"), nb::arg("scales"), nb::arg("values"));
+  bind_rans(module);
 }

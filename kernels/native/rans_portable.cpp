@@ -1,0 +1,93 @@
+// The coder in plain C++: what runs where there are no vector instructions, and for what the vector paths leave out.
+#include <bit>
+
+#include "rans_group.hpp"
+
+namespace kvquilt::rans {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "states and words are copied as they lie in memory");
+
+template <typename Element>
+bool decode_lanes(const Group& group, Words& words, const GroupOutput& output) {
+  const uint32_t* slots = group.tables.slots.data();
+  const Element* values = static_cast<const Element*>(output.values);
+  const uint32_t* tables[kMaxLanes];
+  for (size_t lane = 0; lane < group.lanes; ++lane) {
+    tables[lane] = slots + group.ids[lane] * kTotal;
+  }
+  for (size_t token = 0; token < group.tokens; ++token) {
+    if (!words.ready(group.lanes)) {
+      return false;
+    }
+    Element* row = static_cast<Element*>(output.data) + token * output.stride;
+    const uint8_t* context = group.context == nullptr ? nullptr : group.context + token * group.context_stride;
+    const uint8_t* at = words.at;
+    for (size_t lane = 0; lane < group.lanes; ++lane) {
+      const uint32_t* table = context == nullptr ? tables[lane] : slots + group.ids[context[lane] * kMaxLanes + lane] * kTotal;
+      const uint32_t state = group.states[lane];
+      const uint32_t entry = table[state & (kTotal - 1)];
+      const uint32_t next = ((entry >> 16) & 0xfffu) * (state >> kBits) + (entry & (kTotal - 1));
+      uint16_t word;
+      std::memcpy(&word, at, sizeof word);
+      // Without branches: which lane needs a word is close to random.
+      const bool low = next < kLowestState;
+      group.states[lane] = low ? (next << 16) | word : next;
+      at += low ? 2 : 0;
+      const uint32_t symbol = ((entry >> 11) & 31u) | ((entry >> 28) << 5);
+      row[lane] = values[symbol];
+    }
+    words.at = at;
+  }
+  return true;
+}
+
+template <Kind kind>
+uint8_t* encode_lanes(const Group& group, const GroupInput& input, uint8_t* end) {
+  const Tables::Entry* entries = group.tables.entries.data();
+  const size_t alphabet = group.tables.alphabet;
+  const int32_t largest = static_cast<int32_t>(alphabet - 2) / 2;
+  for (size_t token = group.tokens; token-- > 0;) {
+    const uint8_t* context = group.context == nullptr ? nullptr : group.context + token * group.context_stride;
+    for (size_t lane = group.lanes; lane-- > 0;) {
+      uint32_t symbol;
+      if constexpr (kind == Kind::symbols) {
+        symbol = static_cast<const uint8_t*>(input.data)[token * input.stride + lane];
+      } else {
+        const float value = static_cast<const float*>(input.data)[token * input.stride + lane];
+        symbol = symbol_of(quantise(value, input.inverse), largest);
+      }
+      const size_t row = context == nullptr ? 0 : context[lane] * kMaxLanes;
+      const Tables::Entry& entry = entries[group.ids[row + lane] * alphabet + symbol];
+      uint32_t state = group.states[lane];
+      const bool full = (state >> (32 - kBits)) >= entry.frequency;
+      const uint16_t word = static_cast<uint16_t>(state);
+      std::memcpy(end - 2, &word, sizeof word);
+      end -= full ? 2 : 0;
+      state = full ? state >> 16 : state;
+      const uint32_t quotient = static_cast<uint32_t>((state * entry.reciprocal) >> 43);
+      group.states[lane] = (quotient << kBits) + (state - quotient * entry.frequency) + entry.start;
+    }
+  }
+  return end;
+}
+
+}  // namespace
+
+bool decode_group_portable(const Group& group, Words& words, const GroupOutput& output) {
+  switch (output.kind) {
+    case Kind::symbols:
+      return decode_lanes<uint8_t>(group, words, output);
+    case Kind::words16:
+      return decode_lanes<uint16_t>(group, words, output);
+    default:
+      return decode_lanes<uint32_t>(group, words, output);
+  }
+}
+
+uint8_t* encode_group_portable(const Group& group, const GroupInput& input, uint8_t* end) {
+  return input.kind == Kind::symbols ? encode_lanes<Kind::symbols>(group, input, end)
+                                     : encode_lanes<Kind::words32>(group, input, end);
+}
+
+}  // namespace kvquilt::rans
