@@ -31,8 +31,7 @@ class Tables {
   // the product is below 2^64.
   struct Entry {
     uint64_t reciprocal;
-    uint16_t frequency;
-    uint16_t start;
+    uint32_t interval;  // frequency, and the start of the symbol << 16
     uint32_t unused;
   };
 
@@ -98,7 +97,7 @@ void decode(Isa isa, const Plan& plan, const uint8_t* block, size_t size, const 
 int32_t largest_symbol_value(const Tables& tables);
 
 // Quantised values beyond R, in the order of `values`.
-std::vector<int32_t> find_escapes(const float* values, size_t count, float inverse, int32_t largest);
+std::vector<int32_t> find_escapes(Isa isa, const float* values, size_t count, float inverse, int32_t largest);
 
 // Decodes to quantised values, or to their product with `scale` as float32 or bfloat16 bits, and puts `escapes` where
 // the block has escapes. `plan` is checked.

@@ -75,7 +75,7 @@ struct Contexts {
   }
 };
 
-// Same as arrange_thresholds: the columns' 64 tables and the idle one, permuted by table ids.
+// Thresholds as [contexts][lanes / 32][thresholds][32]: the columns' 64 tables and the idle one, permuted by table ids.
 KVQUILT_AVX512_INLINE void arrange(const std::vector<uint16_t>& columns, const Group& group, size_t thresholds,
                                    uint16_t* out) {
   const __mmask32 all = 0xffffffffu;

@@ -19,7 +19,6 @@ struct Found {
 // come with them.
 template <int kThresholds, bool kContexts>
 struct Compare {
-  static constexpr int kKeys = kThresholds;
   alignas(64) uint16_t keys[(kContexts ? kMaxContexts : 1) * kThresholds * kMaxLanes];
 
   KVQUILT_AVX512_INLINE void prepare(const Group& group) { arrange(group.tables.keys, group, kThresholds, keys); }

@@ -62,15 +62,14 @@ struct Gather {
 
   KVQUILT_AVX512_INLINE Interval find(const Group& group, size_t vector, const Contexts<kContexts>& contexts,
                                       __m512i symbol) const {
-    const uint16_t* frequencies = &group.tables.entries.data()->frequency;  // start is the 16 bits after it
-    static_assert(sizeof(Tables::Entry) == 16 && offsetof(Tables::Entry, start) == offsetof(Tables::Entry, frequency) + 2);
+    const uint32_t* intervals = &group.tables.entries.data()->interval;
     const __m512i table = contexts.select(ids + vector * kWidth, group.lanes, group.contexts);
     const __m512i alphabet = _mm512_set1_epi16(static_cast<int16_t>(group.tables.alphabet));
     const __m512i entry = _mm512_add_epi16(_mm512_mullo_epi16(table, alphabet), symbol);  // below 65 * 256
     const __m512i evens = even(entry);
     const __m512i odds = odd(entry);
-    const __m512i even_entries = _mm512_i32gather_epi32(_mm512_add_epi32(evens, evens), frequencies, 8);
-    const __m512i odd_entries = _mm512_i32gather_epi32(_mm512_add_epi32(odds, odds), frequencies, 8);
+    const __m512i even_entries = _mm512_i32gather_epi32(_mm512_add_epi32(evens, evens), intervals, 8);
+    const __m512i odd_entries = _mm512_i32gather_epi32(_mm512_add_epi32(odds, odds), intervals, 8);
     return {high_halves(even_entries, odd_entries), low_halves(even_entries, odd_entries)};
   }
 };

@@ -98,7 +98,7 @@ nb::tuple quantise_encode(const std::string& isa, Input<float, 2> values, float 
     kvquilt::rans::check(plan);
     const int32_t largest = kvquilt::rans::largest_symbol_value(tables);
     block = kvquilt::rans::encode(chosen, plan, {Kind::words32, values.data(), inverse});
-    escapes = kvquilt::rans::find_escapes(values.data(), values.size(), inverse, largest);
+    escapes = kvquilt::rans::find_escapes(chosen, values.data(), values.size(), inverse, largest);
   }
   return nb::make_tuple(to_array(std::move(block)), to_array(std::move(escapes)));
 }

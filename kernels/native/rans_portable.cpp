@@ -59,14 +59,15 @@ uint8_t* encode_lanes(const Group& group, const GroupInput& input, uint8_t* end)
       }
       const size_t row = context == nullptr ? 0 : context[lane] * kMaxLanes;
       const Tables::Entry& entry = entries[group.ids[row + lane] * alphabet + symbol];
+      const uint32_t frequency = entry.interval & 0xffffu;
       uint32_t state = group.states[lane];
-      const bool full = (state >> (32 - kBits)) >= entry.frequency;
+      const bool full = (state >> (32 - kBits)) >= frequency;
       const uint16_t word = static_cast<uint16_t>(state);
       std::memcpy(end - 2, &word, sizeof word);
       end -= full ? 2 : 0;
       state = full ? state >> 16 : state;
       const uint32_t quotient = static_cast<uint32_t>((state * entry.reciprocal) >> 43);
-      group.states[lane] = (quotient << kBits) + (state - quotient * entry.frequency) + entry.start;
+      group.states[lane] = (quotient << kBits) + (state - quotient * frequency) + (entry.interval >> 16);
     }
   }
   return end;

@@ -21,8 +21,7 @@ Tables::Tables(const uint16_t* frequencies, size_t count, size_t alphabet) : cou
       if (frequency == 0 || frequency > kTotal - start) {
         throw std::invalid_argument("expected frequencies of at least 1 that sum to 2048");
       }
-      entries[table * alphabet + symbol] = {((uint64_t{1} << 43) + frequency - 1) / frequency,
-                                            static_cast<uint16_t>(frequency), static_cast<uint16_t>(start), 0};
+      entries[table * alphabet + symbol] = {((uint64_t{1} << 43) + frequency - 1) / frequency, frequency | start << 16, 0};
       for (uint32_t distance = 0; distance < frequency; ++distance) {
         slots[table * kTotal + start + distance] = slot_entry(static_cast<uint32_t>(symbol), frequency, distance);
       }
@@ -37,7 +36,7 @@ Tables::Tables(const uint16_t* frequencies, size_t count, size_t alphabet) : cou
     }
   }
   for (size_t symbol = 0; symbol < alphabet; ++symbol) {
-    entries[count * alphabet + symbol] = {uint64_t{1} << 32, static_cast<uint16_t>(kTotal), 0, 0};
+    entries[count * alphabet + symbol] = {uint64_t{1} << 32, kTotal, 0};
   }
   for (uint32_t slot = 0; slot < kTotal; ++slot) {
     slots[count * kTotal + slot] = slot_entry(0, kTotal, slot);

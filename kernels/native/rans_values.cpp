@@ -4,7 +4,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "rans_block.hpp"
+#include "rans_group.hpp"
+#include "rans_scan.hpp"
 
 namespace kvquilt::rans {
 namespace {
@@ -32,24 +33,14 @@ uint32_t value_of(Value value, int32_t quantum, float scale) {
 }
 
 template <typename Element>
-void place(Value value, Element* data, size_t count, const int32_t* escapes, size_t escape_count, float scale) {
-  constexpr size_t step = 64;
+void place(Isa isa, Value value, Element* data, size_t count, const int32_t* escapes, size_t escape_count, float scale) {
   const Element mark = static_cast<Element>(kMark[static_cast<size_t>(value)]);
   size_t placed = 0;
-  for (size_t first = 0; first < count; first += step) {
-    const size_t last = std::min(first + step, count);
-    Element found = 0;
-    for (size_t i = first; i < last; ++i) {
-      found = static_cast<Element>(found | (data[i] == mark ? 1 : 0));
+  for (size_t at = next_mark(isa, data, 0, count, mark); at < count; at = next_mark(isa, data, at + 1, count, mark)) {
+    if (placed == escape_count) {
+      throw std::invalid_argument("the block has more escapes than were given");
     }
-    for (size_t i = first; i < last && found != 0; ++i) {
-      if (data[i] == mark) {
-        if (placed == escape_count) {
-          throw std::invalid_argument("the block has more escapes than were given");
-        }
-        data[i] = static_cast<Element>(value_of(value, escapes[placed++], scale));
-      }
-    }
+    data[at] = static_cast<Element>(value_of(value, escapes[placed++], scale));
   }
   if (placed != escape_count) {
     throw std::invalid_argument("the block has fewer escapes than were given");
@@ -83,22 +74,14 @@ int32_t largest_symbol_value(const Tables& tables) {
   return static_cast<int32_t>(tables.alphabet - 2) / 2;
 }
 
-std::vector<int32_t> find_escapes(const float* values, size_t count, float inverse, int32_t largest) {
-  constexpr size_t step = 64;
-  const float within = static_cast<float>(largest) + 0.5f;
+std::vector<int32_t> find_escapes(Isa isa, const float* values, size_t count, float inverse, int32_t largest) {
   std::vector<int32_t> escapes;
-  for (size_t first = 0; first < count; first += step) {
-    const size_t last = std::min(first + step, count);
-    int32_t candidates = 0;
-    for (size_t i = first; i < last; ++i) {
-      const float product = values[i] * inverse;
-      candidates |= (product > -within && product < within) ? 0 : 1;
-    }
-    for (size_t i = first; i < last && candidates != 0; ++i) {
-      const int32_t quantum = quantise(values[i], inverse);
-      if (quantum > largest || quantum < -largest) {
-        escapes.push_back(quantum);
-      }
+  const float limit = static_cast<float>(largest) + 0.5f;
+  for (size_t at = next_product(isa, values, 0, count, inverse, limit); at < count;
+       at = next_product(isa, values, at + 1, count, inverse, limit)) {
+    const int32_t quantum = quantise(values[at], inverse);
+    if (quantum > largest || quantum < -largest) {  // a tie may round to `largest`
+      escapes.push_back(quantum);
     }
   }
   return escapes;
@@ -124,10 +107,10 @@ void decode_values(Isa isa, const Plan& plan, const uint8_t* block, size_t size,
   const size_t count = plan.tokens * plan.channels;
   if (value == Value::bfloat16) {
     decode(isa, plan, block, size, {Kind::words16, data, halves});
-    place(value, static_cast<uint16_t*>(data), count, escapes, escape_count, scale);
+    place(isa, value, static_cast<uint16_t*>(data), count, escapes, escape_count, scale);
   } else {
     decode(isa, plan, block, size, {Kind::words32, data, values});
-    place(value, static_cast<uint32_t*>(data), count, escapes, escape_count, scale);
+    place(isa, value, static_cast<uint32_t*>(data), count, escapes, escape_count, scale);
   }
 }
 
