@@ -22,13 +22,13 @@ def rans_decode(
     symbols: NDArray[np.uint8],
 ) -> None: ...
 def quantise_encode(
-    isa: str, values: NDArray[np.float32], inverse: float, tables: Tables, table_ids: NDArray[np.uint8]
+    isa: str, values: NDArray[np.float32], step: float, tables: Tables, table_ids: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]: ...
 def decode_int32(
     isa: str,
     block: NDArray[np.uint8],
     escapes: NDArray[np.int32],
-    scale: float,
+    step: float,
     tables: Tables,
     table_ids: NDArray[np.uint8],
     out: NDArray[np.int32],
@@ -37,7 +37,7 @@ def decode_float32(
     isa: str,
     block: NDArray[np.uint8],
     escapes: NDArray[np.int32],
-    scale: float,
+    step: float,
     tables: Tables,
     table_ids: NDArray[np.uint8],
     out: NDArray[np.float32],
@@ -46,7 +46,7 @@ def decode_bfloat16(
     isa: str,
     block: NDArray[np.uint8],
     escapes: NDArray[np.int32],
-    scale: float,
+    step: float,
     tables: Tables,
     table_ids: NDArray[np.uint8],
     out: NDArray[np.uint16],

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvquilt_kernels import _native
-from kvquilt_kernels.entropy import Bytes, FrequencyTables, RealType, check_size, scales
+from kvquilt_kernels.entropy import Bytes, FrequencyTables, RealType, check_size
 
 # What C++ derives from tables (up to 0.8 MB, 0.1 ms of work) is kept for as long as they are: a profile's tables serve
 # every block. Two threads may both derive it; either result will do.
@@ -66,8 +66,7 @@ class NativeRans:
         self, values: NDArray[np.float32], step: float, tables: FrequencyTables, table_ids: Bytes
     ) -> tuple[Bytes, NDArray[np.int32]]:
         """See `EntropyKernels.quantise_encode`."""
-        _, inverse = scales(step)
-        return _native.quantise_encode(self.isa, values, inverse, _tables(tables), table_ids)
+        return _native.quantise_encode(self.isa, values, step, _tables(tables), table_ids)
 
     def decode_quantised(
         self,
@@ -97,13 +96,12 @@ class NativeRans:
     ) -> NDArray[np.float32] | NDArray[np.uint16]:
         """See `EntropyKernels.decode_dequantise`."""
         check_size(tokens, channels)
-        scale, _ = scales(step)
         if dtype == "bfloat16":
             bits = np.empty((tokens, channels), np.uint16)
-            _native.decode_bfloat16(self.isa, block, escapes, scale, _tables(tables), table_ids, bits)
+            _native.decode_bfloat16(self.isa, block, escapes, step, _tables(tables), table_ids, bits)
             return bits
         if dtype != "float32":
             raise ValueError(f'expected "float32" or "bfloat16"; got {dtype!r}')
         values = np.empty((tokens, channels), np.float32)
-        _native.decode_float32(self.isa, block, escapes, scale, _tables(tables), table_ids, values)
+        _native.decode_float32(self.isa, block, escapes, step, _tables(tables), table_ids, values)
         return values

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvquilt_kernels.entropy import LARGEST_QUANTUM, TOTAL, Bytes, FrequencyTables, RealType, check_size, lanes_for, scales
+from kvquilt_kernels.entropy import LARGEST_QUANTUM, TOTAL, Bytes, FrequencyTables, RealType, check_size, lanes_for
 
 HEADER = struct.Struct("<BBBBIII")
 VERSION = 1
@@ -86,8 +86,8 @@ class ReferenceRans:
     ) -> tuple[Bytes, NDArray[np.int32]]:
         """See `EntropyKernels.quantise_encode`."""
         _check_array("values", values, np.float32)
-        largest = largest_symbol_value(tables)
-        _, inverse = scales(step)
+        largest = _largest_symbol_value(tables)
+        _, inverse = _scales(step)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             product = values * inverse
             limited = np.where(product > -LARGEST_QUANTUM, product, np.float32(-LARGEST_QUANTUM))
@@ -107,7 +107,7 @@ class ReferenceRans:
         table_ids: Bytes,
     ) -> NDArray[np.int32]:
         """See `EntropyKernels.decode_quantised`."""
-        largest = largest_symbol_value(tables)
+        largest = _largest_symbol_value(tables)
         if escapes.dtype != np.int32:
             raise TypeError(f"expected int32 escapes; got {escapes.dtype}")
         magnitudes = np.abs(escapes.astype(np.int64))
@@ -135,7 +135,7 @@ class ReferenceRans:
         """See `EntropyKernels.decode_dequantise`."""
         if dtype not in ("float32", "bfloat16"):
             raise ValueError(f'expected "float32" or "bfloat16"; got {dtype!r}')
-        scale, _ = scales(step)
+        scale, _ = _scales(step)
         quanta = self.decode_quantised(block, escapes, tokens, channels, tables, table_ids)
         with np.errstate(over="ignore", under="ignore"):
             values: NDArray[np.float32] = quanta.astype(np.float32) * scale
@@ -145,7 +145,16 @@ class ReferenceRans:
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def largest_symbol_value(tables: FrequencyTables) -> int:
+def _scales(step: float) -> tuple[np.float32, np.float32]:
+    """float32(step) and float32(1 / step); ValueError if one is 0, Inf or NaN, or the step is negative."""
+    with np.errstate(over="ignore", under="ignore"):
+        pair = np.float32(step), np.float32(1 / step if step > 0 else 0)
+    if not all(0 < scale < np.inf for scale in pair):
+        raise ValueError(f"expected a positive step, it and its inverse within float32; got {step}")
+    return pair
+
+
+def _largest_symbol_value(tables: FrequencyTables) -> int:
     """R of an alphabet that ends with an escape; ValueError if the alphabet is odd."""
     if tables.alphabet % 2:
         raise ValueError(f"expected an even alphabet, its last symbol the escape; got {tables.alphabet} symbols")

@@ -81,6 +81,13 @@ struct Input {
   float inverse;     // floats: 1 / step
 };
 
+// float32(step) and float32(1 / step).
+struct Scales {
+  explicit Scales(double step);
+  float scale;
+  float inverse;
+};
+
 // All functions throw std::invalid_argument for what they refuse, and none reads or writes outside of its arrays
 // whatever the bytes are.
 

@@ -28,14 +28,21 @@ struct Compare {
     __m256i nearest = slot;
     __m256i next = end;
     if constexpr (kThresholds == 15) {
+      // Two steps of bisection, then the three keys that are left.
       const __m256i to8 = _mm256_sub_epi16(slot, load(key + 7 * kWidth));
       const __m256i below8 = _mm256_srai_epi16(to8, 15);
       nearest = select(to8, below8, slot);
       next = select(end, below8, to8);
-#pragma GCC unroll 7
-      for (int k = 0; k < 7; ++k) {
-        const __m256i chosen = select(load(key + (k + 8) * kWidth), below8, load(key + k * kWidth));
-        const __m256i difference = _mm256_sub_epi16(slot, chosen);
+      const __m256i key4 = select(load(key + 11 * kWidth), below8, load(key + 3 * kWidth));
+      const __m256i to4 = _mm256_sub_epi16(slot, key4);
+      const __m256i below4 = _mm256_srai_epi16(to4, 15);
+      nearest = _mm256_min_epu16(nearest, to4);
+      next = _mm256_max_epu16(next, to4);
+#pragma GCC unroll 3
+      for (int k = 0; k < 3; ++k) {
+        const __m256i lower = select(load(key + (k + 8) * kWidth), below8, load(key + k * kWidth));
+        const __m256i upper = select(load(key + (k + 12) * kWidth), below8, load(key + (k + 4) * kWidth));
+        const __m256i difference = _mm256_sub_epi16(slot, select(upper, below4, lower));
         nearest = _mm256_min_epu16(nearest, difference);
         next = _mm256_max_epu16(next, difference);
       }

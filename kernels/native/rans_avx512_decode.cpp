@@ -31,14 +31,21 @@ struct Compare {
     __m512i nearest = slot;
     __m512i next = end;
     if constexpr (kThresholds == 15) {
+      // Two steps of bisection, then the three keys that are left.
       const __m512i to8 = _mm512_sub_epi16(slot, load(key + 7 * kWidth));
       const __mmask32 below8 = _mm512_movepi16_mask(to8);
       nearest = _mm512_mask_mov_epi16(to8, below8, slot);
       next = _mm512_mask_mov_epi16(end, below8, to8);
-#pragma GCC unroll 7
-      for (int k = 0; k < 7; ++k) {
-        const __m512i chosen = _mm512_mask_mov_epi16(load(key + (k + 8) * kWidth), below8, load(key + k * kWidth));
-        const __m512i difference = _mm512_sub_epi16(slot, chosen);
+      const __m512i key4 = _mm512_mask_mov_epi16(load(key + 11 * kWidth), below8, load(key + 3 * kWidth));
+      const __m512i to4 = _mm512_sub_epi16(slot, key4);
+      const __mmask32 below4 = _mm512_movepi16_mask(to4);
+      nearest = _mm512_min_epu16(nearest, to4);
+      next = _mm512_max_epu16(next, to4);
+#pragma GCC unroll 3
+      for (int k = 0; k < 3; ++k) {
+        const __m512i lower = _mm512_mask_mov_epi16(load(key + (k + 8) * kWidth), below8, load(key + k * kWidth));
+        const __m512i upper = _mm512_mask_mov_epi16(load(key + (k + 12) * kWidth), below8, load(key + (k + 4) * kWidth));
+        const __m512i difference = _mm512_sub_epi16(slot, _mm512_mask_mov_epi16(upper, below4, lower));
         nearest = _mm512_min_epu16(nearest, difference);
         next = _mm512_max_epu16(next, difference);
       }
@@ -85,26 +92,24 @@ struct Gather {
   static KVQUILT_AVX512_INLINE __m512i symbol(__m512i found) { return found; }
 };
 
-// Values of symbols: tables of 16-bit elements, two vectors for every 64 symbols.
-template <bool kCompared>
+// Values of up to kSymbols symbols, 16 bits each: two vectors for every 64 symbols.
+template <int kSymbols>
 struct Values16 {
-  alignas(64) uint16_t values[kMaxAlphabet];
-  bool small;
+  alignas(64) uint16_t values[kSymbols < 64 ? 32 : kSymbols];
 
-  KVQUILT_AVX512_INLINE void prepare(size_t alphabet) {
-    small = alphabet <= 64;
+  KVQUILT_AVX512_INLINE void prepare() {
     // The search by comparison leaves a bit of the distance above the symbol's four.
-    if constexpr (kCompared) {
+    if constexpr (kSymbols == 16) {
       std::memcpy(values + 16, values, 32);
     }
   }
 
   KVQUILT_AVX512_INLINE __m512i of(__m512i symbol) const {
-    if constexpr (kCompared) {
+    if constexpr (kSymbols == 16) {
       return _mm512_permutexvar_epi16(symbol, load(values));
     }
     const __m512i first = _mm512_permutex2var_epi16(load(values), symbol, load(values + 32));
-    if (small) {
+    if constexpr (kSymbols == 64) {
       return first;
     }
     const __m512i second = _mm512_permutex2var_epi16(load(values + 64), symbol, load(values + 96));
@@ -117,10 +122,10 @@ struct Values16 {
   }
 };
 
-template <Kind kind, bool kCompared>
+template <Kind kind, int kSymbols>
 struct Writer {
-  Values16<kCompared> low;
-  Values16<kCompared> high;
+  Values16<kSymbols> low;
+  Values16<kSymbols> high;
 
   KVQUILT_AVX512_INLINE void prepare(const void* values, size_t alphabet) {
     for (size_t i = 0; i < alphabet; ++i) {
@@ -131,8 +136,8 @@ struct Writer {
         high.values[i] = static_cast<uint16_t>(static_cast<const uint32_t*>(values)[i] >> 16);
       }
     }
-    low.prepare(alphabet);
-    high.prepare(alphabet);
+    low.prepare();
+    high.prepare();
   }
 
   template <typename Search>
@@ -197,11 +202,11 @@ KVQUILT_AVX512 bool decode_tokens(const Group& group, Words& words, const GroupO
   return true;
 }
 
-template <Kind kind, typename Search, bool kCompared, bool kContexts>
+template <Kind kind, typename Search, int kSymbols, bool kContexts>
 KVQUILT_AVX512 bool decode_with(const Group& group, Words& words, const GroupOutput& output) {
   Search search;
   search.prepare(group);
-  Writer<kind, kCompared> writer;
+  Writer<kind, kSymbols> writer;
   writer.prepare(output.values, group.tables.alphabet);
   switch (group.lanes) {
     case 32:
@@ -218,20 +223,21 @@ bool decode_kind(const Group& group, Words& words, const GroupOutput& output) {
   const size_t alphabet = group.tables.alphabet;
   if (group.context == nullptr) {
     if (alphabet <= 4) {
-      return decode_with<kind, Compare<3, false>, true, false>(group, words, output);
+      return decode_with<kind, Compare<3, false>, 16, false>(group, words, output);
     }
     if (alphabet <= 8) {
-      return decode_with<kind, Compare<7, false>, true, false>(group, words, output);
+      return decode_with<kind, Compare<7, false>, 16, false>(group, words, output);
     }
     if (alphabet <= 16) {
-      return decode_with<kind, Compare<15, false>, true, false>(group, words, output);
+      return decode_with<kind, Compare<15, false>, 16, false>(group, words, output);
     }
-    return decode_with<kind, Gather<false>, false, false>(group, words, output);
+    return alphabet <= 64 ? decode_with<kind, Gather<false>, 64, false>(group, words, output)
+                          : decode_with<kind, Gather<false>, 256, false>(group, words, output);
   }
   if constexpr (kind == Kind::symbols) {
     if (group.contexts <= kMaxContexts) {
-      return alphabet <= 3 ? decode_with<kind, Compare<2, true>, true, true>(group, words, output)
-                           : decode_with<kind, Gather<true>, false, true>(group, words, output);
+      return alphabet <= 3 ? decode_with<kind, Compare<2, true>, 16, true>(group, words, output)
+                           : decode_with<kind, Gather<true>, 256, true>(group, words, output);
     }
   }
   return decode_group_portable(group, words, output);

@@ -87,9 +87,10 @@ void rans_decode(const std::string& isa, Input<uint8_t, 1> block, const Tables& 
   kvquilt::rans::decode(chosen, plan, block.data(), block.size(), {Kind::symbols, symbols.data(), nullptr});
 }
 
-nb::tuple quantise_encode(const std::string& isa, Input<float, 2> values, float inverse, const Tables& tables,
+nb::tuple quantise_encode(const std::string& isa, Input<float, 2> values, double step, const Tables& tables,
                           Input<uint8_t, 2> table_ids) {
   const Isa chosen = isa_of(isa);
+  const float inverse = kvquilt::rans::Scales(step).inverse;
   const Plan plan = plan_of(values.shape(0), values.shape(1), tables, table_ids, std::nullopt);
   std::vector<uint8_t> block;
   std::vector<int32_t> escapes;
@@ -104,9 +105,10 @@ nb::tuple quantise_encode(const std::string& isa, Input<float, 2> values, float 
 }
 
 template <typename T>
-void decode_values(Value value, const std::string& isa, Input<uint8_t, 1> block, Input<int32_t, 1> escapes, float scale,
+void decode_values(Value value, const std::string& isa, Input<uint8_t, 1> block, Input<int32_t, 1> escapes, double step,
                    const Tables& tables, Input<uint8_t, 2> table_ids, Output<T, 2> out) {
   const Isa chosen = isa_of(isa);
+  const float scale = kvquilt::rans::Scales(step).scale;
   const Plan plan = plan_of(out.shape(0), out.shape(1), tables, table_ids, std::nullopt);
   nb::gil_scoped_release release;
   kvquilt::rans::check(plan);
@@ -115,9 +117,9 @@ void decode_values(Value value, const std::string& isa, Input<uint8_t, 1> block,
 }
 
 template <Value value, typename T>
-void decode(const std::string& isa, Input<uint8_t, 1> block, Input<int32_t, 1> escapes, float scale, const Tables& tables,
+void decode(const std::string& isa, Input<uint8_t, 1> block, Input<int32_t, 1> escapes, double step, const Tables& tables,
             Input<uint8_t, 2> table_ids, Output<T, 2> out) {
-  decode_values<T>(value, isa, block, escapes, scale, tables, table_ids, out);
+  decode_values<T>(value, isa, block, escapes, step, tables, table_ids, out);
 }
 
 }  // namespace
@@ -134,11 +136,11 @@ void bind_rans(nb::module_& module) {
              nb::arg("table_ids").noconvert(), nb::arg("contexts").noconvert().none());
   module.def("rans_decode", &rans_decode, nb::arg("isa"), nb::arg("block").noconvert(), nb::arg("tables"),
              nb::arg("table_ids").noconvert(), nb::arg("contexts").noconvert().none(), nb::arg("symbols").noconvert());
-  module.def("quantise_encode", &quantise_encode, nb::arg("isa"), nb::arg("values").noconvert(), nb::arg("inverse"),
+  module.def("quantise_encode", &quantise_encode, nb::arg("isa"), nb::arg("values").noconvert(), nb::arg("step"),
              nb::arg("tables"), nb::arg("table_ids").noconvert());
   const auto define = [&module](const char* name, auto function) {
     module.def(name, function, nb::arg("isa"), nb::arg("block").noconvert(), nb::arg("escapes").noconvert(),
-               nb::arg("scale"), nb::arg("tables"), nb::arg("table_ids").noconvert(), nb::arg("out").noconvert());
+               nb::arg("step"), nb::arg("tables"), nb::arg("table_ids").noconvert(), nb::arg("out").noconvert());
   };
   define("decode_int32", &decode<Value::int32, int32_t>);
   define("decode_float32", &decode<Value::float32, float>);

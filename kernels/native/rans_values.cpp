@@ -1,6 +1,7 @@
 // Around the coder: checks of what a caller hands in, and symbols that stand for quantised values.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -64,6 +65,12 @@ void check(const Plan& plan) {
 void check_symbols(const uint8_t* symbols, size_t count, const Tables& tables) {
   if (greatest(symbols, count) >= tables.alphabet) {
     throw std::invalid_argument("expected symbols below the size of the alphabet");
+  }
+}
+
+Scales::Scales(double step) : scale(static_cast<float>(step)), inverse(static_cast<float>(1.0 / step)) {
+  if (!(scale > 0.0f && inverse > 0.0f && std::isfinite(scale) && std::isfinite(inverse))) {
+    throw std::invalid_argument("expected a positive step, it and its inverse within float32");
   }
 }
 
