@@ -44,7 +44,8 @@ class Tables {
   // Table `count` belongs to idle lanes: one symbol of frequency 2048, which leaves every state as it is.
   std::vector<Entry> entries;   // [count + 1][alphabet]
   std::vector<uint32_t> slots;  // [count + 1][2048], see slot_entry
-  // Alphabets up to 16 only. starts[k]: where symbol k + 1 begins, or 2048; keys[k]: (start << 4) - (k + 1), or 2048 << 4.
+  // Alphabets up to 16 only. starts[k]: where symbol k + 1 begins, or 2048. keys[k]: (start << 4) - (k + 1), or
+  // 2048 << 4.
   std::vector<uint16_t> starts;  // [15][kColumn]
   std::vector<uint16_t> keys;    // [15][kColumn]
 };

@@ -16,6 +16,8 @@ constexpr size_t kMaxContexts = 8;
 constexpr size_t kMaxVectors = kMaxLanes / kWidth;
 
 KVQUILT_AVX2_INLINE __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+KVQUILT_AVX2_INLINE __m128i load_words(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+KVQUILT_AVX2_INLINE void store_words(void* to, __m128i words) { _mm_storeu_si128(static_cast<__m128i*>(to), words); }
 KVQUILT_AVX2_INLINE void store(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
 
 KVQUILT_AVX2_INLINE __m256i select(__m256i otherwise, __m256i mask, __m256i chosen) {
@@ -65,7 +67,7 @@ struct Contexts {
   __m256i is[kContexts ? kMaxContexts : 1];
 
   KVQUILT_AVX2_INLINE void read(const uint8_t* from, size_t contexts) {
-    const __m256i context = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    const __m256i context = _mm256_cvtepu8_epi16(load_words(from));
     for (size_t i = 1; i < contexts; ++i) {
       is[i] = _mm256_cmpeq_epi16(context, _mm256_set1_epi16(static_cast<int16_t>(i)));
     }

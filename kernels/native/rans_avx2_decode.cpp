@@ -105,7 +105,8 @@ struct Writer {
     // Indices with the top bit set give 0.
     const __m256i low = _mm256_or_si256(symbol, _mm256_set1_epi16(static_cast<int16_t>(0x8000)));
     const __m256i high = _mm256_or_si256(_mm256_slli_epi16(symbol, 8), _mm256_set1_epi16(0x0080));
-    return _mm256_or_si256(_mm256_shuffle_epi8(load(bytes[byte]), low), _mm256_shuffle_epi8(load(bytes[byte + 1]), high));
+    return _mm256_or_si256(_mm256_shuffle_epi8(load(bytes[byte]), low),
+                           _mm256_shuffle_epi8(load(bytes[byte + 1]), high));
   }
 
   KVQUILT_AVX2_INLINE void write(__m256i symbol, void* data, size_t at) const {
@@ -172,9 +173,9 @@ KVQUILT_AVX2 bool decode_with(const Group& group, Words& words, const GroupOutpu
       const __m256i next_high = _mm256_add_epi16(product, _mm256_add_epi16(no_carry, _mm256_set1_epi16(1)));
       const __m256i need = _mm256_cmpeq_epi16(next_high, _mm256_setzero_si256());
       const uint32_t bits = bits_of(need);
-      const __m128i first = shuffled(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)), kShuffles.expand[bits & 255]);
+      const __m128i first = shuffled(load_words(at), kShuffles.expand[bits & 255]);
       at += 2 * static_cast<size_t>(_mm_popcnt_u32(bits & 255));
-      const __m128i second = shuffled(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)), kShuffles.expand[bits >> 8]);
+      const __m128i second = shuffled(load_words(at), kShuffles.expand[bits >> 8]);
       at += 2 * static_cast<size_t>(_mm_popcnt_u32(bits >> 8));
       const __m256i taken = _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
       store(states.high + v * kWidth, _mm256_or_si256(next_high, _mm256_and_si256(need, next_low)));

@@ -92,8 +92,7 @@ struct Reader {
 
   KVQUILT_AVX2_INLINE __m256i read(const void* data, size_t at) const {
     if constexpr (kind == Kind::symbols) {
-      const uint8_t* from = static_cast<const uint8_t*>(data) + at;
-      return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+      return _mm256_cvtepu8_epi16(load_words(static_cast<const uint8_t*>(data) + at));
     } else {
       const float* from = static_cast<const float*>(data) + at;
       return _mm256_permute4x64_epi64(_mm256_packus_epi32(quantised(from), quantised(from + 8)), 0xd8);
@@ -101,8 +100,8 @@ struct Reader {
   }
 };
 
-// ((x / f) << 11) + x % f + c of 8 states below f * 2^21, exactly: the quotient of floats is made too small by 2^-22 of itself,
-// more than the three roundings add (3.1 * 2^-24), so that it is the right one or one less.
+// ((x / f) << 11) + x % f + c of 8 states below f * 2^21, exactly: the quotient of floats is made too small by 2^-22 of
+// itself, more than the three roundings add (3.1 * 2^-24), so that it is the right one or one less.
 KVQUILT_AVX2_INLINE __m256i step(__m256i state, __m256i frequency, __m256i start) {
   const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32(state, 16));
   const __m256 low = _mm256_cvtepi32_ps(_mm256_and_si256(state, _mm256_set1_epi32(0xffff)));
@@ -137,10 +136,10 @@ KVQUILT_AVX2 uint8_t* encode_with(const Group& group, const GroupInput& input, u
       const __m256i room = _mm256_cmpgt_epi16(interval.frequency, _mm256_srli_epi16(high, 16 - kBits));
       const uint32_t bits = bits_of(room) ^ 0xffffu;
       const __m128i upper = shuffled(_mm256_extracti128_si256(low, 1), kShuffles.compress[bits >> 8]);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(end - 16), upper);
+      store_words(end - 16, upper);
       end -= 2 * static_cast<size_t>(_mm_popcnt_u32(bits >> 8));
       const __m128i lower = shuffled(_mm256_castsi256_si128(low), kShuffles.compress[bits & 255]);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(end - 16), lower);
+      store_words(end - 16, lower);
       end -= 2 * static_cast<size_t>(_mm_popcnt_u32(bits & 255));
       const __m256i rest_low = select(high, room, low);
       const __m256i rest_high = _mm256_and_si256(room, high);

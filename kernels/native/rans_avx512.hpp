@@ -88,7 +88,8 @@ KVQUILT_AVX512_INLINE void arrange(const std::vector<uint16_t>& columns, const G
       for (size_t k = 0; k < thresholds; ++k, out += kWidth) {
         const uint16_t* column = columns.data() + k * Tables::kColumn;
         const __m512i values = _mm512_permutex2var_epi16(load(column), ids, load(column + kWidth));
-        _mm512_store_si512(out, _mm512_mask_mov_epi16(values, idle, _mm512_set1_epi16(static_cast<int16_t>(column[kMaxTables]))));
+        const __m512i of_idle = _mm512_set1_epi16(static_cast<int16_t>(column[kMaxTables]));
+        _mm512_store_si512(out, _mm512_mask_mov_epi16(values, idle, of_idle));
       }
     }
   }

@@ -43,8 +43,9 @@ struct Compare {
       next = _mm512_max_epu16(next, to4);
 #pragma GCC unroll 3
       for (int k = 0; k < 3; ++k) {
-        const __m512i lower = _mm512_mask_mov_epi16(load(key + (k + 8) * kWidth), below8, load(key + k * kWidth));
-        const __m512i upper = _mm512_mask_mov_epi16(load(key + (k + 12) * kWidth), below8, load(key + (k + 4) * kWidth));
+        const uint16_t* from = key + k * kWidth;
+        const __m512i lower = _mm512_mask_mov_epi16(load(from + 8 * kWidth), below8, load(from));
+        const __m512i upper = _mm512_mask_mov_epi16(load(from + 12 * kWidth), below8, load(from + 4 * kWidth));
         const __m512i difference = _mm512_sub_epi16(slot, _mm512_mask_mov_epi16(upper, below4, lower));
         nearest = _mm512_min_epu16(nearest, difference);
         next = _mm512_max_epu16(next, difference);
@@ -150,8 +151,9 @@ struct Writer {
     } else {
       const __m512i lows = low.of(found);
       const __m512i highs = high.of(found);
-      const __m512i order = _mm512_set_epi32(0x2f000f, 0x2e000e, 0x2d000d, 0x2c000c, 0x2b000b, 0x2a000a, 0x290009, 0x280008,
-                                             0x270007, 0x260006, 0x250005, 0x240004, 0x230003, 0x220002, 0x210001, 0x200000);
+      const __m512i order =
+          _mm512_set_epi32(0x2f000f, 0x2e000e, 0x2d000d, 0x2c000c, 0x2b000b, 0x2a000a, 0x290009, 0x280008,  //
+                           0x270007, 0x260006, 0x250005, 0x240004, 0x230003, 0x220002, 0x210001, 0x200000);
       const __m512i rest = _mm512_add_epi16(order, _mm512_set1_epi16(16));
       uint32_t* to = static_cast<uint32_t*>(data) + at;
       _mm512_storeu_si512(to, _mm512_permutex2var_epi16(lows, order, highs));

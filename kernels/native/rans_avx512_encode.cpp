@@ -108,9 +108,9 @@ struct Reader {
   }
 };
 
-// ((x / f) << 11) + x % f + c of 16 states below f * 2^21, exactly. The reciprocal is made too small by 2^-22 of itself, which
-// is more than the roundings of its Newton step, of x and of the product together (3.1 * 2^-24), so that the quotient
-// is the right one or one less, and the remainder says which.
+// ((x / f) << 11) + x % f + c of 16 states below f * 2^21, exactly. The reciprocal is made too small by 2^-22 of
+// itself, which is more than the roundings of its Newton step, of x and of the product together (3.1 * 2^-24), so that
+// the quotient is the right one or one less, and the remainder says which.
 KVQUILT_AVX512_INLINE __m512i step(__m512i state, __m512i frequency, __m512i start) {
   const __m512 divisor = _mm512_cvtepi32_ps(frequency);
   const __m512 estimate = _mm512_rcp14_ps(divisor);
@@ -124,9 +124,18 @@ KVQUILT_AVX512_INLINE __m512i step(__m512i state, __m512i frequency, __m512i sta
   return _mm512_mask_add_epi32(next, one_less, next, correction);
 }
 
-alignas(64) constexpr uint16_t kRotation[64] = {
-    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+// From element n on: the indices that rotate n elements at the bottom of a vector to its top.
+struct Rotations {
+  alignas(64) uint16_t indices[2 * kWidth];
+
+  constexpr Rotations() : indices() {
+    for (size_t i = 0; i < 2 * kWidth; ++i) {
+      indices[i] = static_cast<uint16_t>(i % kWidth);
+    }
+  }
+};
+
+constexpr Rotations kRotations;
 
 template <int kVectors, bool kContexts, typename Search, typename Read>
 KVQUILT_AVX512 uint8_t* encode_tokens(const Group& group, const GroupInput& input, uint8_t* end, const Search& search,
@@ -150,7 +159,7 @@ KVQUILT_AVX512 uint8_t* encode_tokens(const Group& group, const GroupInput& inpu
       // elements only would be slower.)
       const size_t count = static_cast<size_t>(_mm_popcnt_u32(full));
       const __m512i packed = _mm512_maskz_compress_epi16(full, low[v]);
-      _mm512_storeu_si512(end - 64, _mm512_permutexvar_epi16(load(kRotation + count), packed));
+      _mm512_storeu_si512(end - 64, _mm512_permutexvar_epi16(load(kRotations.indices + count), packed));
       end -= 2 * count;
       const __m512i rest_low = _mm512_mask_mov_epi16(low[v], full, high[v]);
       const __m512i rest_high = _mm512_mask_mov_epi16(high[v], full, _mm512_setzero_si512());

@@ -57,11 +57,20 @@ Result<T> to_array(std::vector<T>&& values) {
   return Result<T>(owned->data(), {owned->size()}, owner);
 }
 
-Plan plan_of(size_t tokens, size_t channels, const Tables& tables, const Input<uint8_t, 2>& ids, const Context& context) {
+Plan plan_of(size_t tokens, size_t channels, const Tables& tables, const Input<uint8_t, 2>& ids,
+             const Context& context) {
   if (ids.shape(1) != channels || (context && (context->shape(0) != tokens || context->shape(1) != channels))) {
     throw std::invalid_argument("expected table ids [contexts, channels] and contexts [tokens, channels]");
   }
   return {tables, tokens, channels, ids.data(), ids.shape(0), context ? context->data() : nullptr};
+}
+
+// Of the functions without contexts.
+Plan plan_of(size_t tokens, size_t channels, const Tables& tables, const Input<uint8_t, 2>& ids) {
+  if (ids.shape(0) != 1) {
+    throw std::invalid_argument("expected table ids [1, channels]");
+  }
+  return plan_of(tokens, channels, tables, ids, std::nullopt);
 }
 
 Result<uint8_t> rans_encode(const std::string& isa, Input<uint8_t, 2> symbols, const Tables& tables,
@@ -91,7 +100,7 @@ nb::tuple quantise_encode(const std::string& isa, Input<float, 2> values, double
                           Input<uint8_t, 2> table_ids) {
   const Isa chosen = isa_of(isa);
   const float inverse = kvquilt::rans::Scales(step).inverse;
-  const Plan plan = plan_of(values.shape(0), values.shape(1), tables, table_ids, std::nullopt);
+  const Plan plan = plan_of(values.shape(0), values.shape(1), tables, table_ids);
   std::vector<uint8_t> block;
   std::vector<int32_t> escapes;
   {
@@ -109,7 +118,7 @@ void decode_values(Value value, const std::string& isa, Input<uint8_t, 1> block,
                    const Tables& tables, Input<uint8_t, 2> table_ids, Output<T, 2> out) {
   const Isa chosen = isa_of(isa);
   const float scale = kvquilt::rans::Scales(step).scale;
-  const Plan plan = plan_of(out.shape(0), out.shape(1), tables, table_ids, std::nullopt);
+  const Plan plan = plan_of(out.shape(0), out.shape(1), tables, table_ids);
   nb::gil_scoped_release release;
   kvquilt::rans::check(plan);
   kvquilt::rans::decode_values(chosen, plan, block.data(), block.size(), value, scale, escapes.data(), escapes.size(),
@@ -117,8 +126,8 @@ void decode_values(Value value, const std::string& isa, Input<uint8_t, 1> block,
 }
 
 template <Value value, typename T>
-void decode(const std::string& isa, Input<uint8_t, 1> block, Input<int32_t, 1> escapes, double step, const Tables& tables,
-            Input<uint8_t, 2> table_ids, Output<T, 2> out) {
+void decode(const std::string& isa, Input<uint8_t, 1> block, Input<int32_t, 1> escapes, double step,
+            const Tables& tables, Input<uint8_t, 2> table_ids, Output<T, 2> out) {
   decode_values<T>(value, isa, block, escapes, step, tables, table_ids, out);
 }
 

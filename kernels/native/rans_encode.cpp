@@ -25,7 +25,8 @@ uint8_t symbol_at(const Input& input, size_t index, int32_t largest) {
   if (input.kind == Kind::symbols) {
     return static_cast<const uint8_t*>(input.data)[index];
   }
-  return static_cast<uint8_t>(symbol_of(quantise(static_cast<const float*>(input.data)[index], input.inverse), largest));
+  const float value = static_cast<const float*>(input.data)[index];
+  return static_cast<uint8_t>(symbol_of(quantise(value, input.inverse), largest));
 }
 
 }  // namespace

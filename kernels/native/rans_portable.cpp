@@ -24,7 +24,8 @@ bool decode_lanes(const Group& group, Words& words, const GroupOutput& output) {
     const uint8_t* context = group.context == nullptr ? nullptr : group.context + token * group.context_stride;
     const uint8_t* at = words.at;
     for (size_t lane = 0; lane < group.lanes; ++lane) {
-      const uint32_t* table = context == nullptr ? tables[lane] : slots + group.ids[context[lane] * kMaxLanes + lane] * kTotal;
+      const uint32_t* table =
+          context == nullptr ? tables[lane] : slots + group.ids[context[lane] * kMaxLanes + lane] * kTotal;
       const uint32_t state = group.states[lane];
       const uint32_t entry = table[state & (kTotal - 1)];
       const uint32_t next = ((entry >> 16) & 0xfffu) * (state >> kBits) + (entry & (kTotal - 1));
@@ -42,23 +43,25 @@ bool decode_lanes(const Group& group, Words& words, const GroupOutput& output) {
   return true;
 }
 
-template <Kind kind>
 uint8_t* encode_lanes(const Group& group, const GroupInput& input, uint8_t* end) {
   const Tables::Entry* entries = group.tables.entries.data();
   const size_t alphabet = group.tables.alphabet;
   const int32_t largest = static_cast<int32_t>(alphabet - 2) / 2;
+  uint8_t quantised[kMaxLanes];
   for (size_t token = group.tokens; token-- > 0;) {
     const uint8_t* context = group.context == nullptr ? nullptr : group.context + token * group.context_stride;
-    for (size_t lane = group.lanes; lane-- > 0;) {
-      uint32_t symbol;
-      if constexpr (kind == Kind::symbols) {
-        symbol = static_cast<const uint8_t*>(input.data)[token * input.stride + lane];
-      } else {
-        const float value = static_cast<const float*>(input.data)[token * input.stride + lane];
-        symbol = symbol_of(quantise(value, input.inverse), largest);
+    const uint8_t* symbols = quantised;
+    if (input.kind == Kind::symbols) {
+      symbols = static_cast<const uint8_t*>(input.data) + token * input.stride;
+    } else {
+      const float* values = static_cast<const float*>(input.data) + token * input.stride;
+      for (size_t lane = 0; lane < group.lanes; ++lane) {
+        quantised[lane] = static_cast<uint8_t>(symbol_of(quantise(values[lane], input.inverse), largest));
       }
+    }
+    for (size_t lane = group.lanes; lane-- > 0;) {
       const size_t row = context == nullptr ? 0 : context[lane] * kMaxLanes;
-      const Tables::Entry& entry = entries[group.ids[row + lane] * alphabet + symbol];
+      const Tables::Entry& entry = entries[group.ids[row + lane] * alphabet + symbols[lane]];
       const uint32_t frequency = entry.interval & 0xffffu;
       uint32_t state = group.states[lane];
       const bool full = (state >> (32 - kBits)) >= frequency;
@@ -87,8 +90,7 @@ bool decode_group_portable(const Group& group, Words& words, const GroupOutput& 
 }
 
 uint8_t* encode_group_portable(const Group& group, const GroupInput& input, uint8_t* end) {
-  return input.kind == Kind::symbols ? encode_lanes<Kind::symbols>(group, input, end)
-                                     : encode_lanes<Kind::words32>(group, input, end);
+  return encode_lanes(group, input, end);
 }
 
 }  // namespace kvquilt::rans

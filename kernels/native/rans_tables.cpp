@@ -21,7 +21,8 @@ Tables::Tables(const uint16_t* frequencies, size_t count, size_t alphabet) : cou
       if (frequency == 0 || frequency > kTotal - start) {
         throw std::invalid_argument("expected frequencies of at least 1 that sum to 2048");
       }
-      entries[table * alphabet + symbol] = {((uint64_t{1} << 43) + frequency - 1) / frequency, frequency | start << 16, 0};
+      const uint64_t reciprocal = ((uint64_t{1} << 43) + frequency - 1) / frequency;
+      entries[table * alphabet + symbol] = {reciprocal, frequency | start << 16, 0};
       for (uint32_t distance = 0; distance < frequency; ++distance) {
         slots[table * kTotal + start + distance] = slot_entry(static_cast<uint32_t>(symbol), frequency, distance);
       }

@@ -34,7 +34,8 @@ uint32_t value_of(Value value, int32_t quantum, float scale) {
 }
 
 template <typename Element>
-void place(Isa isa, Value value, Element* data, size_t count, const int32_t* escapes, size_t escape_count, float scale) {
+void place(Isa isa, Value value, Element* data, size_t count, const int32_t* escapes, size_t escape_count,
+           float scale) {
   const Element mark = static_cast<Element>(kMark[static_cast<size_t>(value)]);
   size_t placed = 0;
   for (size_t at = next_mark(isa, data, 0, count, mark); at < count; at = next_mark(isa, data, at + 1, count, mark)) {
