@@ -11,7 +11,11 @@ class Tables:
 
 def instruction_sets() -> list[str]: ...
 def rans_encode(
-    isa: str, symbols: NDArray[np.uint8], tables: Tables, table_ids: NDArray[np.uint8], contexts: NDArray[np.uint8] | None
+    isa: str,
+    symbols: NDArray[np.uint8],
+    tables: Tables,
+    table_ids: NDArray[np.uint8],
+    contexts: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]: ...
 def rans_decode(
     isa: str,

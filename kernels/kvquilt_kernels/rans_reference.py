@@ -175,7 +175,7 @@ def _parse(
     if fields[:-1] != expected:
         raise ValueError(f"expected a block with the header {expected}; got {fields[:-1]}")
     if block.size != begin + 2 * fields[-1]:
-        raise ValueError(f"expected {fields[-1]} words after {begin} bytes; got {block.size} bytes")
+        raise ValueError(f"expected a block of the size of its {fields[-1]} words; got {block.size} bytes")
     states = np.frombuffer(block[HEADER.size : begin].tobytes(), "<u4").astype(np.uint64)
     if (states < LOWEST).any():
         raise ValueError(f"expected states of at least {LOWEST}; got {states.min()}")
