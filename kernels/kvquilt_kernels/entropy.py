@@ -116,9 +116,9 @@ def check_size(tokens: int, channels: int) -> None:
 class EntropyKernels(Protocol):
     """Symbols to blocks of lane-interleaved rANS and back, alone or fused with quantisation.
 
-    The table of a symbol is `table_ids[context, channel]`. Arrays are C-contiguous; results are new arrays that the
-    caller owns. Every method raises ValueError for shapes that do not fit together (tokens and channels are at least
-    1), a table id without a table, and a context without a row of table ids; TypeError for another dtype.
+    The table of a symbol is `table_ids[context, channel]`. Arrays are C-contiguous and aligned; results are new arrays
+    that the caller owns. Every method raises ValueError for shapes that do not fit together (tokens and channels are
+    at least 1), a table id without a table, and a context without a row of table ids; TypeError for another dtype.
 
     The quantising methods need an even alphabet A: symbols 0 to A-2 stand for the integers -R to R, R = (A - 2) / 2,
     and symbol A-1 is the escape. `step` is a positive number such that float32(step) and float32(1 / step) are finite

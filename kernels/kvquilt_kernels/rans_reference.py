@@ -148,7 +148,7 @@ class ReferenceRans:
 def _scales(step: float) -> tuple[np.float32, np.float32]:
     """float32(step) and float32(1 / step); ValueError if one is 0, Inf or NaN, or the step is negative."""
     with np.errstate(over="ignore", under="ignore"):
-        pair = np.float32(step), np.float32(1 / step if step > 0 else 0)
+        pair = np.float32(step), np.float32(1 / float(step) if step > 0 else 0)
     if not all(0 < scale < np.inf for scale in pair):
         raise ValueError(f"expected a positive step, it and its inverse within float32; got {step}")
     return pair
