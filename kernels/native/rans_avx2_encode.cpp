@@ -101,7 +101,8 @@ struct Reader {
 };
 
 // ((x / f) << 11) + x % f + c of 8 states below f * 2^21, exactly: the quotient of floats is made too small by 2^-22 of
-// itself, more than the three roundings add (3.1 * 2^-24), so that it is the right one or one less.
+// itself, more than the three roundings add (3.1 * 2^-24), so that it is the right one or one less. Checked as on
+// AVX-512.
 KVQUILT_AVX2_INLINE __m256i step(__m256i state, __m256i frequency, __m256i start) {
   const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32(state, 16));
   const __m256 low = _mm256_cvtepi32_ps(_mm256_and_si256(state, _mm256_set1_epi32(0xffff)));
