@@ -19,6 +19,7 @@ TOKEN_BLOCK = 256
 
 MAX_CHUNK_TOKENS = 4096
 MAX_LAYERS = 1024
+MAX_QUALITY_LAYERS = 4
 MAX_KV_HEADS = 1024
 MAX_HEAD_DIM = 4096
 MAX_TOKEN_ID = 2**32 - 1
@@ -192,6 +193,19 @@ class LayerKV:
 
     keys: Array
     values: Array
+
+
+class CodecId(IntEnum):
+    """What turned a section's content into bytes. An id names a format for ever (docs/formats.md)."""
+
+    PLANES_ZSTD = 1
+    INT8_TOKEN_HEAD = 2
+    EXACT_TOKENS = 3
+    JOINT = 4
+    REFINEMENT = 5
+    JOINT_PREDICTED = 6
+    """As `JOINT`, but a layer can only be decoded after the layers before it."""
+    TOKEN_IDS = 16
 
 
 class SectionCodec(Protocol):

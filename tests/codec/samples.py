@@ -7,6 +7,7 @@ import numpy as np
 from kvquilt_codec import catalog, container, identity
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity
+from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout, LayerShape, Level, Part, VariantKind
 
 FINGERPRINT = identity.ModelFingerprint("TinyModel", "{}", "bfloat16", "00" * 32).digest
@@ -57,9 +58,15 @@ def chunk_identity(
     return ChunkIdentity(fingerprint, key, VariantKind.BASE, CONTEXT, attributes or {})
 
 
-def make_container(chunk: KVChunk, level: Level = Level.LOSSLESS, *, fingerprint: str = FINGERPRINT) -> bytes:
+def make_container(
+    chunk: KVChunk,
+    level: Level = Level.LOSSLESS,
+    *,
+    fingerprint: str = FINGERPRINT,
+    coder: JointCoder | None = None,
+) -> bytes:
     """The chunk, encoded."""
-    return container.encode(chunk, level, chunk_identity(chunk, fingerprint=fingerprint))
+    return container.encode(chunk, level, chunk_identity(chunk, fingerprint=fingerprint), coder)
 
 
 def make_object(

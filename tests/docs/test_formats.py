@@ -6,14 +6,16 @@ import re
 import ml_dtypes
 import msgspec
 import numpy as np
+from safetensors.numpy import load
 
 from kvquilt_cache_node.store import index
 from kvquilt_codec import catalog, container, identity
 from kvquilt_codec.container import ChunkIdentity
-from kvquilt_codec.container.encoder import TOKENS_CODEC
 from kvquilt_codec.container.head import PREFIX, SECTION, Header
+from kvquilt_codec.profile import file
 from kvquilt_codec.section import codec_for_level
-from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape, Level, Part, TokenIds, VariantKind
+from kvquilt_codec.types import CodecId, DataType, KVChunk, KVLayout, LayerShape, Level, Part, TokenIds, VariantKind
+from tests.codec.profiles import make_profile
 from tests.docs.pages import first_words, rows, section
 
 PAGE = "formats.md"
@@ -84,8 +86,20 @@ def test_the_fields_of_header_and_index_are_the_codes() -> None:
 def test_every_section_codec_is_specified_by_its_id() -> None:
     text = section(PAGE, "Section codecs")
     named = {int(number): name for number, name in re.findall(r"^\*\*Codec (\d+), `?([\w -]+)`?", text, re.MULTILINE)}
-    codecs = [codec_for_level(level) for level in Level]
-    assert named == {TOKENS_CODEC: "token ids", **{codec.codec_id: codec.name for codec in codecs}}
+    codecs = {codec_for_level(level) for level in Level}
+    assert named.keys() == set(CodecId)
+    assert {codec.codec_id: codec.name for codec in codecs}.items() <= named.items()
+
+
+def test_the_fields_and_tensors_of_a_profile_are_the_codes() -> None:
+    facts, tensors = section(PAGE, "Profile").split("| tensor |")
+    assert first_words(facts) == {field.encode_name for field in msgspec.structs.fields(file._Facts)}
+    written = load(file.dump(make_profile()))
+    for name, array in written.items():
+        documented = re.sub(r"^\d+", "l", re.sub(r"quality\.\d+(\.\d+)?", r"quality.d\1", name))
+        documented = re.sub(r"quality\.d\.\d+", "quality.d.l", documented)
+        assert f"`{documented}`" in tensors, name
+        assert array.dtype.name in next(line for line in tensors.splitlines() if f"`{documented}`" in line)
 
 
 def test_the_schema_of_the_index_is_the_codes() -> None:

@@ -9,14 +9,22 @@ from hypothesis import strategies as st
 
 from kvquilt_codec import container
 from kvquilt_codec.container import ContainerDecoder, DecodedChunk
-from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError
+from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
+from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import DataType, LayerShape, Level
+from tests.codec.profiles import make_coder, make_profile
 from tests.codec.samples import FINGERPRINT, UNEVEN, bits, make_chunk, make_container
 from tests.hostile.draft import Draft
 
 MUTATIONS_PER_CONTAINER = 600
 SHAPES = (LayerShape(1, 3, 2), LayerShape(2, 2, 2))
+CODERS = [
+    make_coder(make_profile(SHAPES, history=2, distance=1.0)),
+    make_coder(make_profile(SHAPES, history=0, quality_layers=2)),
+]
 VALID = {
+    "joint, predicted": make_container(make_chunk(20, SHAPES, seed=5), Level.HIGH, coder=CODERS[0]),
+    "joint, two blocks": make_container(make_chunk(258, SHAPES, seed=6), Level.HIGH, coder=CODERS[1]),
     "lossless": make_container(make_chunk(4, SHAPES, seed=1)),
     "high": make_container(make_chunk(5, UNEVEN, seed=2), Level.HIGH),
     "lossless float32, two blocks": make_container(make_chunk(257, SHAPES, DataType.FLOAT32, seed=3)),
@@ -24,7 +32,14 @@ VALID = {
         make_chunk(9, SHAPES, DataType.FLOAT16, rotated_from=7, seed=4), Level.HIGH
     ),
 }
-REFUSED = (IntegrityError, FingerprintMismatchError)
+REFUSED = (IntegrityError, FingerprintMismatchError, NotFoundError)
+
+
+def coders(digest: str) -> JointCoder:
+    for coder in CODERS:
+        if coder.digest == digest:
+            return coder
+    raise NotFoundError("expected a profile that the tests made; got another digest")
 
 
 def flip_bits(data: bytearray, rng: random.Random) -> None:
@@ -79,8 +94,12 @@ def tensors(decoded: DecodedChunk) -> list[bytes]:
     return [bits(decoded.token_ids), *(bits(t) for layer in decoded.kv for t in (layer.keys, layer.values))]
 
 
+def read_whole(data: bytes) -> DecodedChunk:
+    return container.decode(data, FINGERPRINT, coders=coders)
+
+
 def read_in_pieces(data: bytes, rng: random.Random) -> DecodedChunk:
-    decoder = ContainerDecoder(FINGERPRINT)
+    decoder = ContainerDecoder(FINGERPRINT, coders=coders)
     position = 0
     while position < len(data):
         size = rng.randrange(1, 400)
@@ -92,8 +111,8 @@ def read_in_pieces(data: bytes, rng: random.Random) -> DecodedChunk:
 @pytest.mark.parametrize("name", VALID)
 def test_a_mutated_container_gives_its_tensors_or_an_error_of_ours(name: str) -> None:
     valid = VALID[name]
-    expected = tensors(container.decode(valid, FINGERPRINT))
-    others = {data: tensors(container.decode(data, FINGERPRINT)) for data in VALID.values()}
+    expected = tensors(read_whole(valid))
+    others = {data: tensors(read_whole(data)) for data in VALID.values()}
     refused = 0
     for seed in range(MUTATIONS_PER_CONTAINER):
         rng = random.Random(seed)
@@ -102,7 +121,7 @@ def test_a_mutated_container_gives_its_tensors_or_an_error_of_ours(name: str) ->
             if data:
                 rng.choice(MUTATIONS)(data, rng)
         try:
-            decoded = container.decode(bytes(data), FINGERPRINT) if seed % 2 else read_in_pieces(bytes(data), rng)
+            decoded = read_whole(bytes(data)) if seed % 2 else read_in_pieces(bytes(data), rng)
         except REFUSED:
             refused += 1
             continue
@@ -119,7 +138,7 @@ def test_lies_under_checksums_that_match_give_tensors_of_their_shapes_or_an_erro
         draft = Draft.parse(VALID[name])
         lie(draft, rng)
         try:
-            decoded = container.decode(draft.build(), FINGERPRINT)
+            decoded = read_whole(draft.build())
         except REFUSED:
             continue
         accepted += 1

@@ -6,19 +6,18 @@ import numpy as np
 import xxhash
 import zstandard
 
-from kvquilt_codec.container.encoder import TOKENS_CODEC, tokens_digest
+from kvquilt_codec.container.encoder import tokens_digest
 from kvquilt_codec.container.head import (
     PREFIX,
     ContainerHead,
     Header,
     Section,
-    check_expansion,
     head_bytes,
     parse_head,
 )
+from kvquilt_codec.container.layers import Coders, SectionSink, Tensors, check_complete, open_sink
 from kvquilt_codec.errors import IntegrityError
-from kvquilt_codec.section import codec_by_id
-from kvquilt_codec.types import TOKEN_BLOCK, Array, KVChunk, KVLayout, LayerKV, Part, TokenIds
+from kvquilt_codec.types import CodecId, KVChunk, LayerKV, Part, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +47,34 @@ class DecodedChunk:
 class ContainerDecoder:
     """Decodes a container from pieces of any size, in order; verifies every section before it is used.
 
-    For a layer range, feed the head and then the bytes of `ContainerHead.byte_ranges(layers)`.
+    For less than everything, feed the head and then the bytes of `ContainerHead.byte_ranges`.
 
     Args:
         model_fingerprint: refuse KV of another model; `None` accepts any (for inspection only).
         layers: decode these layers only; `None` decodes all.
+        quality_layers: decode so many quality layers only; `None` decodes all.
+        coders: where coders of profiles come from; needed for containers that name a profile.
     """
 
-    def __init__(self, model_fingerprint: str | None, layers: range | None = None) -> None:
+    def __init__(
+        self,
+        model_fingerprint: str | None,
+        layers: range | None = None,
+        quality_layers: int | None = None,
+        coders: Coders | None = None,
+    ) -> None:
         self._fingerprint = model_fingerprint
         self._layers = layers
+        self._quality_layers = quality_layers
+        self._coders = coders
         self._pending = bytearray()
         self._received = 0
         self._head: ContainerHead | None = None
         self._sections: tuple[Section, ...] = ()
         self._next = 0
         self._token_ids: TokenIds | None = None
-        self._kv: dict[int, LayerKV] = {}
+        self._tensors: Tensors | None = None
+        self._sink: SectionSink | None = None
 
     @property
     def head(self) -> ContainerHead | None:
@@ -77,7 +87,8 @@ class ContainerDecoder:
         Raises:
             IntegrityError: damaged bytes, or more of them than the container has.
             FingerprintMismatchError: KV of another model.
-            BadRequestError: the layer range is outside the model.
+            BadRequestError: layers or quality layers that the container has not.
+            NotFoundError: the container names a profile that is not at hand.
         """
         self._pending += data
         self._received += len(data)
@@ -103,9 +114,9 @@ class ContainerDecoder:
             IntegrityError: bytes or sections are missing, or the token ids are not those of the header.
         """
         head = self._head
-        if head is None or self._layers is None or self._next < len(self._sections) or self._token_ids is None:
+        if head is None or self._tensors is None or self._next < len(self._sections) or self._token_ids is None:
             raise IntegrityError(f"expected the whole container; it ends in section {self._next}: truncated")
-        return DecodedChunk(head, self._token_ids, self._layers, tuple(self._kv[layer] for layer in self._layers))
+        return DecodedChunk(head, self._token_ids, self._tensors.layers, self._tensors.all())
 
     def _take_head(self) -> bool:
         if len(self._pending) < PREFIX.size:
@@ -116,70 +127,48 @@ class ContainerDecoder:
         head = parse_head(bytes(memoryview(self._pending)[:size]))
         if self._fingerprint is not None:
             head.check_fingerprint(self._fingerprint)
-        self._layers = range(len(head.layout.layers)) if self._layers is None else self._layers
-        self._sections = head.select(self._layers)
-        _check_complete(head, self._layers, self._sections)
+        layers = range(len(head.layout.layers)) if self._layers is None else self._layers
+        self._sections = head.select(layers, self._quality_layers)
+        check_complete(head, layers, self._sections, self._quality_layers or head.quality_layers)
+        self._tensors = Tensors(head, layers)
+        self._sink = open_sink(head, self._tensors, self._quality_layers, self._coders)
         self._head = head
         del self._pending[:size]
         return True
 
     def _decode_section(self, section: Section, payload: bytes) -> None:
         check_section(section, payload)
-        if self._head is None:
+        if self._head is None or self._sink is None:
             raise IntegrityError("expected the head before any section")
-        header = self._head.header
         if section.part is Part.TOKENS:
-            self._token_ids = _decode_tokens(section, payload, header)
-            return
-        if section.layer not in self._kv:
-            # By what has come, not by what the head promises: the rest may never come.
-            shapes = tuple(self._head.layout.layers[layer] for layer in (*self._kv, section.layer))
-            check_expansion(KVLayout(header.data_type, shapes), header.tokens, self._received)
-            self._kv[section.layer] = _empty_layer(self._head.layout, section.layer, header.tokens)
-        layer = self._kv[section.layer]
-        tensor = {Part.KEYS: layer.keys, Part.VALUES: layer.values}.get(section.part)
-        if tensor is None:
-            raise IntegrityError(f"expected keys or values; got a section of {section.part.name}")
-        codec = codec_by_id(section.codec_id)
-        start = section.token_block * TOKEN_BLOCK
-        codec.decode(payload, tensor[start : start + header.tokens_in(section.token_block)])
+            self._token_ids = _decode_tokens(section, payload, self._head.header)
+        else:
+            self._sink.take(section, payload, self._received)
 
 
-def decode(buffer: bytes | memoryview, model_fingerprint: str | None, layers: range | None = None) -> DecodedChunk:
-    """Decode a whole container, or some layers of it; see `ContainerDecoder` for arguments and errors."""
+def decode(
+    buffer: bytes | memoryview,
+    model_fingerprint: str | None,
+    layers: range | None = None,
+    quality_layers: int | None = None,
+    coders: Coders | None = None,
+) -> DecodedChunk:
+    """Decode a whole container, or a part of it; see `ContainerDecoder` for arguments and errors."""
     view = memoryview(buffer)
-    decoder = ContainerDecoder(model_fingerprint, layers)
+    decoder = ContainerDecoder(model_fingerprint, layers, quality_layers, coders)
     head = parse_head(view)
     if len(view) != head.total_bytes:
         raise IntegrityError(f"expected a container of {head.total_bytes} bytes; got {len(view)}")
     decoder.feed(view[: head.head_bytes])
-    for begin, end in head.byte_ranges(layers if layers is not None else range(len(head.layout.layers))):
+    for begin, end in head.byte_ranges(layers or range(len(head.layout.layers)), quality_layers):
         decoder.feed(view[begin:end])
     return decoder.finish()
-
-
-def _check_complete(head: ContainerHead, layers: range, sections: tuple[Section, ...]) -> None:
-    expected = {
-        (block, layer, part)
-        for block in range(head.header.token_blocks)
-        for layer in layers
-        for part in (Part.KEYS, Part.VALUES)
-    }
-    if missing := expected - {(s.token_block, s.layer, s.part) for s in sections}:
-        raise IntegrityError(f"expected keys and values of every block and layer; {len(missing)} are missing")
-
-
-def _empty_layer(layout: KVLayout, layer: int, tokens: int) -> LayerKV:
-    def empty(part: Part) -> Array:
-        return np.empty(layout.layers[layer].of(part, tokens), layout.data_type.numpy)
-
-    return LayerKV(empty(Part.KEYS), empty(Part.VALUES))
 
 
 def _decode_tokens(section: Section, payload: bytes, header: Header) -> TokenIds:
     size = 4 * header.tokens
     try:
-        if section.codec_id != TOKENS_CODEC or zstandard.frame_content_size(payload) != size:
+        if section.codec_id != CodecId.TOKEN_IDS or zstandard.frame_content_size(payload) != size:
             raise IntegrityError(f"expected {header.tokens} token ids; the section holds another number or format")
         raw = zstandard.ZstdDecompressor().decompress(payload, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
@@ -200,7 +189,7 @@ def verify(buffer: bytes | memoryview) -> ContainerHead:
     head = parse_head(view)
     if len(view) != head.total_bytes:
         raise IntegrityError(f"expected a container of {head.total_bytes} bytes; got {len(view)}")
-    _check_complete(head, range(len(head.layout.layers)), head.sections)
+    check_complete(head, range(len(head.layout.layers)), head.sections, head.quality_layers)
     for section in head.sections:
         check_section(section, view[section.offset : section.offset + section.length])
     return head

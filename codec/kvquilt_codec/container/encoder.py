@@ -1,7 +1,7 @@
 """KV tensors to a container."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +11,16 @@ import zstandard
 from kvquilt_codec.container.head import SECTION, Header, build_head, check_expansion
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import check_digest
+from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.joint.coder import joined
+from kvquilt_codec.joint.exact import encode_exact
 from kvquilt_codec.section import codec_for_level
-from kvquilt_codec.types import TOKEN_BLOCK, KVChunk, Level, Part, TokenIds, VariantKind
+from kvquilt_codec.types import TOKEN_BLOCK, CodecId, KVChunk, Level, Part, SectionCodec, TokenIds, VariantKind
 
-TOKENS_CODEC = 16
-"""Codec id of the token ids' section: little-endian uint32 in one zstd frame."""
 MAX_ATTRIBUTE_BYTES = 64 * 1024
+
+Encoded = tuple[int, int, int, Part, int, bytes]
+"""A section: token block, quality layer, layer, part, codec id, payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +49,17 @@ def tokens_digest(token_ids: TokenIds) -> str:
     return xxhash.xxh3_128_hexdigest(token_ids.astype("<u4").tobytes())
 
 
-def encode(chunk: KVChunk, level: Level, identity: ChunkIdentity) -> bytes:
+def encode(chunk: KVChunk, level: Level, identity: ChunkIdentity, coder: JointCoder | None = None) -> bytes:
     """Encode a chunk. Equal inputs give equal bytes.
 
     Args:
         chunk: finite KV.
         level: operating point.
         identity: what the header says the chunk is.
+        coder: a profile, made ready: the chunk is then coded with it, in all of its quality layers.
 
     Raises:
-        BadRequestError: NaN or Inf, or attributes beyond 64 KiB.
+        BadRequestError: NaN or Inf, attributes beyond 64 KiB, or a chunk that the profile is not for.
     """
     chunk.check_finite()
     if sum(len(k.encode()) + len(v.encode()) for k, v in identity.attributes.items()) > MAX_ATTRIBUTE_BYTES:
@@ -62,7 +67,7 @@ def encode(chunk: KVChunk, level: Level, identity: ChunkIdentity) -> bytes:
     layout = chunk.layout
     header = Header(
         model_fingerprint=identity.model_fingerprint,
-        profile_digest="",
+        profile_digest="" if coder is None else coder.digest,
         chunk_key=identity.chunk_key.hex(),
         variant=identity.variant,
         context_digest=identity.context_digest.hex(),
@@ -74,22 +79,43 @@ def encode(chunk: KVChunk, level: Level, identity: ChunkIdentity) -> bytes:
         rotated_from=chunk.rotated_from,
         attributes=dict(identity.attributes),
     )
-    codec = codec_for_level(level)
     tokens = zstandard.ZstdCompressor().compress(chunk.token_ids.astype("<u4").tobytes())
-    payloads = [tokens]
-    entries = [_entry(0, 0, Part.TOKENS, TOKENS_CODEC, tokens)]
-    for block in range(header.token_blocks):
-        rows = slice(block * TOKEN_BLOCK, (block + 1) * TOKEN_BLOCK)
-        for layer, (keys, values) in enumerate(zip(chunk.keys, chunk.values, strict=True)):
-            for part, tensor in ((Part.KEYS, keys), (Part.VALUES, values)):
-                payload = codec.encode(tensor[rows])
-                payloads.append(payload)
-                entries.append(_entry(block, layer, part, codec.codec_id, payload))
+    tensors = _apart(chunk, codec_for_level(level)) if coder is None else _joint(chunk, coder)
+    sections = [(0, 0, 0, Part.TOKENS, CodecId.TOKEN_IDS, tokens), *tensors]
+    entries = [
+        (block, quality, int(part), int(codec_id), layer, 0, len(payload), xxhash.xxh3_128_digest(payload))
+        for block, quality, layer, part, codec_id, payload in sections
+    ]
     head = build_head(header, np.array(entries, SECTION))
-    container = b"".join([head, *payloads])
+    container = b"".join([head, *(section[-1] for section in sections)])
     check_expansion(layout, chunk.tokens, len(container))
     return container
 
 
-def _entry(block: int, layer: int, part: Part, codec_id: int, payload: bytes) -> tuple[object, ...]:
-    return (block, 0, int(part), codec_id, layer, 0, len(payload), xxhash.xxh3_128_digest(payload))
+def _apart(chunk: KVChunk, codec: SectionCodec) -> Iterator[Encoded]:
+    """Keys and values each by themselves."""
+    for block, rows in enumerate(_blocks(chunk)):
+        for layer, (keys, values) in enumerate(zip(chunk.keys, chunk.values, strict=True)):
+            for part, tensor in ((Part.KEYS, keys), (Part.VALUES, values)):
+                yield block, 0, layer, part, codec.codec_id, codec.encode(tensor[rows])
+
+
+def _joint(chunk: KVChunk, coder: JointCoder) -> Iterator[Encoded]:
+    """Keys and values together, in the profile's quality layers; tokens that are stored exactly go first."""
+    exact = coder.exact_rows(chunk)
+    base = CodecId.JOINT_PREDICTED if coder.predicts else CodecId.JOINT
+    for block, rows in enumerate(_blocks(chunk)):
+        layers = [joined(keys[rows], values[rows]) for keys, values in zip(chunk.keys, chunk.values, strict=True)]
+        payloads = coder.encode_block(layers, exact[rows])
+        for quality in range(len(coder.profile.quality)):
+            for layer, (keys, values) in enumerate(zip(chunk.keys, chunk.values, strict=True)):
+                if quality == 0 and exact[rows].any():
+                    side = encode_exact(exact[rows], keys[rows], values[rows])
+                    yield block, 0, layer, Part.SIDE, CodecId.EXACT_TOKENS, side
+                codec_id = base if quality == 0 else CodecId.REFINEMENT
+                yield block, quality, layer, Part.JOINT, codec_id, payloads[layer][quality]
+
+
+def _blocks(chunk: KVChunk) -> Iterator[slice]:
+    for begin in range(0, chunk.tokens, TOKEN_BLOCK):
+        yield slice(begin, begin + TOKEN_BLOCK)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
 from kvquilt_codec.types import (
     MAX_CHUNK_TOKENS,
+    MAX_QUALITY_LAYERS,
     TOKEN_BLOCK,
+    CodecId,
     DataType,
     KVLayout,
     LayerShape,
@@ -100,6 +102,7 @@ class Section:
     """Where one section lies (offset from the start of the container) and how to read it."""
 
     token_block: int
+    quality_layer: int
     layer: int
     part: Part
     codec_id: int
@@ -130,20 +133,40 @@ class ContainerHead:
                 f"{self.header.model_fingerprint[:16]}...: compute it with this model"
             )
 
-    def select(self, layers: range) -> tuple[Section, ...]:
+    @property
+    def quality_layers(self) -> int:
+        """How many quality layers the container holds."""
+        return 1 + max(section.quality_layer for section in self.sections)
+
+    def select(self, layers: range, quality_layers: int | None = None) -> tuple[Section, ...]:
         """The sections that a reader of these layers needs, the token ids' section included.
 
+        Where layers are predicted from those before them, the coarsest quality layer of the earlier ones is among them.
+
+        Args:
+            layers: model layers.
+            quality_layers: how many of them, the coarsest first; `None` selects all.
+
         Raises:
-            BadRequestError: the range is empty or outside the model.
+            BadRequestError: a range that is empty, outside the model, or beyond the stored quality layers.
         """
         if not 0 <= layers.start < layers.stop <= len(self.layout.layers) or layers.step != 1:
             raise BadRequestError(f"expected layers within 0..{len(self.layout.layers)}; got {layers}")
-        return tuple(s for s in self.sections if s.part is Part.TOKENS or s.layer in layers)
+        depth = self.quality_layers if quality_layers is None else quality_layers
+        if not 1 <= depth <= self.quality_layers:
+            raise BadRequestError(f"expected 1..{self.quality_layers} quality layers; got {depth}")
+        return tuple(
+            s
+            for s in self.sections
+            if s.part is Part.TOKENS
+            or (s.layer in layers and s.quality_layer < depth)
+            or (s.codec_id == CodecId.JOINT_PREDICTED and s.layer < layers.start and s.quality_layer == 0)
+        )
 
-    def byte_ranges(self, layers: range) -> tuple[tuple[int, int], ...]:
-        """Half-open byte ranges of `select(layers)`, adjacent ones merged."""
+    def byte_ranges(self, layers: range, quality_layers: int | None = None) -> tuple[tuple[int, int], ...]:
+        """Half-open byte ranges of `select(layers, quality_layers)`, adjacent ones merged."""
         ranges: list[tuple[int, int]] = []
-        for section in self.select(layers):
+        for section in self.select(layers, quality_layers):
             if ranges and ranges[-1][1] == section.offset:
                 ranges[-1] = (ranges[-1][0], section.offset + section.length)
             else:
@@ -205,8 +228,8 @@ def parse_head(buffer: bytes | memoryview) -> ContainerHead:
     _check_index(index, header, payload)
     ends = size + np.cumsum(index["length"].astype(np.int64))
     entries = tuple(
-        Section(block, layer, Part(part), codec_id, end - length, length, checksum)
-        for block, _, part, codec_id, layer, _, length, checksum, end in zip(
+        Section(block, quality, layer, Part(part), codec_id, end - length, length, checksum)
+        for block, quality, part, codec_id, layer, _, length, checksum, end in zip(
             *(index[name].tolist() for name in SECTION.names or ()), ends.tolist(), strict=True
         )
     )
@@ -232,11 +255,13 @@ def _check_index(index: NDArray[np.void], header: Header, payload: int) -> None:
         | (index["layer"].astype(np.uint64) << np.uint64(8))
         | index["part"].astype(np.uint64)
     )
+    # Without a profile there is one: two would decode over each other.
+    quality_layers = MAX_QUALITY_LAYERS if header.profile_digest else 1
     checks = {
         "token blocks within the chunk": bool((index["token_block"] < header.token_blocks).all()),
         "layers within the model": bool((index["layer"] < len(header.layers)).all()),
         "known parts": bool((index["part"] <= max(Part)).all()),
-        "quality layers of 0": not index["quality_layer"].any(),  # version 1 has one; two would decode over each other
+        "known quality layers": int(index["quality_layer"].max()) < quality_layers,
         "reserved fields of 0": not index["reserved"].any(),
         "sections in order, none twice": bool((order[1:] > order[:-1]).all()),
         "lengths that add up": int(index["length"].astype(np.uint64).sum()) == payload,

@@ -10,7 +10,7 @@ import numpy as np
 
 import kvquilt_kernels
 from kvquilt_codec.errors import IntegrityError
-from kvquilt_codec.types import Array
+from kvquilt_codec.types import Array, CodecId
 
 _MAX_SCALE_BITS = 0x7F7F  # the largest finite bfloat16
 
@@ -18,7 +18,7 @@ _MAX_SCALE_BITS = 0x7F7F  # the largest finite bfloat16
 class Int8TokenHead:
     """Codec 2, `int8-token-head`."""
 
-    codec_id = 2
+    codec_id: int = CodecId.INT8_TOKEN_HEAD
     name = "int8-token-head"
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import zstandard
 
 import kvquilt_kernels
 from kvquilt_codec.errors import IntegrityError
-from kvquilt_codec.types import Array
+from kvquilt_codec.types import Array, CodecId
 
 _RAW, _ZSTD = 0, 1
 _PLANE = struct.Struct("<BI")
@@ -20,7 +20,7 @@ _ZSTD_LEVEL = 1  # higher levels gain under 1 % on exponent planes and cost seve
 class PlanesZstd:
     """Codec 1, `planes-zstd`: bit-exact for every data type, NaN payloads included."""
 
-    codec_id = 1
+    codec_id: int = CodecId.PLANES_ZSTD
     name = "planes-zstd"
 
     def __init__(self) -> None:

@@ -1,0 +1,59 @@
+"""Tokens that are stored exactly, because rounding them would cost more than any others (docs/codec.md, codec 3).
+
+Payload of one token block and layer: `u16 n | n positions in the block as u16, ascending | their tensors`, keys and
+then values of each token, in the container's element type.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvquilt_codec.errors import IntegrityError
+from kvquilt_codec.profile.types import OutlierRule
+from kvquilt_codec.types import Array
+
+Rows = NDArray[np.bool_]
+"""`[tokens]`: which tokens are stored exactly."""
+
+
+def outliers(rule: OutlierRule, centred_keys: NDArray[np.float32]) -> Rows:
+    """The tokens that a rule picks from the keys of its layer less their mean, `[tokens, key channels]`."""
+    distance = np.sqrt(np.square(centred_keys.astype(np.float64)).sum(axis=1))
+    budget = -(-len(distance) // rule.tokens_per_outlier)
+    farthest = np.argsort(-distance, kind="stable")[:budget]
+    rows = np.zeros(len(distance), np.bool_)
+    rows[farthest] = True
+    picked: Rows = rows & (distance > rule.distance)
+    return picked
+
+
+def encode_exact(rows: Rows, keys: Array, values: Array) -> bytes:
+    """Payload of the tokens in `rows`; keys and values are `[tokens, kv_heads, dim]`."""
+    (positions,) = np.nonzero(rows)
+    tensors = np.concatenate([_flat(keys)[positions], _flat(values)[positions]], axis=1)
+    return np.array([len(positions), *positions], "<u2").tobytes() + tensors.tobytes()
+
+
+def decode_exact(payload: bytes | memoryview, keys: Array, values: Array) -> NDArray[np.int64]:
+    """Write the payload's tokens into keys and values `[tokens, kv_heads, dim]`; return their positions.
+
+    Raises:
+        IntegrityError: not a payload of a block of this shape.
+    """
+    view = memoryview(payload)
+    tokens, key_channels = len(keys), keys[0].size
+    channels = key_channels + values[0].size
+    count = int.from_bytes(view[:2], "little") if len(view) >= 2 else -1
+    size = 2 + count * (2 + channels * keys.dtype.itemsize)
+    if not 1 <= count <= tokens or len(view) != size:
+        raise IntegrityError(f"expected 1 to {tokens} exact tokens of {channels} channels; got {len(view)} bytes")
+    positions = np.frombuffer(view, "<u2", count=count, offset=2).astype(np.int64)
+    if positions[-1] >= tokens or (positions[1:] <= positions[:-1]).any():
+        raise IntegrityError(f"expected ascending positions below {tokens}; got others")
+    tensors = np.frombuffer(view, np.uint8, offset=2 + 2 * count).view(keys.dtype).reshape(count, channels)
+    _flat(keys)[positions] = tensors[:, :key_channels]
+    _flat(values)[positions] = tensors[:, key_channels:]
+    return positions
+
+
+def _flat(tensor: Array) -> Array:
+    return tensor.reshape(len(tensor), -1)

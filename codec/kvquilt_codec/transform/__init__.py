@@ -1,0 +1,1 @@
+"""From a layer's keys and values to the numbers that are quantised, and back."""
