@@ -55,6 +55,24 @@ class Engine:
         self._decoder(input_ids=tokens[None], position_ids=positions[None], past_key_values=cache, use_cache=True)
         return [LayerTensors(layer.keys[:, :, begin:], layer.values[:, :, begin:]) for layer in cache.layers]
 
+    def score(self, token_ids: TokenIds, context: Sequence[LayerTensors]) -> torch.Tensor:
+        """Log-probabilities `[tokens, vocabulary]` (float32) of what follows each of `token_ids`, read after `context`.
+
+        Differentiable with respect to `context` (KV from position 0 on, keys rotated), which stays as it is.
+        """
+        cache = DynamicCache([(layer.keys, layer.values) for layer in context])
+        begin = context[0].keys.shape[2]
+        self.check(token_ids, begin + len(token_ids))
+        positions = torch.arange(begin, begin + len(token_ids), device=self.device)
+        output = self._model(
+            input_ids=self._tensor(token_ids)[None],
+            position_ids=positions[None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        scores: torch.Tensor = output.logits[0].float().log_softmax(-1)
+        return scores
+
     @torch.inference_mode()
     def to_chunk(self, token_ids: TokenIds, layers: Sequence[LayerTensors], begin: int, *, unrotate: bool) -> KVChunk:
         """A chunk of KV computed at `begin` onwards; keys un-rotated if asked, else marked as rotated from there."""
