@@ -1,0 +1,134 @@
+"""The parts of calibration that need no model: texts, the search for a step, integers, tables and outliers."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from kvquilt_codec.errors import BadRequestError, NotFoundError
+from kvquilt_codec.profile import OutlierRule
+from kvquilt_router.calibration import Text, cut, read_texts
+from kvquilt_router.calibration.outliers import mark
+from kvquilt_router.calibration.quantise import coarsen, contexts, quantise
+from kvquilt_router.calibration.search import find_step
+from kvquilt_router.calibration.tables import Histograms, cluster, cost, fit_tables
+from kvquilt_router.calibration.texts import MAX_TOKENS
+
+
+def words(text):
+    return np.arange(int(text), dtype=np.uint32)
+
+
+def texts(*tokens):
+    return [Text(f"{index:02}", str(count)) for index, count in enumerate(tokens)]
+
+
+def test_every_fifth_text_is_held_out_whole():
+    corpus = cut(texts(*[2100] * 10), words)
+    assert len(corpus.training) == 8 * 2  # the rest of 52 tokens is too short
+    assert [len(piece.token_ids) for piece in corpus.held_out] == [1024] * 4
+    assert corpus.description.endswith("04, 09")
+
+
+def test_two_of_four_texts_are_held_out():
+    corpus = cut(texts(300, 300, 300, 300), words)
+    assert (len(corpus.training), len(corpus.held_out)) == (2, 2)
+    assert len(corpus.training[0].context) == 225
+    assert len(corpus.training[0].continuation) == 75
+
+
+def test_long_texts_are_used_up_to_the_limit_and_all_of_them_a_little():
+    corpus = cut(texts(200_000, *[1024] * 9), words)
+    assert corpus.training_tokens <= MAX_TOKENS
+    assert len(corpus.training) == 32
+
+
+@pytest.mark.parametrize("counts", [(), (1000, 1000, 1000), (1000, 1000, 1000, 20), (100, 100, 100, 100)], ids=str)
+def test_too_few_texts_or_tokens_are_refused(counts):
+    with pytest.raises(BadRequestError, match="add texts"):
+        cut(texts(*counts), words)
+
+
+def test_few_tokens_are_warned_of(caplog):
+    with caplog.at_level(logging.WARNING):
+        cut(texts(*[1024] * 6), words)
+    assert "fewer bits" in caplog.text
+    caplog.clear()
+    cut(texts(*[1024] * 24), words)
+    assert not caplog.text
+
+
+def test_a_folder_is_read_by_name(tmp_path):
+    (tmp_path / "b.txt").write_text("zwei", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("eins \u00e4", encoding="utf-8")
+    assert read_texts(tmp_path) == [Text("a.txt", "eins \u00e4"), Text("b.txt", "zwei")]
+    assert [text.name for text in read_texts([tmp_path / "b.txt"])] == ["b.txt"]
+    with pytest.raises(NotFoundError):
+        read_texts(tmp_path / "nowhere")
+    (tmp_path / "c.bin").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadRequestError, match="UTF-8"):
+        read_texts(tmp_path)
+
+
+@pytest.mark.parametrize("exponent", [1.5, 2.0, 3.0])
+def test_the_step_is_found_in_few_measurements(exponent):
+    measured = []
+
+    def kl(step):
+        measured.append(step)
+        return 0.3 * step**exponent
+
+    step = find_step(kl, 0.1, 5e-4)
+    assert 0.85 * 5e-4 <= 0.3 * step**exponent <= 5e-4
+    assert len(measured) <= 5
+
+
+def test_a_target_below_the_floor_is_refused():
+    with pytest.raises(BadRequestError, match="raise it"):
+        find_step(lambda step: 1e-3 + step**2, 0.1, 5e-4)
+
+
+def test_steps_nest():
+    y = np.linspace(-50, 50, 100_001, dtype=np.float32)
+    q = quantise(y, 0.1)
+    assert np.array_equal(coarsen(q, 2), coarsen(coarsen(q)))
+    assert np.array_equal(coarsen(q), np.rint(q / 3))
+    assert set(np.unique(q - 3 * coarsen(q))) == {-1, 0, 1}
+    assert list(contexts(np.array([-9, -2, -1, 0, 1, 2, 9], np.int32))) == [0, 0, 1, 2, 3, 4, 4]
+
+
+def test_tables_cost_little_more_than_the_entropy_of_channels():
+    generator = np.random.default_rng(0)
+    scales = np.exp(generator.uniform(-2, 2, 96))
+    histograms = [Histograms(3), Histograms(3)]
+    for histogram in histograms:
+        histogram.add(np.rint(generator.laplace(0, 10 * scales, (4000, 96))).astype(np.int32))
+    coding = fit_tables(*histograms)
+    assert [quality.tables.alphabet for quality in coding.quality] == [64, 3, 3]
+    shares = histograms[1].coarse[0] / 4000
+    entropy = -4000 * float((shares * np.log2(np.where(shares, shares, 1))).sum())
+    assert entropy < coding.bits[0] < 1.05 * entropy
+
+
+def test_narrow_values_take_the_small_alphabet():
+    histograms = [Histograms(1), Histograms(1)]
+    for seed, histogram in enumerate(histograms):
+        histogram.add(np.rint(np.random.default_rng(seed).normal(0, 0.4, (3000, 40))).astype(np.int32))
+    assert fit_tables(*histograms).quality[0].tables.alphabet == 16
+
+
+def test_more_tables_than_rows_and_rows_without_counts():
+    counts = np.zeros((5, 2, 3))
+    counts[2, 0] = (1, 8, 1)
+    quality = cluster([counts])
+    assert quality.table_ids[0].shape == (5, 2)
+    assert quality.tables.count <= 10
+    assert np.isfinite(cost(quality, [counts]))
+
+
+def test_outliers_are_the_farthest_beyond_the_distance_and_within_the_budget():
+    distance = np.ones(600, np.float32)
+    distance[[5, 300, 400, 500]] = 9, 7, 8, 6
+    assert list(np.flatnonzero(mark(OutlierRule(0, 2.0, 256), distance))) == [5, 300, 400]
+    assert list(np.flatnonzero(mark(OutlierRule(0, 7.5, 256), distance))) == [5, 400]
+    assert not mark(OutlierRule(0, 9.0, 256), distance).any()
