@@ -40,7 +40,7 @@ def load(family):
     return replace(prepare(model, None, family), tokenizer=Words())
 
 
-TEXTS = [Text(f"text {seed}", numbers(seed, 200)) for seed in range(7)]
+TEXTS = [Text(f"text {seed}", numbers(seed, 150)) for seed in range(6)]
 
 
 def profile_of(model, **options):

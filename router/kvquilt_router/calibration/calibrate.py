@@ -63,7 +63,7 @@ class _Known:
         """Quality with the first `depth` quality layers."""
         gathered, ends = self.held_out.gathered, np.cumsum(self.held_out.gathered.lengths)[:-1]
         return self.quality.measure(
-            reconstruct(gathered.text(number), exact, layers, step, self.quality_layers)[depth - 1]
+            reconstruct(gathered.text(number), exact, layers, step, self.quality_layers, depth)
             for number, exact in enumerate(np.split(self.held_out.exact, ends))
         )
 

@@ -10,7 +10,8 @@ from kvquilt_codec.transform.stages import Rotate, Weigh
 from kvquilt_router.calibration.gather import Gathered
 from kvquilt_router.calibration.outliers import Mask
 from kvquilt_router.calibration.progress import Progress, silent
-from kvquilt_router.calibration.quantise import coarsen, quantise
+from kvquilt_router.calibration.quantise import dequantise, quantise
+from kvquilt_router.calibration.reconstruct import predict
 from kvquilt_router.calibration.tables import Histograms
 
 RIDGES = (1e-3, 1e-2, 1e-1)
@@ -109,7 +110,7 @@ def fit_layers(
             predictor = layer.predictor
         else:
             predictor = _predictor(learned, z, checked, z_measured) if learned else None
-        guess, guess_measured = _predict(learned, predictor), _predict(checked, predictor)
+        guess, guess_measured = predict(learned, predictor), predict(checked, predictor)
         if layer is None:
             layer = LayerTransform(mean, weight, basis(z - guess), predictor)
         decoded = _code(z, guess, layer, design, fit.training, TABLE_TOKENS)
@@ -129,13 +130,7 @@ def _code(
     q = quantise(rotate.forward(z - guess), design.step)
     stride = 1 if limit is None else -(-len(q) // limit)
     histograms.add(q[::stride])
-    coarse = 3 ** (design.quality_layers - 1)
-    decoded = coarsen(q, design.quality_layers - 1).astype(np.float32) * np.float32(design.step * coarse)
-    return rotate.inverse(decoded) + guess
-
-
-def _predict(history: Sequence[Matrix], predictor: Matrix | None) -> Matrix | float:
-    return 0.0 if predictor is None else np.concatenate(history, axis=1) @ predictor
+    return rotate.inverse(dequantise(q, design.step, design.quality_layers - 1)) + guess
 
 
 def _predictor(history: list[Matrix], z: Matrix, checked: list[Matrix], z_measured: Matrix) -> Matrix | None:

@@ -23,6 +23,11 @@ def coarsen(q: Integers, times: int = 1) -> Integers:
     return q
 
 
+def dequantise(q: Integers, step: float, times: int) -> Matrix:
+    """The value of `coarsen(q, times)`."""
+    return coarsen(q, times).astype(np.float32) * np.float32(step * 3**times)
+
+
 def contexts(coarse: Integers) -> Integers:
     """Row of the frequency tables for the remainder of a coarser value: 0 to `CONTEXTS - 1`."""
     limit = CONTEXTS // 2

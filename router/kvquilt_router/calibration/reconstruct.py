@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kvquilt_codec.profile.types import LayerTransform, Matrix
+from kvquilt_codec.profile.types import MAX_HISTORY, LayerTransform, Matrix
 from kvquilt_codec.transform.stages import Rotate, Weigh
 from kvquilt_router.calibration.outliers import Mask
-from kvquilt_router.calibration.quantise import coarsen, quantise
+from kvquilt_router.calibration.quantise import dequantise, quantise
 
 
 def reconstruct(
-    text: Sequence[Matrix], exact: Mask, layers: Sequence[LayerTransform], step: float, depths: int
-) -> list[list[Matrix]]:
+    text: Sequence[Matrix], exact: Mask, layers: Sequence[LayerTransform], step: float, depths: int, depth: int
+) -> list[Matrix]:
     """Quantise a text's KV and undo it.
 
     Args:
@@ -21,26 +21,31 @@ def reconstruct(
         layers: transforms.
         step: width of the finest quantisation interval.
         depths: how many quality layers there are.
+        depth: how many of them are used.
 
     Returns:
-        Per number of quality layers used, the fewest first: per layer `[tokens, channels]`.
+        Per layer `[tokens, channels]`.
     """
-    levels: list[list[Matrix]] = [[] for _ in range(depths)]
+    decoded: list[Matrix] = []
     history: list[Matrix] = []
     for x, layer in zip(text, layers, strict=True):
         weigh, rotate = Weigh(layer.mean, layer.weight), Rotate(layer.basis)
-        guess: Matrix | float = 0.0
-        if layer.predictor is not None:
-            reach = len(layer.predictor) // layer.channels if history else 0
-            guess = np.concatenate(history[:reach], axis=1) @ layer.predictor
-        z = weigh.forward(x)
-        q = quantise(rotate.forward(z - guess), step)
-        decoded = []
-        for depth in range(depths):
-            times = depths - 1 - depth
-            width = np.float32(step * 3**times)
-            decoded.append(rotate.inverse(coarsen(q, times).astype(np.float32) * width) + guess)
-        history = [decoded[0], *history][:2]
-        for level, z_decoded in zip(levels, decoded, strict=True):
-            level.append(np.where(exact[:, None], x, weigh.inverse(z_decoded)))
-    return levels
+        guess = predict(history, layer.predictor)
+        q = quantise(rotate.forward(weigh.forward(x) - guess), step)
+        coarse = rotate.inverse(dequantise(q, step, depths - 1)) + guess
+        z = coarse if depth == 1 else rotate.inverse(dequantise(q, step, depths - depth)) + guess
+        history = [coarse, *history][:MAX_HISTORY]
+        decoded.append(np.where(exact[:, None], x, weigh.inverse(z)))
+    return decoded
+
+
+def predict(history: Sequence[Matrix], predictor: Matrix | None) -> Matrix | float:
+    """Prediction of z from the z of the layers before, the last one first; as many as the predictor takes."""
+    if predictor is None:
+        return 0.0
+    reach, rows = 0, 0
+    while rows < len(predictor):
+        rows += history[reach].shape[1]
+        reach += 1
+    prediction: Matrix = np.concatenate(history[:reach], axis=1) @ predictor
+    return prediction
