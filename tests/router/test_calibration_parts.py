@@ -7,10 +7,13 @@ import pytest
 
 from kvquilt_codec.errors import BadRequestError, NotFoundError
 from kvquilt_codec.profile import OutlierRule
+from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape
 from kvquilt_router.calibration import Text, cut, read_texts
-from kvquilt_router.calibration.outliers import mark
+from kvquilt_router.calibration.gather import Gathered
+from kvquilt_router.calibration.outliers import choose_rule, mark, mark_all, trimmed_mean
 from kvquilt_router.calibration.quantise import coarsen, contexts, quantise
 from kvquilt_router.calibration.search import find_step
+from kvquilt_router.calibration.sensitivity import Sensitivity
 from kvquilt_router.calibration.tables import Histograms, cluster, cost, fit_tables
 from kvquilt_router.calibration.texts import MAX_TOKENS
 
@@ -132,3 +135,25 @@ def test_outliers_are_the_farthest_beyond_the_distance_and_within_the_budget():
     assert list(np.flatnonzero(mark(OutlierRule(0, 2.0, 256), distance))) == [5, 300, 400]
     assert list(np.flatnonzero(mark(OutlierRule(0, 7.5, 256), distance))) == [5, 400]
     assert not mark(OutlierRule(0, 9.0, 256), distance).any()
+
+
+def with_sinks(seed, sinks):
+    """Ten layers of 512 tokens whose keys are far from the mean at the sinks, from layer 4 on."""
+    generator = np.random.default_rng(seed)
+    layout = KVLayout(DataType.FLOAT32, (LayerShape(1, 8, 8),) * 10)
+    keys, values = (generator.standard_normal((10, 512, 1, 8), np.float32) for _ in range(2))
+    keys[4:, sinks] += 20
+    return KVChunk(layout, np.arange(512, dtype=np.uint32), tuple(keys), tuple(values))
+
+
+def test_the_rule_finds_the_sensitive_tokens_and_spares_chunks_without_any():
+    gathered = Gathered([with_sinks(seed, [0, 100 + seed]) for seed in range(4)])
+    tables = np.full((4, 512, 10, 2), 1e-3)
+    for seed in range(4):
+        tables[seed, [0, 100 + seed]] = 1
+    rule = choose_rule(gathered, Sensitivity(tuple(tables)), range(4))
+    assert rule.layer in (4, 5)
+    mean = trimmed_mean(gathered.layer(rule.layer), 8)
+    marked = mark_all(rule, gathered, mean).reshape(4, 512)
+    assert [list(np.flatnonzero(part)) for part in marked] == [[0, 100 + seed] for seed in range(4)]
+    assert not mark_all(rule, Gathered([with_sinks(9, [])]), mean).any()
