@@ -15,7 +15,7 @@ from kvquilt_router.calibration.progress import Progress, silent
 from kvquilt_router.calibration.quality import Measured, Quality
 from kvquilt_router.calibration.rate import bits_per_element
 from kvquilt_router.calibration.reconstruct import reconstruct
-from kvquilt_router.calibration.search import find_step
+from kvquilt_router.calibration.search import MEASUREMENTS, find_step
 from kvquilt_router.calibration.sensitivity import Sensitivity, measure_sensitivity
 from kvquilt_router.calibration.tables import fit_tables
 from kvquilt_router.calibration.texts import Corpus, Text, cut
@@ -72,7 +72,7 @@ class _Known:
         measured: list[float] = []
 
         def kl(step: float) -> float:
-            self.progress("step", len(measured), 0)
+            self.progress("step", len(measured), MEASUREMENTS)
             measured.append(self.measure(layers, step, self.quality_layers).kl)
             return measured[-1]
 
