@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from kvquilt.demo.server import serving
+from kvquilt_codec.profile import file as profile_file
 from tests.stack import blobs
 from tests.texts import PASSAGES
 
@@ -125,9 +126,37 @@ def test_model_prints_its_folder_and_what_was_measured():
     assert kvquilt("model").stdout.strip() == model["folder"]
 
 
+def test_calibrate_writes_a_profile_whose_levels_were_measured(tmp_path):
+    for number, text in enumerate(PASSAGES):
+        (tmp_path / f"{number}.txt").write_text(text)
+    arguments = ("calibrate", "--texts", tmp_path, "--kl", "0.01", "--quality-layers", "2")
+    (report,) = answer(*arguments, "--output", tmp_path / "out" / "model.profile")
+    data = (tmp_path / "out" / "model.profile").read_bytes()
+    profile = profile_file.load(data, report["digest"])
+    assert len(data) == report["bytes"]
+    medium, high = report["levels"]
+    assert (medium["level"], high["level"]) == ("medium", "high") == tuple(card.level for card in profile.cards)
+    assert medium["bits_per_element"] < high["bits_per_element"] < 8
+    assert high["kl"] <= 0.01 < medium["kl"] < 1
+    missing = kvquilt("calibrate", "--texts", tmp_path / "nowhere", "--output", tmp_path / "x", "--json", code=3)
+    assert json.loads(missing.stderr.splitlines()[-1])["error"]["reason"] == "not_found"
+
+
 def test_version_and_help():
     assert kvquilt("--version").stdout.strip()
-    for command in ("serve", "node", "router", "prefetch", "ask", "status", "inspect", "forget", "model", "demo"):
+    for command in (
+        "serve",
+        "node",
+        "router",
+        "prefetch",
+        "ask",
+        "status",
+        "inspect",
+        "forget",
+        "model",
+        "calibrate",
+        "demo",
+    ):
         assert "Usage" in kvquilt(command, "--help").stdout
 
 

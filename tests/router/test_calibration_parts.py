@@ -5,10 +5,10 @@ import logging
 import numpy as np
 import pytest
 
-from kvquilt_codec.errors import BadRequestError, NotFoundError
+from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.profile import OutlierRule
 from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape
-from kvquilt_router.calibration import Text, cut, read_texts
+from kvquilt_router.calibration import Text, cut
 from kvquilt_router.calibration.gather import Gathered
 from kvquilt_router.calibration.outliers import choose_rule, mark, mark_all, trimmed_mean
 from kvquilt_router.calibration.quantise import coarsen, contexts, quantise
@@ -59,18 +59,6 @@ def test_few_tokens_are_warned_of(caplog):
     caplog.clear()
     cut(texts(*[1024] * 24), words)
     assert not caplog.text
-
-
-def test_a_folder_is_read_by_name(tmp_path):
-    (tmp_path / "b.txt").write_text("zwei", encoding="utf-8")
-    (tmp_path / "a.txt").write_text("eins \u00e4", encoding="utf-8")
-    assert read_texts(tmp_path) == [Text("a.txt", "eins \u00e4"), Text("b.txt", "zwei")]
-    assert [text.name for text in read_texts([tmp_path / "b.txt"])] == ["b.txt"]
-    with pytest.raises(NotFoundError):
-        read_texts(tmp_path / "nowhere")
-    (tmp_path / "c.bin").write_bytes(b"\xff\xfe")
-    with pytest.raises(BadRequestError, match="UTF-8"):
-        read_texts(tmp_path)
 
 
 @pytest.mark.parametrize("exponent", [1.5, 2.0, 3.0])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kvquilt.cli import ask, calls, files, servers
+from kvquilt.cli import ask, calibration, calls, files, servers
 from kvquilt.cli.output import out
 from kvquilt.demo import command as demo
 from kvquilt_rpc.version import VERSION
@@ -46,6 +46,7 @@ app.command(rich_help_panel="Look")(calls.status)
 app.command(rich_help_panel="Look")(files.inspect)
 app.command(rich_help_panel="Look")(files.model)
 app.add_typer(files.config_app, name="config", rich_help_panel="Look")
+app.command(rich_help_panel="Look")(calibration.calibrate)
 app.command(rich_help_panel="Try")(demo.demo)
 
 

@@ -101,7 +101,11 @@ class JointCoder:
             x = np.where(exact[:, None], layer.transform.mean, x)
             predicted = layer.prediction(history)
             y = layer.rotate.forward(layer.weigh.forward(x) - predicted)
-            fine = np.rint(y * (np.float32(1) / self.step)).clip(-integers.LARGEST, integers.LARGEST).astype(np.int32)
+            fine = (
+                np.rint(y * np.float32(1 / self.profile.step))
+                .clip(-integers.LARGEST, integers.LARGEST)
+                .astype(np.int32)
+            )
             fine[exact] = 0
             nested = integers.nested(fine, len(quality))
             payloads = [integers.encode_base(self.kernels, nested[0], quality[0], index)]

@@ -22,7 +22,7 @@ _COUNT = struct.Struct("<I")
 
 def thirds(fine: Integers) -> Integers:
     """`fine / 3`, rounded to the nearest integer (there are no halves)."""
-    coarse: Integers = np.sign(fine) * ((np.abs(fine) + 1) // 3)
+    coarse: Integers = (fine + 1) // 3
     return coarse
 
 

@@ -3,6 +3,6 @@
 from kvquilt_router.calibration.calibrate import calibrate
 from kvquilt_router.calibration.progress import Progress
 from kvquilt_router.calibration.quality import Measured, Quality
-from kvquilt_router.calibration.texts import Piece, Text, cut, read_texts
+from kvquilt_router.calibration.texts import Piece, Text, cut
 
-__all__ = ["Measured", "Piece", "Progress", "Quality", "Text", "calibrate", "cut", "read_texts"]
+__all__ = ["Measured", "Piece", "Progress", "Quality", "Text", "calibrate", "cut"]

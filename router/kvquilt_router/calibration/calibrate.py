@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvquilt_codec.errors import BadRequestError
-from kvquilt_codec.profile.types import MAX_HISTORY, LayerTransform, LevelCard, Matrix, OutlierRule, Profile
+from kvquilt_codec.profile.types import MAX_HISTORY, LayerTransform, Matrix, OutlierRule, Profile
 from kvquilt_codec.types import KVLayout
+from kvquilt_router.calibration.cards import LEVELS, with_cards
 from kvquilt_router.calibration.fit import Design, Fit, Sample, fit_layers
 from kvquilt_router.calibration.gather import gather
 from kvquilt_router.calibration.outliers import choose_rule, key_channels, mark_all, trimmed_mean
@@ -21,9 +22,9 @@ from kvquilt_router.calibration.tables import fit_tables
 from kvquilt_router.calibration.texts import Corpus, Text, cut
 from kvquilt_router.engine import LoadedModel
 
-LEVELS = ("high", "medium", "low")
 KL_TARGET = 5e-4
 SENSITIVITY_PIECES = 10
+MAX_WORDS = 4096
 PREDICTION_TOKENS = 3000
 """With fewer tokens to learn from, prediction across layers does harm (measured), and is not tried."""
 PREDICTION_GAIN = 0.10
@@ -93,7 +94,7 @@ def calibrate(
     """Learn a profile; the same inputs give the same profile on the same machine.
 
     Takes minutes, and for memory the KV of the texts (`Gathered`) and the reference's log-probabilities (`Quality`).
-    What the cards say of bits is an estimate (`rate`).
+    The cards are measured on containers of held-out texts, which also chose between alternatives.
 
     Args:
         model: with a tokenizer, on any device; weights in the element type in which it will serve.
@@ -184,13 +185,6 @@ def _spread(count: int, most: int) -> list[int]:
 
 
 def _profile(model: LoadedModel, known: _Known, fit: Fit, step: float, texts: str) -> Profile:
-    coding = fit_tables(fit.training, fit.measured)
-    cards = []
-    for depth in range(1, known.quality_layers + 1):
-        known.progress("cards", depth - 1, known.quality_layers)
-        measured = known.measure(fit.layers, step, depth)
-        bits = bits_per_element(known.held_out, coding.bits[:depth])
-        level = LEVELS[known.quality_layers - depth]
-        cards.append(LevelCard(level, depth, bits, measured.kl, measured.top1_agreement))
-    known.progress("cards", known.quality_layers, known.quality_layers)
-    return Profile(model.fingerprint, fit.layers, step, coding.quality, known.rule, tuple(cards), texts)
+    tables = fit_tables(fit.training, fit.measured).quality
+    profile = Profile(model.fingerprint, fit.layers, step, tables, (known.rule,), (), texts[:MAX_WORDS])
+    return with_cards(profile, known.held_out.gathered.chunks, known.quality, known.progress)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kvquilt_codec.joint.coder import joined
 from kvquilt_codec.profile.types import Matrix
 from kvquilt_codec.types import KVChunk, KVLayout, TokenIds
 from kvquilt_router.calibration.progress import Progress, silent
@@ -21,9 +22,9 @@ class Gathered:
     """
 
     def __init__(self, chunks: Sequence[KVChunk]) -> None:
-        self._chunks = tuple(chunks)
-        self.layout: KVLayout = self._chunks[0].layout
-        self.lengths = tuple(chunk.tokens for chunk in self._chunks)
+        self.chunks = tuple(chunks)
+        self.layout: KVLayout = self.chunks[0].layout
+        self.lengths = tuple(chunk.tokens for chunk in self.chunks)
 
     @property
     def tokens(self) -> int:
@@ -32,18 +33,12 @@ class Gathered:
 
     def layer(self, index: int) -> Matrix:
         """`[tokens, channels]` of one layer, all texts one after the other."""
-        return np.concatenate([joint(chunk, index) for chunk in self._chunks])
+        return np.concatenate([joined(chunk.keys[index], chunk.values[index]) for chunk in self.chunks])
 
     def text(self, number: int) -> list[Matrix]:
         """`[tokens, channels]` of every layer of one text."""
-        return [joint(self._chunks[number], index) for index in range(len(self.layout.layers))]
-
-
-def joint(chunk: KVChunk, layer: int) -> Matrix:
-    """Keys of all heads, then values of all heads, `[tokens, channels]`."""
-    tokens = chunk.tokens
-    parts = (chunk.keys[layer].reshape(tokens, -1), chunk.values[layer].reshape(tokens, -1))
-    return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
+        chunk = self.chunks[number]
+        return [joined(keys, values) for keys, values in zip(chunk.keys, chunk.values, strict=True)]
 
 
 def gather(engine: Engine, texts: Sequence[TokenIds], stage: str = "prefill", progress: Progress = silent) -> Gathered:

@@ -1,25 +1,21 @@
 """From real numbers to the integers of the quality layers (docs: `kvquilt_codec.profile.types`)."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kvquilt_codec.joint.integers import LARGEST, Integers, thirds
 from kvquilt_codec.profile.types import CONTEXTS, Matrix
-from kvquilt_kernels.entropy import LARGEST_QUANTUM, scales
-
-Integers = NDArray[np.int32]
 
 
 def quantise(y: Matrix, step: float) -> Integers:
     """`round(y / step)`, half to even, as the entropy coder rounds."""
-    _, inverse = scales(step)
-    q: Integers = np.clip(np.rint(y * inverse), -LARGEST_QUANTUM, LARGEST_QUANTUM).astype(np.int32)
+    q: Integers = np.clip(np.rint(y * np.float32(1 / step)), -LARGEST, LARGEST).astype(np.int32)
     return q
 
 
 def coarsen(q: Integers, times: int = 1) -> Integers:
     """`round(q / 3^times)`: rounding in stages is exact, since a third is never half-way between integers."""
     for _ in range(times):
-        q = (q + 1) // 3
+        q = thirds(q)
     return q
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kvquilt_codec.joint.integers import Integers
 from kvquilt_codec.profile.types import CONTEXTS, REFINEMENT_SYMBOLS, QualityTables
 from kvquilt_kernels.entropy import TOTAL, FrequencyTables, frequencies_from_weights
-from kvquilt_router.calibration.quantise import Integers, coarsen, contexts
+from kvquilt_router.calibration.quantise import coarsen, contexts
 
 MAX_TABLES = 32
 ALPHABETS = (16, 64)

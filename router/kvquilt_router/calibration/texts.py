@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from kvquilt_codec.errors import BadRequestError, NotFoundError
+from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import TokenIds
 
 PIECE_TOKENS = 1024
@@ -65,23 +64,6 @@ class Corpus:
     def training_tokens(self) -> int:
         """Tokens to learn from."""
         return sum(len(piece.token_ids) for piece in self.training)
-
-
-def read_texts(source: Path | Sequence[Path]) -> list[Text]:
-    """Read UTF-8 files: those given, in their order, or all of a folder (not of its subfolders), by name.
-
-    Raises:
-        NotFoundError: no such file or folder, or one that cannot be read.
-        BadRequestError: a file that is not UTF-8.
-    """
-    try:
-        if isinstance(source, Path):
-            source = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
-        return [Text(path.name, path.read_text(encoding="utf-8")) for path in source]
-    except OSError as error:
-        raise NotFoundError(f"expected a folder or files with texts; got {error}") from None
-    except UnicodeDecodeError as error:
-        raise BadRequestError(f"expected texts in UTF-8; got {error}") from None
 
 
 def cut(texts: Sequence[Text], tokenise: Callable[[str], TokenIds]) -> Corpus:
