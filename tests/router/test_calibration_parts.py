@@ -10,7 +10,7 @@ from kvquilt_codec.profile import OutlierRule
 from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape
 from kvquilt_router.calibration import Text, cut
 from kvquilt_router.calibration.gather import Gathered
-from kvquilt_router.calibration.outliers import choose_rule, mark, mark_all, trimmed_mean
+from kvquilt_router.calibration.outliers import choose_rules, mark, mark_all, trimmed_mean
 from kvquilt_router.calibration.quantise import coarsen, contexts, quantise
 from kvquilt_router.calibration.search import find_step
 from kvquilt_router.calibration.sensitivity import Sensitivity
@@ -125,23 +125,47 @@ def test_outliers_are_the_farthest_beyond_the_distance_and_within_the_budget():
     assert not mark(OutlierRule(0, 9.0, 256), distance).any()
 
 
-def with_sinks(seed, sinks):
-    """Ten layers of 512 tokens whose keys are far from the mean at the sinks, from layer 4 on."""
+def with_sinks(seed, early, late):
+    """Ten layers of 512 tokens with keys far from the mean: some only in layers 2 and 3, others from layer 4 on."""
     generator = np.random.default_rng(seed)
     layout = KVLayout(DataType.FLOAT32, (LayerShape(1, 8, 8),) * 10)
     keys, values = (generator.standard_normal((10, 512, 1, 8), np.float32) for _ in range(2))
-    keys[4:, sinks] += 20
+    keys[2:4, early] += 20
+    keys[4:, late] += 20
     return KVChunk(layout, np.arange(512, dtype=np.uint32), tuple(keys), tuple(values))
 
 
-def test_the_rule_finds_the_sensitive_tokens_and_spares_chunks_without_any():
-    gathered = Gathered([with_sinks(seed, [0, 100 + seed]) for seed in range(4)])
+def sensitive(*tokens):
     tables = np.full((4, 512, 10, 2), 1e-3)
     for seed in range(4):
-        tables[seed, [0, 100 + seed]] = 1
-    rule = choose_rule(gathered, Sensitivity(tuple(tables)), range(4))
-    assert rule.layer in (4, 5)
-    mean = trimmed_mean(gathered.layer(rule.layer), 8)
-    marked = mark_all(rule, gathered, mean).reshape(4, 512)
-    assert [list(np.flatnonzero(part)) for part in marked] == [[0, 100 + seed] for seed in range(4)]
-    assert not mark_all(rule, Gathered([with_sinks(9, [])]), mean).any()
+        tables[seed, [token(seed) for token in tokens]] = 1
+    return Sensitivity(tuple(tables))
+
+
+def marked_by(rules, gathered):
+    means = {rule.layer: trimmed_mean(gathered.layer(rule.layer), 8) for rule in rules}
+    marked = mark_all(rules, gathered, means).reshape(-1, 512)
+    return [list(np.flatnonzero(part)) for part in marked], means
+
+
+def test_a_rule_finds_the_sensitive_tokens_and_spares_chunks_without_any():
+    gathered = Gathered([with_sinks(seed, [], [0, 100 + seed]) for seed in range(4)])
+    rules = choose_rules(gathered, sensitive(lambda _: 0, lambda seed: 100 + seed), range(4))
+    assert [rule.layer in (4, 5) for rule in rules] == [True]
+    marked, means = marked_by(rules, gathered)
+    assert marked == [[0, 100 + seed] for seed in range(4)]
+    assert not mark_all(rules, Gathered([with_sinks(9, [], [])]), means).any()
+
+
+def test_sinks_of_two_kinds_take_two_rules():
+    gathered = Gathered([with_sinks(seed, [50 + seed, 300], [0]) for seed in range(4)])
+    rules = choose_rules(gathered, sensitive(lambda _: 0, lambda seed: 50 + seed, lambda _: 300), range(4))
+    assert sorted(rule.layer >= 4 for rule in rules) == [False, True]
+    marked, _ = marked_by(rules, gathered)
+    assert all({0, 50 + seed, 300} <= set(found) for seed, found in enumerate(marked))
+    assert sum(map(len, marked)) <= 4 * 3 + 2, "hardly any ordinary token"
+
+
+def test_without_sinks_there_is_no_rule():
+    gathered = Gathered([with_sinks(seed, [], []) for seed in range(4)])
+    assert choose_rules(gathered, sensitive(), range(4)) == ()

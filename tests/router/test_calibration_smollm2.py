@@ -40,8 +40,8 @@ def bench(smollm2):
     training = gather(smollm2.engine, [piece.token_ids for piece in pieces[2:]])
     measured = gather(smollm2.engine, [piece.context for piece in pieces[:2]])
     rule = OutlierRule(12, 0.0, 256)
-    mean = trimmed_mean(training.layer(12), 192)
-    samples = [Sample(gathered, mark_all(rule, gathered, mean)) for gathered in (training, measured)]
+    means = {12: trimmed_mean(training.layer(12), 192)}
+    samples = [Sample(gathered, mark_all([rule], gathered, means)) for gathered in (training, measured)]
     return Bench(pieces[:2], *samples, Quality(smollm2, pieces[:2]))
 
 

@@ -41,6 +41,8 @@ def inspect(
             "variant": header.variant.value,
             "context digest": header.context_digest,
             "level": header.level.value,
+            "profile": header.profile_digest or None,
+            "quality layers": head.quality_layers,
             "tokens": header.tokens,
             "layers": len(header.layers),
             "data type": header.data_type.value,

@@ -11,7 +11,7 @@ from kvquilt_codec.types import KVLayout
 from kvquilt_router.calibration.cards import LEVELS, with_cards
 from kvquilt_router.calibration.fit import Design, Fit, Sample, fit_layers
 from kvquilt_router.calibration.gather import gather
-from kvquilt_router.calibration.outliers import choose_rule, key_channels, mark_all, trimmed_mean
+from kvquilt_router.calibration.outliers import choose_rules, key_channels, mark_all, trimmed_mean
 from kvquilt_router.calibration.progress import Progress, silent
 from kvquilt_router.calibration.quality import Measured, Quality
 from kvquilt_router.calibration.rate import bits_per_element
@@ -40,7 +40,7 @@ class _Known:
     training: Sample
     held_out: Sample
     weights: tuple[Matrix, ...]
-    rule: OutlierRule
+    rules: tuple[OutlierRule, ...]
     quality: Quality
     quality_layers: int
     progress: Progress
@@ -56,8 +56,8 @@ class _Known:
 
     def first_step(self) -> float:
         """Where the search for a step begins."""
-        x = self.training.layer(self.rule.layer)
-        deviation = float((x.std(axis=0) * self.weights[self.rule.layer]).mean())
+        middle = len(self.weights) // 2
+        deviation = float((self.training.layer(middle).std(axis=0) * self.weights[middle]).mean())
         return _FIRST_STEP * (deviation or 1.0)
 
     def measure(self, layers: Sequence[LayerTransform], step: float, depth: int) -> Measured:
@@ -155,15 +155,16 @@ def _prepare(model: LoadedModel, corpus: Corpus, quality_layers: int, seed: int,
     sensitivity = measure_sensitivity(
         engine, [corpus.training[index] for index in probed], seed=seed, progress=progress
     )
-    rule = choose_rule(training, sensitivity, probed)
-    x = training.layer(rule.layer)
-    learned = Sample(training, mark_all(rule, training, trimmed_mean(x, key_channels(training.layout, rule.layer))))
-    mean = x[~learned.exact].mean(axis=0)
+    rules = choose_rules(training, sensitivity, probed)
+    used = {rule.layer: training.layer(rule.layer) for rule in rules}
+    trimmed = {layer: trimmed_mean(x, key_channels(training.layout, layer)) for layer, x in used.items()}
+    learned = Sample(training, mark_all(rules, training, trimmed))
+    means = {layer: x[~learned.exact].mean(axis=0) for layer, x in used.items()}
     return _Known(
         learned,
-        Sample(held_out, mark_all(rule, held_out, mean)),
+        Sample(held_out, mark_all(rules, held_out, means)),
         _weights(training.layout, sensitivity),
-        rule,
+        rules,
         Quality(model, corpus.held_out, progress),
         quality_layers,
         progress,
@@ -186,5 +187,5 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _profile(model: LoadedModel, known: _Known, fit: Fit, step: float, texts: str) -> Profile:
     tables = fit_tables(fit.training, fit.measured).quality
-    profile = Profile(model.fingerprint, fit.layers, step, tables, (known.rule,), (), texts[:MAX_WORDS])
+    profile = Profile(model.fingerprint, fit.layers, step, tables, known.rules, (), texts[:MAX_WORDS])
     return with_cards(profile, known.held_out.gathered.chunks, known.quality, known.progress)
