@@ -180,8 +180,7 @@ async def test_a_damaged_index_is_rebuilt_from_the_objects(folder: Path, damage:
 async def test_an_index_with_any_one_page_damaged_is_rebuilt(folder: Path, page: int) -> None:
     index = folder / "index.sqlite"
     data = bytearray(index.read_bytes())
-    if page * 4096 >= len(data):
-        pytest.skip("the index has fewer pages")
+    assert page * 4096 < len(data)
     data[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
     index.write_bytes(data)
     store = await reopened(folder)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.joint.exact import mark
 from kvquilt_codec.profile import OutlierRule
 from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape
 from kvquilt_router.calibration import Text, cut
 from kvquilt_router.calibration.gather import Gathered
-from kvquilt_router.calibration.outliers import choose_rules, mark, mark_all, trimmed_mean
+from kvquilt_router.calibration.outliers import choose_rules, mark_all, trimmed_mean
 from kvquilt_router.calibration.quantise import coarsen, contexts, quantise
 from kvquilt_router.calibration.search import find_step
 from kvquilt_router.calibration.sensitivity import Sensitivity

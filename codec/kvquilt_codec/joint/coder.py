@@ -16,7 +16,7 @@ from kvquilt_codec.joint import integers
 from kvquilt_codec.joint.exact import Rows, outliers
 from kvquilt_codec.joint.integers import Integers
 from kvquilt_codec.profile.types import MAX_HISTORY, LayerTransform, Profile
-from kvquilt_codec.transform.stages import Rotate, Tensor, Weigh
+from kvquilt_codec.transform.stages import Rotate, Tensor, Weigh, predict
 from kvquilt_codec.types import Array, KVChunk
 from kvquilt_kernels.types import Kernels
 
@@ -29,17 +29,7 @@ class _Layer:
 
     def prediction(self, history: Sequence[Tensor]) -> Tensor | float:
         """z as the layers before foretell it; 0 for a layer that is coded by itself."""
-        predictor = self.transform.predictor
-        if predictor is None:
-            return 0.0
-        reach, rows = [], 0
-        for earlier in history:
-            if rows == len(predictor):
-                break
-            reach.append(earlier)
-            rows += earlier.shape[1]
-        predicted: Tensor = np.concatenate(reach, axis=1) @ predictor
-        return predicted
+        return predict(history, self.transform.predictor)
 
 
 class JointCoder:

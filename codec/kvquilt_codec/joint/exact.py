@@ -17,13 +17,16 @@ Rows = NDArray[np.bool_]
 
 def outliers(rule: OutlierRule, centred_keys: NDArray[np.float32]) -> Rows:
     """The tokens that a rule picks from the keys of its layer less their mean, `[tokens, key channels]`."""
-    distance = np.sqrt(np.square(centred_keys.astype(np.float64)).sum(axis=1))
+    return mark(rule, np.sqrt(np.square(centred_keys.astype(np.float64)).sum(axis=1)))
+
+
+def mark(rule: OutlierRule, distance: NDArray[np.floating]) -> Rows:
+    """The tokens of one chunk that a rule picks by their distances `[tokens]`."""
     budget = -(-len(distance) // rule.tokens_per_outlier)
     farthest = np.argsort(-distance, kind="stable")[:budget]
-    rows = np.zeros(len(distance), np.bool_)
-    rows[farthest] = True
-    picked: Rows = rows & (distance > rule.distance)
-    return picked
+    marked = np.zeros(len(distance), np.bool_)
+    marked[farthest] = distance[farthest] > rule.distance
+    return marked
 
 
 def encode_exact(rows: Rows, keys: Array, values: Array) -> bytes:

@@ -3,6 +3,7 @@
 All work on float32 `[tokens, channels]` and return new arrays.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,18 +20,6 @@ class TensorStage(Protocol):
 
     def inverse(self, y: Tensor) -> Tensor:
         """Back."""
-
-
-class Null:
-    """Leaves everything as it is: the baseline of every other stage."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See `TensorStage.forward`."""
-        return x
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """See `TensorStage.inverse`."""
-        return y
 
 
 class Weigh:
@@ -62,6 +51,18 @@ class Rotate:
     def inverse(self, y: Tensor) -> Tensor:
         """See `TensorStage.inverse`."""
         return y @ self._basis.T
+
+
+def predict(history: Sequence[Tensor], predictor: Tensor | None) -> Tensor | float:
+    """Prediction of z from the z of the layers before, the last one first; as many as the predictor takes."""
+    if predictor is None:
+        return 0.0
+    reach, rows = 0, 0
+    while rows < len(predictor):
+        rows += history[reach].shape[1]
+        reach += 1
+    prediction: Tensor = np.concatenate(history[:reach], axis=1) @ predictor
+    return prediction
 
 
 def random_basis(channels: int, seed: int) -> Tensor:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvquilt_codec.profile.types import LayerTransform, Matrix
-from kvquilt_codec.transform.stages import Rotate, Weigh
+from kvquilt_codec.transform.stages import Rotate, Weigh, predict
 from kvquilt_router.calibration.gather import Gathered
 from kvquilt_router.calibration.outliers import Mask
 from kvquilt_router.calibration.progress import Progress, silent
 from kvquilt_router.calibration.quantise import dequantise, quantise
-from kvquilt_router.calibration.reconstruct import predict
 from kvquilt_router.calibration.tables import Histograms
 
 RIDGES = (1e-3, 1e-2, 1e-1)

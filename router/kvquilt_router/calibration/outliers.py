@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kvquilt_codec.joint.exact import mark
 from kvquilt_codec.profile.types import Matrix, OutlierRule
 from kvquilt_codec.types import KVLayout
 from kvquilt_router.calibration.gather import Gathered
@@ -41,15 +42,6 @@ def distances(x: Matrix, mean: Matrix, keys: int) -> Distances:
     """L2 distances `[tokens]` of the first `keys` channels from their mean."""
     result: Distances = np.linalg.norm(x[:, :keys] - mean[:keys], axis=1)
     return result
-
-
-def mark(rule: OutlierRule, distance: Distances) -> Mask:
-    """`[tokens]`, true for the tokens of one chunk that are stored exactly."""
-    budget = -(-len(distance) // rule.tokens_per_outlier)
-    farthest = np.argsort(-distance, kind="stable")[:budget]
-    marked = np.zeros(len(distance), np.bool_)
-    marked[farthest] = distance[farthest] > rule.distance
-    return marked
 
 
 def mark_all(rules: Sequence[OutlierRule], gathered: Gathered, means: Mapping[int, Matrix]) -> Mask:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kvquilt_codec.profile.types import MAX_HISTORY, LayerTransform, Matrix
-from kvquilt_codec.transform.stages import Rotate, Weigh
+from kvquilt_codec.transform.stages import Rotate, Weigh, predict
 from kvquilt_router.calibration.outliers import Mask
 from kvquilt_router.calibration.quantise import dequantise, quantise
 
@@ -37,15 +37,3 @@ def reconstruct(
         history = [coarse, *history][:MAX_HISTORY]
         decoded.append(np.where(exact[:, None], x, weigh.inverse(z)))
     return decoded
-
-
-def predict(history: Sequence[Matrix], predictor: Matrix | None) -> Matrix | float:
-    """Prediction of z from the z of the layers before, the last one first; as many as the predictor takes."""
-    if predictor is None:
-        return 0.0
-    reach, rows = 0, 0
-    while rows < len(predictor):
-        rows += history[reach].shape[1]
-        reach += 1
-    prediction: Matrix = np.concatenate(history[:reach], axis=1) @ predictor
-    return prediction
