@@ -4,6 +4,7 @@ import numpy as np
 
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import LayerTransform, LevelCard, OutlierRule, Profile, QualityTables, file
+from kvquilt_codec.profile.types import CONTEXTS
 from kvquilt_codec.transform.stages import random_basis
 from kvquilt_codec.types import LayerShape
 from kvquilt_kernels.entropy import FrequencyTables, frequencies_from_weights
@@ -39,7 +40,7 @@ def make_profile(
         tuple(rng.integers(0, 2, (1, count), dtype=np.uint8) for count in channels),
     )
     thirds = FrequencyTables(frequencies_from_weights(np.array([[1.0, 4, 1], [1, 1, 1], [3, 2, 1]])))
-    finer = QualityTables(thirds, tuple(rng.integers(0, 3, (5, count), dtype=np.uint8) for count in channels))
+    finer = QualityTables(thirds, tuple(rng.integers(0, 3, (CONTEXTS, count), dtype=np.uint8) for count in channels))
     cards = (LevelCard("low", 1, 1.5, 1e-2, 0.9), LevelCard("high", quality_layers, 4.5, 1e-4, 0.99))
     return Profile(
         FINGERPRINT,

@@ -7,12 +7,13 @@ import pytest
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.joint.exact import mark
+from kvquilt_codec.joint.integers import nested
+from kvquilt_codec.joint.layer import Quantised
 from kvquilt_codec.profile import OutlierRule
 from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape
 from kvquilt_router.calibration import Text, cut
 from kvquilt_router.calibration.gather import Gathered
 from kvquilt_router.calibration.outliers import choose_rules, mark_all, trimmed_mean
-from kvquilt_router.calibration.quantise import coarsen, contexts, quantise
 from kvquilt_router.calibration.search import find_step
 from kvquilt_router.calibration.sensitivity import Sensitivity
 from kvquilt_router.calibration.tables import Histograms, cluster, cost, fit_tables
@@ -80,13 +81,9 @@ def test_a_target_below_the_floor_is_refused():
         find_step(lambda step: 1e-3 + step**2, 0.1, 5e-4)
 
 
-def test_steps_nest():
-    y = np.linspace(-50, 50, 100_001, dtype=np.float32)
-    q = quantise(y, 0.1)
-    assert np.array_equal(coarsen(q, 2), coarsen(coarsen(q)))
-    assert np.array_equal(coarsen(q), np.rint(q / 3))
-    assert set(np.unique(q - 3 * coarsen(q))) == {-1, 0, 1}
-    assert list(contexts(np.array([-9, -2, -1, 0, 1, 2, 9], np.int32))) == [0, 0, 1, 2, 3, 4, 4]
+def quantised(values, quality_layers):
+    integers = nested(np.rint(values).astype(np.int32), quality_layers)
+    return Quantised(integers, 0.0)
 
 
 def test_tables_cost_little_more_than_the_entropy_of_channels():
@@ -94,7 +91,7 @@ def test_tables_cost_little_more_than_the_entropy_of_channels():
     scales = np.exp(generator.uniform(-2, 2, 96))
     histograms = [Histograms(3), Histograms(3)]
     for histogram in histograms:
-        histogram.add(np.rint(generator.laplace(0, 10 * scales, (4000, 96))).astype(np.int32))
+        histogram.add(quantised(generator.laplace(0, 10 * scales, (4000, 96)), 3))
     coding = fit_tables(*histograms)
     assert [quality.tables.alphabet for quality in coding.quality] == [64, 3, 3]
     shares = histograms[1].coarse[0] / 4000
@@ -105,7 +102,7 @@ def test_tables_cost_little_more_than_the_entropy_of_channels():
 def test_narrow_values_take_the_small_alphabet():
     histograms = [Histograms(1), Histograms(1)]
     for seed, histogram in enumerate(histograms):
-        histogram.add(np.rint(np.random.default_rng(seed).normal(0, 0.4, (3000, 40))).astype(np.int32))
+        histogram.add(quantised(np.random.default_rng(seed).normal(0, 0.4, (3000, 40)), 1))
     assert fit_tables(*histograms).quality[0].tables.alphabet == 16
 
 
@@ -137,10 +134,11 @@ def with_sinks(seed, early, late):
 
 
 def sensitive(*tokens):
-    tables = np.full((4, 512, 10, 2), 1e-3)
+    tables = np.full((4, 512, 10), 1e-3)
     for seed in range(4):
         tables[seed, [token(seed) for token in tokens]] = 1
-    return Sensitivity(tuple(tables))
+    layout = KVLayout(DataType.FLOAT32, (LayerShape(1, 8, 8),) * 10)
+    return Sensitivity(layout, tuple(tables), tuple(np.ones((10, 16))))
 
 
 def marked_by(rules, gathered):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from kvquilt.demo.corpus import passages
+from kvquilt_codec.joint.layer import Design, make_layers
 from kvquilt_codec.profile import OutlierRule
 from kvquilt_codec.transform.stages import random_basis
 from kvquilt_router.calibration import Piece, Quality
-from kvquilt_router.calibration.fit import Design, Sample, fit_layers
+from kvquilt_router.calibration.fit import Sample, fit_layers
 from kvquilt_router.calibration.gather import gather
 from kvquilt_router.calibration.outliers import mark_all, trimmed_mean
 from kvquilt_router.calibration.rate import bits_per_element
@@ -30,7 +31,7 @@ class Bench:
     def rate(self, history=0, **options):
         """Estimated bits per element of the first layers."""
         weights = [np.ones(384, np.float32)] * 10
-        fit = fit_layers(self.training, self.measured, weights, Design(history, STEP, 2), **options)
+        fit = fit_layers(self.training, self.measured, weights, history, Design(STEP, 2), **options)
         return bits_per_element(self.measured, fit_tables(fit.training, fit.measured).bits)
 
 
@@ -61,12 +62,13 @@ def test_prediction_from_decoded_layers_beats_none(bench):
 
 def test_finer_steps_and_more_quality_layers_lower_the_kl(bench):
     weights = [np.ones(384, np.float32)] * LAYERS
-    fit = fit_layers(bench.training, bench.measured, weights, Design(0, STEP, 2))
+    fit = fit_layers(bench.training, bench.measured, weights, 0, Design(STEP, 2))
 
     def kl(step, depth):
+        layers = make_layers(fit.layers, Design(step, 2))
         cuts = np.cumsum(bench.measured.gathered.lengths)[:-1]
         return bench.quality.measure(
-            reconstruct(bench.measured.gathered.text(number), exact, fit.layers, step, 2, depth)
+            reconstruct(bench.measured.gathered.text(number), exact, layers, depth)
             for number, exact in enumerate(np.split(bench.measured.exact, cuts))
         ).kl
 

@@ -8,7 +8,7 @@ import torch
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_router.calibration import Quality, Text, calibrate
-from kvquilt_router.calibration.gather import gather
+from kvquilt_router.calibration.gather import gather, key_channels
 from kvquilt_router.calibration.sensitivity import measure_sensitivity
 from kvquilt_router.calibration.texts import Piece
 from kvquilt_router.engine.model import prepare
@@ -60,7 +60,7 @@ def arrays(profile):
 @pytest.mark.parametrize("family", ["llama", "gemma3", "mistral with a window", "cohere2"])
 def test_profiles_fit_the_model(family):
     model = load(family)
-    profile = profile_of(model, history=2)
+    profile = profile_of(model, history=2, quality_layers=3)
     profile.check_layout(model.engine.traits.layout)
     assert profile.model_fingerprint == model.fingerprint
     assert [layer.predictor is not None for layer in profile.layers] == [False, True, True, True]
@@ -70,7 +70,7 @@ def test_profiles_fit_the_model(family):
     assert sorted(bits) == list(bits)
     assert sorted(kl, reverse=True) == list(kl)
     for layer in profile.layers:
-        assert np.allclose(layer.basis.T @ layer.basis, np.eye(layer.channels), atol=1e-4)
+        assert np.allclose(layer.basis.T @ layer.basis, np.eye(layer.channels), atol=2e-3)
 
 
 def test_keys_and_values_of_other_sizes():
@@ -126,6 +126,20 @@ def test_a_model_that_ignores_its_context_still_has_weights():
     assert all((layer.weight == 1).all() for layer in profile.layers)
 
 
+def test_channels_that_nothing_depends_on_weigh_least():
+    model = tiny("LlamaConfig", {})
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[:, :4] = 0  # what reads the first values of the first query head
+            layer.self_attn.o_proj.weight[:, model.config.head_dim :][:, :4] = 0
+    loaded = replace(prepare(model, None, "deaf channels"), tokenizer=Words())
+    pieces = [Piece(loaded.tokenise(text.content)) for text in TEXTS[:3]]
+    sensitivity = measure_sensitivity(loaded.engine, pieces)
+    keys = key_channels(loaded.engine.traits.layout, 0)
+    for weights in sensitivity.weights():
+        assert (weights[keys : keys + 4] < weights[keys + 4 :].min()).all()
+
+
 def test_sensitivity_is_zero_outside_of_a_window_only():
     engine = load("gemma3").engine  # its first and third layer have a window of 24 tokens
     piece = Piece(np.random.default_rng(0).integers(3, 400, 160).astype(np.uint32))
@@ -134,7 +148,7 @@ def test_sensitivity_is_zero_outside_of_a_window_only():
     assert not table[: 120 - 24, (0, 2)].any()
     assert (table[120 - 22 :, (0, 2)] > 0).all()
     assert (table[:, (1, 3)] > 0).all()
-    assert (sensitivity.weights() > 0).all()
+    assert all((weights > 0).all() for weights in sensitivity.weights())
 
 
 def test_untouched_context_scores_as_a_full_prefill():

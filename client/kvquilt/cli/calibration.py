@@ -19,7 +19,7 @@ def calibrate(
     model: Annotated[str, typer.Argument(help='Folder of a Hugging Face model, or "smollm2".')] = "smollm2",
     dtype: Annotated[str, typer.Option(help="Type to compute in; that of the router.")] = "float32",
     kl: Annotated[float, typer.Option(min=1e-6, max=1, help="KL target of the finest level, in nats.")] = 5e-4,
-    quality_layers: Annotated[int, typer.Option(min=1, max=3, help="How many levels a stored chunk has.")] = 3,
+    quality_layers: Annotated[int, typer.Option(min=1, max=3, help="Levels of a stored chunk: high, medium, low.")] = 2,
     as_json: Json = False,
 ) -> None:
     """Learn how a model's KV is best stored, and measure what each level costs and does.

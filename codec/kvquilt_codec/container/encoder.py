@@ -103,7 +103,6 @@ def _apart(chunk: KVChunk, codec: SectionCodec) -> Iterator[Encoded]:
 def _joint(chunk: KVChunk, coder: JointCoder) -> Iterator[Encoded]:
     """Keys and values together, in the profile's quality layers; tokens that are stored exactly go first."""
     exact = coder.exact_rows(chunk)
-    base = CodecId.JOINT_PREDICTED if coder.predicts else CodecId.JOINT
     for block, rows in enumerate(_blocks(chunk)):
         layers = [joined(keys[rows], values[rows]) for keys, values in zip(chunk.keys, chunk.values, strict=True)]
         payloads = coder.encode_block(layers, exact[rows])
@@ -112,8 +111,7 @@ def _joint(chunk: KVChunk, coder: JointCoder) -> Iterator[Encoded]:
                 if quality == 0 and exact[rows].any():
                     side = encode_exact(exact[rows], keys[rows], values[rows])
                     yield block, 0, layer, Part.SIDE, CodecId.EXACT_TOKENS, side
-                codec_id = base if quality == 0 else CodecId.REFINEMENT
-                yield block, quality, layer, Part.JOINT, codec_id, payloads[layer][quality]
+                yield block, quality, layer, Part.JOINT, coder.codec_id(quality), payloads[layer][quality]
 
 
 def _blocks(chunk: KVChunk) -> Iterator[slice]:

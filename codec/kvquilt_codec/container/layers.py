@@ -71,7 +71,11 @@ class ApartSink:
 
 
 class JointSink:
-    """Keys and values together, in quality layers."""
+    """Keys and values together, in quality layers.
+
+    The payloads of a token block are kept until a layer has all that was asked for: they are a fraction of what they
+    decode to.
+    """
 
     def __init__(self, tensors: Tensors, head: ContainerHead, quality_layers: int, coder: JointCoder) -> None:
         self._tensors = tensors
@@ -80,6 +84,7 @@ class JointSink:
         self._coder = coder
         self._block = -1
         self._decoder = BlockDecoder(coder, 0)
+        self._payloads: dict[int, list[bytes]] = {}
         self._exact: dict[int, bytes] = {}
 
     def take(self, section: Section, payload: bytes, received: int) -> None:
@@ -87,6 +92,7 @@ class JointSink:
         if section.token_block != self._block:
             self._block = section.token_block
             self._decoder = BlockDecoder(self._coder, self._head.header.tokens_in(self._block))
+            self._payloads.clear()
             self._exact.clear()
         layer = section.layer
         if section.part is Part.SIDE:
@@ -94,22 +100,18 @@ class JointSink:
                 raise IntegrityError("expected exact tokens in quality layer 0; got other side information")
             self._exact[layer] = payload
             return
-        base = CodecId.JOINT_PREDICTED if self._coder.predicts else CodecId.JOINT
-        expected = CodecId.REFINEMENT if section.quality_layer else base
+        expected = self._coder.codec_id(section.quality_layer)
         if section.part is not Part.JOINT or section.codec_id != expected:
             raise IntegrityError(
                 f"expected a joint section of codec {int(expected)}; got {section.part.name} of {section.codec_id}"
             )
-        if section.quality_layer:
-            self._decoder.refine(layer, payload)
-        else:
-            self._decoder.base(layer, payload)
-        if layer not in self._tensors.layers:
-            self._decoder.drop(layer)  # it only foretells later ones
-            self._exact.pop(layer, None)
-        elif section.quality_layer == self._quality_layers - 1:
+        self._payloads.setdefault(layer, []).append(payload)
+        if layer in self._tensors.layers and section.quality_layer == self._quality_layers - 1:
+            for earlier in sorted(self._payloads):
+                if earlier < layer:
+                    self._decoder.decode(earlier, self._payloads.pop(earlier), None)
             block = self._tensors.block(section, received)
-            self._decoder.finish(layer, block.keys, block.values)
+            self._decoder.decode(layer, self._payloads.pop(layer), block)
             if layer in self._exact:
                 decode_exact(self._exact.pop(layer), block.keys, block.values)
 

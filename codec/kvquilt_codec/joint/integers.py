@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvquilt_codec.errors import IntegrityError
-from kvquilt_codec.profile.types import QualityTables
+from kvquilt_codec.profile.types import CONTEXTS, QualityTables
 from kvquilt_kernels.types import Kernels
 
 Integers = NDArray[np.int32]
+Contexts = NDArray[np.uint8]
+"""`[tokens, channels]`: rows of the table ids."""
 
 LARGEST = 1 << 23
 """Integers are clipped to this magnitude: float32, which the kernels take, holds them exactly."""
@@ -67,9 +69,9 @@ def decode_base(
 
 
 def encode_refinement(kernels: Kernels, fine: Integers, coarse: Integers, tables: QualityTables, layer: int) -> bytes:
-    """Payload of what makes `coarse` into `fine`: one rANS block of the remainders, coarse values as context."""
+    """Payload of what makes `coarse` into `fine`: one rANS block of the remainders."""
     symbols = (fine - 3 * coarse + 1).astype(np.uint8)
-    return kernels.rans_encode(symbols, tables.tables, tables.table_ids[layer], _contexts(coarse)).tobytes()
+    return kernels.rans_encode(symbols, tables.tables, tables.table_ids[layer], contexts_of(coarse)).tobytes()
 
 
 def decode_refinement(
@@ -83,15 +85,16 @@ def decode_refinement(
     block = np.frombuffer(payload, np.uint8)
     tokens, channels = coarse.shape
     try:
-        symbols = kernels.rans_decode(
-            block, tokens, channels, tables.tables, tables.table_ids[layer], _contexts(coarse)
-        )
+        ids = tables.table_ids[layer]
+        symbols = kernels.rans_decode(block, tokens, channels, tables.tables, ids, contexts_of(coarse))
     except ValueError as error:
         raise IntegrityError(f"expected a rANS block of {tokens} tokens; {error}") from None
     fine: Integers = 3 * coarse + symbols.astype(np.int32) - 1
     return fine
 
 
-def _contexts(coarse: Integers) -> NDArray[np.uint8]:
-    contexts: NDArray[np.uint8] = (np.clip(coarse, -2, 2) + 2).astype(np.uint8)
+def contexts_of(coarse: Integers) -> Contexts:
+    """Contexts of a refinement: the coarser integers, clipped."""
+    reach = CONTEXTS // 2
+    contexts: Contexts = (np.clip(coarse, -reach, reach) + reach).astype(np.uint8)
     return contexts

@@ -17,6 +17,7 @@ from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.profile.types import (
     LayerTransform,
     LevelCard,
+    Matrix,
     OutlierRule,
     Profile,
     QualityTables,
@@ -69,6 +70,16 @@ def dump(profile: Profile) -> bytes:
     )
     ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
     return save_tensors(ordered, {_METADATA: msgspec.json.encode(facts, order="sorted").decode()})
+
+
+def rounded(transform: LayerTransform) -> LayerTransform:
+    """A transform as its file gives it back."""
+
+    def half(matrix: Matrix) -> Matrix:
+        return matrix.astype(np.float16).astype(np.float32)
+
+    predictor = None if transform.predictor is None else half(transform.predictor)
+    return LayerTransform(transform.mean, transform.weight, half(transform.basis), predictor)
 
 
 def digest(data: bytes) -> str:

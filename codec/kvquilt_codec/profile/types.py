@@ -2,9 +2,10 @@
 
 Per layer, with x the un-rotated keys and the values of a token side by side (`[tokens, channels]`, float32):
 
-    z = weight * (x - mean)                   one weight per channel, from the model's sensitivity
-    y = (z - history @ predictor) @ basis     history: z of the layers before, as their coarsest quality layer gives it
-    q = round(y / step)                       the only loss
+    z = weight * (x - mean)                      one weight per channel, from the model's sensitivity
+    y = z @ basis
+    q = round((y - history @ predictor) / step)  the only loss; history: y of the layers before, as their
+                                                 coarsest quality layer gives it
 
 `q` is stored in quality layers, the coarsest first: with n of them, layer 0 holds `q` divided by 3^(n-1) and rounded,
 each further one the remainder -1, 0 or 1 of a division by 3 less (docs/codec.md).
@@ -36,7 +37,7 @@ class LayerTransform:
         mean: `[channels]`.
         weight: `[channels]`, above 0.
         basis: `[channels, channels]`, orthonormal columns.
-        predictor: `[history channels, channels]`, or `None` for a layer that is coded by itself. The history is z of
+        predictor: `[history channels, channels]`, or `None` for a layer that is coded by itself. The history is y of
             the layer before, then of the one before that.
     """
 

@@ -6,29 +6,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.joint.layer import Design, make_layers
 from kvquilt_codec.profile.types import MAX_HISTORY, LayerTransform, Matrix, OutlierRule, Profile
-from kvquilt_codec.types import KVLayout
 from kvquilt_router.calibration.cards import LEVELS, with_cards
-from kvquilt_router.calibration.fit import Design, Fit, Sample, fit_layers
-from kvquilt_router.calibration.gather import gather
-from kvquilt_router.calibration.outliers import choose_rules, key_channels, mark_all, trimmed_mean
+from kvquilt_router.calibration.fit import Fit, Sample, fit_layers
+from kvquilt_router.calibration.gather import gather, key_channels
+from kvquilt_router.calibration.outliers import choose_rules, mark_all, trimmed_mean
 from kvquilt_router.calibration.progress import Progress, silent
 from kvquilt_router.calibration.quality import Measured, Quality
 from kvquilt_router.calibration.rate import bits_per_element
 from kvquilt_router.calibration.reconstruct import reconstruct
 from kvquilt_router.calibration.search import MEASUREMENTS, find_step
-from kvquilt_router.calibration.sensitivity import Sensitivity, measure_sensitivity
+from kvquilt_router.calibration.sensitivity import measure_sensitivity
 from kvquilt_router.calibration.tables import fit_tables
 from kvquilt_router.calibration.texts import Corpus, Text, cut
 from kvquilt_router.engine import LoadedModel
 
 KL_TARGET = 5e-4
-SENSITIVITY_PIECES = 10
+SENSITIVITY_PIECES = 16
 MAX_WORDS = 4096
 PREDICTION_TOKENS = 3000
 """With fewer tokens to learn from, prediction across layers does harm (measured), and is not tried."""
 PREDICTION_GAIN = 0.10
 """Prediction must save this share of the bits: it makes layers wait for each other."""
+SECOND_LAYER_GAIN = 0.03
+"""Prediction from two layers must save this share beyond that from one: it takes longer to decode."""
 _FIRST_STEP = 0.15
 """Where the search begins, relative to the mean deviation of a channel."""
 
@@ -45,10 +47,14 @@ class _Known:
     quality_layers: int
     progress: Progress
 
+    def design(self, step: float) -> Design:
+        """What all layers share."""
+        return Design(step, self.quality_layers)
+
     def fit(self, history: int, step: float, reuse: Sequence[LayerTransform] | None = None) -> Fit:
         """Transforms of all layers; with `reuse` those, counted at another step."""
-        design = Design(history, step, self.quality_layers)
-        return fit_layers(self.training, self.held_out, self.weights, design, reuse=reuse, progress=self.progress)
+        samples, design = (self.training, self.held_out), self.design(step)
+        return fit_layers(*samples, self.weights, history, design, reuse=reuse, progress=self.progress)
 
     def rate(self, fit: Fit) -> float:
         """Bits per element with all quality layers."""
@@ -60,11 +66,12 @@ class _Known:
         deviation = float((self.training.layer(middle).std(axis=0) * self.weights[middle]).mean())
         return _FIRST_STEP * (deviation or 1.0)
 
-    def measure(self, layers: Sequence[LayerTransform], step: float, depth: int) -> Measured:
-        """Quality with the first `depth` quality layers."""
+    def measure(self, transforms: Sequence[LayerTransform], step: float) -> Measured:
+        """Quality with all quality layers."""
         gathered, ends = self.held_out.gathered, np.cumsum(self.held_out.gathered.lengths)[:-1]
+        layers = make_layers(transforms, self.design(step))
         return self.quality.measure(
-            reconstruct(gathered.text(number), exact, layers, step, self.quality_layers, depth)
+            reconstruct(gathered.text(number), exact, layers, self.quality_layers)
             for number, exact in enumerate(np.split(self.held_out.exact, ends))
         )
 
@@ -74,7 +81,7 @@ class _Known:
 
         def kl(step: float) -> float:
             self.progress("step", len(measured), MEASUREMENTS)
-            measured.append(self.measure(layers, step, self.quality_layers).kl)
+            measured.append(self.measure(layers, step).kl)
             return measured[-1]
 
         return find_step(kl, start, target)
@@ -86,7 +93,7 @@ def calibrate(
     *,
     kl_target: float = KL_TARGET,
     step: float | None = None,
-    quality_layers: int = 3,
+    quality_layers: int = 2,
     history: int | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -137,13 +144,14 @@ def _choose(known: _Known, plain: Fit, step: float, history: int | None) -> tupl
         return 0, plain
     if history is not None:
         return history, known.fit(history, step)
-    best, chosen = known.rate(plain) * (1 - PREDICTION_GAIN), (0, plain)
-    enough = known.training.gathered.tokens >= PREDICTION_TOKENS
-    for reach in range(1, MAX_HISTORY + 1) if enough else ():
+    chosen = (0, plain)
+    if known.training.gathered.tokens < PREDICTION_TOKENS:
+        return chosen
+    allowed = known.rate(plain) * (1 - PREDICTION_GAIN)
+    for reach in range(1, MAX_HISTORY + 1):
         fit = known.fit(reach, step)
-        rate = known.rate(fit)
-        if rate < best:
-            best, chosen = rate, (reach, fit)
+        if (rate := known.rate(fit)) < allowed:
+            chosen, allowed = (reach, fit), rate * (1 - SECOND_LAYER_GAIN)
     return chosen
 
 
@@ -163,19 +171,11 @@ def _prepare(model: LoadedModel, corpus: Corpus, quality_layers: int, seed: int,
     return _Known(
         learned,
         Sample(held_out, mark_all(rules, held_out, means)),
-        _weights(training.layout, sensitivity),
+        sensitivity.weights(),
         rules,
         Quality(model, corpus.held_out, progress),
         quality_layers,
         progress,
-    )
-
-
-def _weights(layout: KVLayout, sensitivity: Sensitivity) -> tuple[Matrix, ...]:
-    """Per layer `[channels]`: one weight for keys, one for values."""
-    return tuple(
-        np.repeat(pair, [shape.kv_heads * shape.key_dim, shape.kv_heads * shape.value_dim]).astype(np.float32)
-        for pair, shape in zip(sensitivity.weights(), layout.layers, strict=True)
     )
 
 
@@ -187,5 +187,13 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _profile(model: LoadedModel, known: _Known, fit: Fit, step: float, texts: str) -> Profile:
     tables = fit_tables(fit.training, fit.measured).quality
-    profile = Profile(model.fingerprint, fit.layers, step, tables, known.rules, (), texts[:MAX_WORDS])
+    profile = Profile(
+        model.fingerprint,
+        fit.layers,
+        step,
+        tables,
+        known.rules,
+        (),
+        texts[:MAX_WORDS],
+    )
     return with_cards(profile, known.held_out.gathered.chunks, known.quality, known.progress)

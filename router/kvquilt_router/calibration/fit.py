@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvquilt_codec.joint.layer import Design, History, Layer
+from kvquilt_codec.profile import file
 from kvquilt_codec.profile.types import LayerTransform, Matrix
-from kvquilt_codec.transform.stages import Rotate, Weigh, predict
+from kvquilt_codec.transform.stages import Weigh
 from kvquilt_router.calibration.gather import Gathered
 from kvquilt_router.calibration.outliers import Mask
 from kvquilt_router.calibration.progress import Progress, silent
-from kvquilt_router.calibration.quantise import dequantise, quantise
 from kvquilt_router.calibration.tables import Histograms
 
 RIDGES = (1e-3, 1e-2, 1e-1)
@@ -39,21 +40,6 @@ class Sample:
         return self.gathered.layer(index)[~self.exact]
 
 
-@dataclass(frozen=True, slots=True)
-class Design:
-    """What is decided before a fit.
-
-    Attributes:
-        history: 0 codes every layer by itself (tier A), 1 and 2 predict it from so many layers before (tier B).
-        step: width of the finest quantisation interval.
-        quality_layers: how many; the history is as the coarsest gives it.
-    """
-
-    history: int
-    step: float
-    quality_layers: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
     """Transforms of all layers, and the integers they lead to, counted."""
@@ -74,6 +60,7 @@ def fit_layers(
     training: Sample,
     measured: Sample,
     weights: Sequence[Matrix],
+    history: int,
     design: Design,
     *,
     basis: Basis = klt,
@@ -88,58 +75,64 @@ def fit_layers(
         training: to learn from.
         measured: from other texts; the regularisation is chosen by how well it predicts them.
         weights: per layer `[channels]`, above 0.
-        design: what is decided.
+        history: 0 codes every layer by itself (tier A), 1 and 2 predict it from so many layers before (tier B).
+        design: what all layers share.
         basis: the KLT, or another for comparison.
         reuse: transforms that are kept as they are; the integers are counted anew.
         progress: told of every layer.
     """
     fit = Fit((), Histograms(design.quality_layers), Histograms(design.quality_layers))
     layers: list[LayerTransform] = []
-    learned: list[Matrix] = []  # z of the layers before as decoded, the last one first
-    checked: list[Matrix] = []
-    stage = f"fit, {design.history} layers of history"
+    learned, checked = _Samples(training), _Samples(measured)
+    stage = f"fit, {history} layers of history"
     for index, weight in enumerate(weights):
         progress(stage, index, len(weights))
-        x = training.layer(index)
-        layer = None if reuse is None else reuse[index]
-        mean = x.mean(axis=0, dtype=np.float64).astype(np.float32) if layer is None else layer.mean
-        weigh = Weigh(mean, weight)
-        z, z_measured = weigh.forward(x), weigh.forward(measured.layer(index))
-        if layer is not None:
-            predictor = layer.predictor
-        else:
-            predictor = _predictor(learned, z, checked, z_measured) if learned else None
-        guess, guess_measured = predict(learned, predictor), predict(checked, predictor)
-        if layer is None:
-            layer = LayerTransform(mean, weight, basis(z - guess), predictor)
-        decoded = _code(z, guess, layer, design, fit.training, TABLE_TOKENS)
-        decoded_measured = _code(z_measured, guess_measured, layer, design, fit.measured, None)
-        learned = [decoded, *learned][: design.history]
-        checked = [decoded_measured, *checked][: design.history]
-        layers.append(layer)
+        transform = None if reuse is None else reuse[index]
+        if transform is None:
+            x = training.layer(index)
+            mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+            weigh = Weigh(mean, weight)
+            z = weigh.forward(x)
+            h = learned.latest(history)
+            predictor = _predictor(h, z, checked.latest(history), weigh.forward(measured.layer(index)))
+            columns = basis(z if h is None or predictor is None else z - h @ predictor)
+            predicts = None if predictor is None else predictor @ columns
+            transform = file.rounded(LayerTransform(mean, weight, columns, predicts))
+        layer = Layer(transform, design)
+        learned.code(index, layer, fit.training, TABLE_TOKENS)
+        checked.code(index, layer, fit.measured, None)
+        layers.append(transform)
     progress(stage, len(weights), len(weights))
     return Fit(tuple(layers), fit.training, fit.measured)
 
 
-def _code(
-    z: Matrix, guess: Matrix | float, layer: LayerTransform, design: Design, histograms: Histograms, limit: int | None
-) -> Matrix:
-    """Count a layer's integers; return its z as the coarsest quality layer gives it."""
-    rotate = Rotate(layer.basis)
-    q = quantise(rotate.forward(z - guess), design.step)
-    stride = 1 if limit is None else -(-len(q) // limit)
-    histograms.add(q[::stride])
-    return rotate.inverse(dequantise(q, design.step, design.quality_layers - 1)) + guess
+class _Samples:
+    """A sample, and its history as a decoder would have it."""
+
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+        self._history: History = []
+
+    def latest(self, layers: int) -> Matrix | None:
+        """y of the last `layers` layers side by side; None before the first layer, or if none is asked for."""
+        used = self._history[:layers]
+        return np.concatenate(used, axis=1) if used else None
+
+    def code(self, index: int, layer: Layer, histograms: Histograms, limit: int | None) -> None:
+        """Quantise a layer and count its integers, those of at most `limit` tokens."""
+        quantised = layer.quantise(layer.forward(self._sample.layer(index)), self._history)
+        stride = 1 if limit is None else -(-len(quantised.nested[0]) // limit)
+        histograms.add(quantised, stride)
 
 
-def _predictor(history: list[Matrix], z: Matrix, checked: list[Matrix], z_measured: Matrix) -> Matrix | None:
+def _predictor(h: Matrix | None, z: Matrix, h_measured: Matrix | None, z_measured: Matrix) -> Matrix | None:
     """Ridge regression; of several regularisations the one that predicts other texts best. None if nothing varies."""
-    h = np.concatenate(history, axis=1)
+    if h is None or h_measured is None:
+        return None
     gram, cross = (h.T @ h).astype(np.float64), (h.T @ z).astype(np.float64)
     scale = float(np.trace(gram)) / len(gram)
     if scale <= 0:
         return None
-    h_measured = np.concatenate(checked, axis=1)
     diagonal = np.eye(len(gram))
     candidates = [np.linalg.solve(gram + ridge * scale * diagonal, cross).astype(np.float32) for ridge in RIDGES]
     errors = [float(np.square(z_measured - h_measured @ candidate).sum(dtype=np.float64)) for candidate in candidates]

@@ -11,6 +11,12 @@ from kvquilt_router.calibration.progress import Progress, silent
 from kvquilt_router.engine import Engine
 
 
+def key_channels(layout: KVLayout, layer: int) -> int:
+    """Channels of a layer's keys; they come before those of its values."""
+    shape = layout.layers[layer]
+    return shape.kv_heads * shape.key_dim
+
+
 class Gathered:
     """KV of several texts, each computed by itself from position 0.
 

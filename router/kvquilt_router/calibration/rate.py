@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kvquilt_codec.joint.exact import EXACT_BITS
 from kvquilt_codec.types import TOKEN_BLOCK
 from kvquilt_kernels.entropy import lanes_for
 from kvquilt_router.calibration.fit import Sample
@@ -13,7 +14,7 @@ LANE_BITS = 16
 def bits_per_element(sample: Sample, coding_bits: Sequence[float]) -> float:
     """Bits per KV element of a sample.
 
-    Exact tokens count in the model's element type. Headers and the index of a container are not counted.
+    Exact tokens count as 16-bit numbers. Headers and the index of a container are not counted.
 
     Args:
         sample: what was coded.
@@ -21,7 +22,7 @@ def bits_per_element(sample: Sample, coding_bits: Sequence[float]) -> float:
     """
     layout = sample.gathered.layout
     channels = [layer.kv_heads * (layer.key_dim + layer.value_dim) for layer in layout.layers]
-    exact = int(sample.exact.sum()) * sum(channels) * layout.data_type.itemsize * 8
+    exact = int(sample.exact.sum()) * sum(channels) * EXACT_BITS
     lanes = sum(
         lanes_for(min(TOKEN_BLOCK, tokens - begin), count)
         for tokens in sample.gathered.lengths

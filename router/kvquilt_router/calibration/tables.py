@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvquilt_codec.joint.integers import Integers
+from kvquilt_codec.joint.integers import Integers, contexts_of
+from kvquilt_codec.joint.layer import Quantised
 from kvquilt_codec.profile.types import CONTEXTS, REFINEMENT_SYMBOLS, QualityTables
 from kvquilt_kernels.entropy import TOTAL, FrequencyTables, frequencies_from_weights
-from kvquilt_router.calibration.quantise import coarsen, contexts
 
 MAX_TABLES = 32
 ALPHABETS = (16, 64)
@@ -34,13 +34,14 @@ class Histograms:
         self.coarse: list[Counts] = []
         self.refinements: list[list[Counts]] = [[] for _ in range(quality_layers - 1)]
 
-    def add(self, q: Integers) -> None:
-        """Count the next model layer's integers `[tokens, channels]`."""
-        for refinement in reversed(self.refinements):
-            coarse = coarsen(q)
-            refinement.append(_count(q - 3 * coarse + 1, REFINEMENT_SYMBOLS, contexts(coarse), CONTEXTS))
-            q = coarse
-        self.coarse.append(_count(np.clip(q, -_REACH, _REACH) + _REACH, 2 * _REACH + 1)[0])
+    def add(self, quantised: Quantised, stride: int = 1) -> None:
+        """Count the next model layer's integers, of every `stride`-th token."""
+        nested = [integers[::stride] for integers in quantised.nested]
+        for depth, refinement in enumerate(self.refinements, 1):
+            symbols = nested[depth] - 3 * nested[depth - 1] + 1
+            contexts = contexts_of(nested[depth - 1]).astype(np.int64)
+            refinement.append(_count(symbols, REFINEMENT_SYMBOLS, contexts, CONTEXTS))
+        self.coarse.append(_count(np.clip(nested[0], -_REACH, _REACH) + _REACH, 2 * _REACH + 1)[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +115,7 @@ def _bits(frequencies: NDArray[np.uint16]) -> Counts:
     return bits
 
 
-def _count(symbols: Integers, alphabet: int, rows: Integers | None = None, row_count: int = 1) -> Counts:
+def _count(symbols: Integers, alphabet: int, rows: NDArray[np.int64] | None = None, row_count: int = 1) -> Counts:
     """Counts `[rows, channels, alphabet]` of symbols `[tokens, channels]`."""
     channels = symbols.shape[1]
     keys = np.arange(channels, dtype=np.int64) if rows is None else rows * np.int64(channels) + np.arange(channels)
