@@ -198,13 +198,13 @@ class LayerKV:
 class CodecId(IntEnum):
     """What turned a section's content into bytes. An id names a format for ever (docs/formats.md)."""
 
-    PLANES_ZSTD = 1
     INT8_TOKEN_HEAD = 2
     EXACT_TOKENS = 3
     JOINT = 4
     REFINEMENT = 5
     JOINT_PREDICTED = 6
     """As `JOINT`, but a layer can only be decoded after the layers before it."""
+    EXPONENTS_RANS = 7
     TOKEN_IDS = 16
 
 

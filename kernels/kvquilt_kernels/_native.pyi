@@ -1,8 +1,34 @@
 import numpy as np
 from numpy.typing import NDArray
 
-def split_planes(words: NDArray[np.uint8], width: int, planes: NDArray[np.uint8]) -> None: ...
-def merge_planes(planes: NDArray[np.uint8], width: int, words: NDArray[np.uint8]) -> None: ...
+_Words = NDArray[np.uint16] | NDArray[np.uint32]
+
+def exponent_counts(
+    isa: str, words: _Words, mantissa_bits: int, tops: NDArray[np.uint8], counts: NDArray[np.uint32]
+) -> None: ...
+def split_floats(
+    isa: str,
+    words: _Words,
+    mantissa_bits: int,
+    tops: NDArray[np.uint8],
+    flips: NDArray[np.uint8],
+    octaves: int,
+    symbols: NDArray[np.uint8],
+    mantissas: NDArray[np.uint8],
+) -> NDArray[np.uint16]: ...
+def merge_floats(
+    isa: str,
+    symbols: NDArray[np.uint8],
+    escapes: NDArray[np.uint16],
+    mantissas: NDArray[np.uint8],
+    mantissa_bits: int,
+    tops: NDArray[np.uint8],
+    flips: NDArray[np.uint8],
+    octaves: int,
+    words: _Words,
+) -> None: ...
+def pack_bits(values: NDArray[np.uint8], bits: int, packed: NDArray[np.uint8]) -> None: ...
+def unpack_bits(packed: NDArray[np.uint8], bits: int, values: NDArray[np.uint8]) -> None: ...
 def quantise_rows(values: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.uint16]) -> None: ...
 def dequantise_rows(codes: NDArray[np.int8], scales: NDArray[np.uint16], values: NDArray[np.float32]) -> None: ...
 

@@ -4,28 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvquilt_kernels import _native
+from kvquilt_kernels.floats_native import NativeFloats
 from kvquilt_kernels.rans_native import NativeRans, instruction_sets
-from kvquilt_kernels.types import Bytes
 
 __all__ = ["NativeKernels", "instruction_sets"]
 
 
-class NativeKernels(NativeRans):
+class NativeKernels(NativeRans, NativeFloats):
     """C++ backend; see `kvquilt_kernels.types.Kernels`. `isa` chooses what the entropy coder runs on."""
 
     name = "native"
-
-    def split_planes(self, words: Bytes, width: int) -> Bytes:
-        """See `Kernels.split_planes`."""
-        planes = np.empty_like(words)
-        _native.split_planes(words, width, planes)
-        return planes
-
-    def merge_planes(self, planes: Bytes, width: int) -> Bytes:
-        """See `Kernels.merge_planes`."""
-        words = np.empty_like(planes)
-        _native.merge_planes(planes, width, words)
-        return words
 
     def quantise_rows(self, values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.uint16]]:
         """See `Kernels.quantise_rows`."""

@@ -4,8 +4,8 @@
 
 #include <stdexcept>
 
+#include "floats_bindings.hpp"
 #include "int8.hpp"
-#include "planes.hpp"
 #include "rans_bindings.hpp"
 
 namespace nb = nanobind;
@@ -16,28 +16,6 @@ template <typename T, size_t Dimensions>
 using Input = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
 template <typename T, size_t Dimensions>
 using Output = nb::ndarray<T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
-
-size_t words_in(size_t bytes, size_t other, size_t width) {
-  if (width != 2 && width != 4) {
-    throw std::invalid_argument("expected a word width of 2 or 4 bytes");
-  }
-  if (bytes != other || bytes % width != 0) {
-    throw std::invalid_argument("expected input and output of the same size, a multiple of the word width");
-  }
-  return bytes / width;
-}
-
-void split_planes(Input<uint8_t, 1> words, size_t width, Output<uint8_t, 1> planes) {
-  const size_t count = words_in(words.shape(0), planes.shape(0), width);
-  nb::gil_scoped_release release;
-  kvquilt::split_planes(words.data(), count, width, planes.data());
-}
-
-void merge_planes(Input<uint8_t, 1> planes, size_t width, Output<uint8_t, 1> words) {
-  const size_t count = words_in(planes.shape(0), words.shape(0), width);
-  nb::gil_scoped_release release;
-  kvquilt::merge_planes(planes.data(), count, width, words.data());
-}
 
 template <typename A, typename B, typename C>
 void check_rows(const A& values, const B& codes, const C& scales) {
@@ -62,9 +40,8 @@ void dequantise_rows(Input<int8_t, 2> codes, Input<uint16_t, 1> scales, Output<f
 
 NB_MODULE(_native, module) {
   module.doc() = "C++ implementation of the kernels in kvquilt_kernels.types";
-  module.def("split_planes", &split_planes, nb::arg("words"), nb::arg("width"), nb::arg("planes"));
-  module.def("merge_planes", &merge_planes, nb::arg("planes"), nb::arg("width"), nb::arg("words"));
   module.def("quantise_rows", &quantise_rows, nb::arg("values"), nb::arg("codes"), nb::arg("scales"));
   module.def("dequantise_rows", &dequantise_rows, nb::arg("codes"), nb::arg("scales"), nb::arg("values"));
+  bind_floats(module);
   bind_rans(module);
 }

@@ -41,15 +41,6 @@ std::vector<std::string> instruction_sets() {
   return names;
 }
 
-Isa isa_of(const std::string& name) {
-  for (Isa isa : kvquilt::rans::instruction_sets()) {
-    if (name == kNames[static_cast<size_t>(isa)]) {
-      return isa;
-    }
-  }
-  throw std::invalid_argument("this CPU has no instruction set of that name");
-}
-
 template <typename T>
 Result<T> to_array(std::vector<T>&& values) {
   auto* owned = new std::vector<T>(std::move(values));
@@ -132,6 +123,15 @@ void decode(const std::string& isa, Input<uint8_t, 1> block, Input<int32_t, 1> e
 }
 
 }  // namespace
+
+Isa isa_of(const std::string& name) {
+  for (Isa isa : kvquilt::rans::instruction_sets()) {
+    if (name == kNames[static_cast<size_t>(isa)]) {
+      return isa;
+    }
+  }
+  throw std::invalid_argument("this CPU has no instruction set of that name");
+}
 
 void bind_rans(nb::module_& module) {
   nb::class_<Tables>(module, "Tables")

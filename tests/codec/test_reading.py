@@ -134,12 +134,12 @@ def test_inspection_needs_no_fingerprint() -> None:
 def test_every_level_has_a_codec_that_its_id_finds() -> None:
     for level in Level:
         assert codec_by_id(codec_for_level(level).codec_id) is codec_for_level(level)
-    assert {level.value: codec_for_level(level).codec_id for level in Level} == {"lossless": 1, "high": 2}, (
+    assert {level.value: codec_for_level(level).codec_id for level in Level} == {"lossless": 7, "high": 2}, (
         "an id names a format for ever"
     )
 
 
-@pytest.mark.parametrize("codec_id", [0, 3, 16, 65535])
+@pytest.mark.parametrize("codec_id", [0, 1, 3, 16, 65535])
 def test_an_unknown_codec_has_a_reason_of_its_own(codec_id: int) -> None:
     with pytest.raises(IntegrityError, match=str(codec_id)) as caught:
         codec_by_id(codec_id)

@@ -1,5 +1,6 @@
 """docs/formats.md gives the bytes that the code writes."""
 
+import hashlib
 import json
 import re
 
@@ -14,6 +15,8 @@ from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.container.head import PREFIX, SECTION, Header
 from kvquilt_codec.profile import file
 from kvquilt_codec.section import codec_for_level
+from kvquilt_codec.section.exponents import ExponentsRans
+from kvquilt_codec.section.normal_tables import TABLES
 from kvquilt_codec.types import CodecId, DataType, KVChunk, KVLayout, LayerShape, Level, Part, TokenIds, VariantKind
 from tests.codec.profiles import make_profile
 from tests.docs.pages import first_words, rows, section
@@ -56,6 +59,24 @@ def test_the_lossless_bytes_of_the_example_are_what_the_encoder_writes() -> None
     data = example(Level.LOSSLESS)
     keys = next(entry for entry in container.parse_head(data).sections if entry.part is Part.KEYS)
     assert data[keys.offset : keys.offset + keys.length] == bytes.fromhex(quoted.replace("|", ""))
+
+
+def test_the_lossless_codec_reads_and_writes_the_vector_of_its_second_mode() -> None:
+    text = section(PAGE, "A worked example of codec 7")
+    (listed,) = re.findall(r"^words +(\[.*\])$", text, re.MULTILINE)
+    words = json.loads(re.sub(r"([0-9a-f]{4})", r'"\1"', listed))
+    tensor = np.array([[int(word, 16) for word in row] for row in words], np.uint16).view(ml_dtypes.bfloat16)[:, None]
+    pieces = [digits for _, digits in re.findall(r"^([0-9a-f]{4})  ((?:[0-9a-f]{2} +)+)", text, re.MULTILINE)]
+    payload = bytes.fromhex("".join([*pieces[:-1], "00000100" * 29, pieces[-1]]))
+    assert payload == ExponentsRans().encode_coded(tensor)
+    out = np.empty_like(tensor)
+    ExponentsRans().decode(payload, out)
+    assert out.tobytes() == tensor.tobytes()
+
+
+def test_the_tables_of_the_lossless_codec_are_those_of_the_digest() -> None:
+    (digest,) = re.findall(r"`([0-9a-f]{64})`", section(PAGE, "Section codecs"))
+    assert digest == hashlib.sha256(TABLES.frequencies.astype("<u2").tobytes()).hexdigest()
 
 
 def test_the_keys_of_the_example_are_what_identity_computes() -> None:

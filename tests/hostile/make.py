@@ -6,18 +6,11 @@ it. A new way to lie is one more `case`.
 
 import struct
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
-
-from kvquilt_codec import container
-from kvquilt_codec.container import ChunkIdentity
-from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape, Level, VariantKind
+from kvquilt_codec.types import Level
 from tests.hostile.draft import CHECKSUM_BYTES, ENTRY, PREFIX, Draft, Section, zstd_bomb, zstd_frame
+from tests.hostile.golden import FOLDER, VALID, golden_chunk, golden_container, smooth_chunk
 
-FOLDER = Path(__file__).parent
-FINGERPRINT = "5e" * 32
-TOKEN_IDS = [0, 17, 4_294_967_295]
 INTEGRITY, FINGERPRINT_MISMATCH = "IntegrityError", "FingerprintMismatchError"
 
 CASES: dict[str, Callable[[], bytes]] = {}
@@ -31,34 +24,10 @@ def case(name: str, make: Callable[[], bytes], reason: str = "integrity", error:
     EXPECTED[name] = (error, reason)
 
 
-def golden_chunk() -> KVChunk:
-    """Two layers of different shape, three tokens; every value is exact in bfloat16."""
-    layout = KVLayout(DataType.BFLOAT16, (LayerShape(1, 4, 4), LayerShape(2, 2, 3)))
-
-    def tensor(shape: tuple[int, int, int], start: int) -> np.ndarray:
-        steps = np.arange(start, start + shape[0] * shape[1] * shape[2])
-        return ((steps * 37 % 101 - 50) * 2.0 ** (steps * 7 % 23 - 11)).astype(np.float32).reshape(shape)
-
-    keys = [tensor((3, 1, 4), 0), tensor((3, 2, 2), 100)]
-    values = [tensor((3, 1, 4), 200), tensor((3, 2, 3), 300)]
-    keys[0][0, 0, :2] = [-0.0, 2.0**-133]  # the smallest bfloat16 denormal
-    as_bfloat16 = [[t.astype(layout.data_type.numpy) for t in tensors] for tensors in (keys, values)]
-    return KVChunk(layout, np.array(TOKEN_IDS, np.uint32), tuple(as_bfloat16[0]), tuple(as_bfloat16[1]), None)
-
-
-def golden_container(level: Level) -> bytes:
-    """What today's encoder writes; `valid-v1*.kvq` are what the first one wrote."""
-    identity = ChunkIdentity(
-        FINGERPRINT, bytes(range(32)), VariantKind.EXACT, bytes(range(32, 64)), {"document_ids": '["doc"]'}
-    )
-    return container.encode(golden_chunk(), level, identity)
-
-
-VALID = {"valid-v1": Level.LOSSLESS, "valid-v1-high": Level.HIGH}
-LOSSLESS = golden_container(Level.LOSSLESS)
-HIGH = golden_container(Level.HIGH)
+LOSSLESS = golden_container(golden_chunk(), Level.LOSSLESS)
 DRAFT = Draft.parse(LOSSLESS)
-HIGH_DRAFT = Draft.parse(HIGH)
+HIGH_DRAFT = Draft.parse(golden_container(golden_chunk(), Level.HIGH))
+CODED_DRAFT = Draft.parse(golden_container(smooth_chunk(), Level.LOSSLESS))
 
 
 def altered(change: Callable[[Draft], object], draft: Draft = DRAFT) -> Callable[[], bytes]:
@@ -237,35 +206,55 @@ def add_index_lies() -> None:
 
 def add_payload_lies() -> None:
     """Sections whose checksums are right and whose content is not what the header says."""
-    planes = DRAFT.sections[1].payload
-    size = 12  # elements of keys of layer 0: bytes of a plane
-
-    def plane(mode: int, data: bytes, length: int | None = None) -> bytes:
-        return struct.pack("<BI", mode, len(data) if length is None else length) + data
-
-    raw = plane(0, bytes(size))
+    raw = DRAFT.sections[1].payload
     for name, payload in {
-        "planes-cut": planes[:-1],
-        "planes-longer": planes + b"\0",
-        "planes-one": raw,
-        "planes-three": raw * 3,
-        "planes-mode": plane(7, bytes(size)) + raw,
-        "planes-length": plane(0, bytes(size), 2**32 - 1) + raw,
-        "planes-raw-short": plane(0, bytes(size - 1)) + raw,
-        "planes-no-zstd": plane(1, b"not zstd at all") + raw,
-        "planes-zstd-cut": plane(1, zstd_frame(bytes(size), size)[:-2]) + raw,
-        "planes-zstd-other-size": plane(1, zstd_frame(bytes(size + 1), size + 1)) + raw,
-        "planes-zstd-lying-size": plane(1, zstd_frame(bytes(size + 1), size)) + raw,
-        "planes-zstd-no-size": plane(1, zstd_frame(bytes(size), None)) + raw,
-        "planes-zstd-two-frames": plane(1, zstd_frame(bytes(size), size) * 2) + raw,
-        "bomb-declared": plane(1, zstd_bomb(1 << 30, 1 << 30)) + raw,
-        "bomb-hidden": plane(1, zstd_bomb(1 << 28, size)) + raw,
-        "bomb-undeclared": plane(1, zstd_bomb(1 << 28, None)) + raw,
-        "bomb-4e": plane(1, zstd_bomb(1 << 20, 2**62)) + raw,
+        "raw-cut": raw[:-1],
+        "raw-longer": raw + b"\0",
+        "mode-unknown": b"\2" + raw[1:],
+        "mode-only": b"\1",
     }.items():
-        case(name, altered(section(1, payload=payload)))
+        case(f"exponents-{name}", altered(section(1, payload=payload)))
+    coded = CODED_DRAFT.sections[1].payload
+    escapes, tops, rest, listed, mantissas, block = (
+        1,
+        5,
+        9,
+        13,
+        15,
+        15 + 3 * 84,
+    )  # where each begins: 4 channels, 1 bare
+    lanes = block + 16
+    for name, payload in {
+        "cut": coded[:-1],
+        "longer": coded + b"\0\0",
+        "cut-in-side": coded[: rest + 1],
+        "cut-in-mantissas": coded[: block - 1],
+        "cut-in-block": coded[: lanes + 5],
+        "escapes-4g": _put(coded, escapes, struct.pack("<I", 2**32 - 1)),
+        "escapes-none": _put(coded, escapes, struct.pack("<I", 0)),
+        "escapes-fewer": coded[:escapes] + struct.pack("<I", 0) + coded[tops:listed] + coded[mantissas:],
+        "escapes-more": _put(coded, escapes, struct.pack("<I", 2))[:mantissas] + b"\x03\0" + coded[mantissas:],
+        "escape-needless": _put(coded, listed, struct.pack("<H", coded[tops + 1])),
+        "escape-too-large": _put(coded, listed, struct.pack("<H", 0x200)),
+        "top-zero": _put(coded, tops, b"\0"),
+        "table-unknown": _put(coded, rest, bytes([62 << 2])),
+        "table-other": _put(coded, rest, bytes([coded[rest] ^ 4])),
+        "bare-none": _put(coded, rest + 3, bytes([coded[rest + 3] & ~2])),
+        "bare-all": _put(coded, rest, bytes(value | 2 for value in coded[rest:listed])),
+        "block-version": _put(coded, block, b"\2"),
+        "block-tokens": _put(coded, block + 4, struct.pack("<I", 97)),
+        "block-words-4g": _put(coded, block + 12, struct.pack("<I", 2**32 - 1)),
+        "block-state-low": _put(coded, lanes, bytes(4)),
+        "block-state-other": _put(coded, lanes, b"\x01\x02\x03\x04"),
+    }.items():
+        case(f"exponents-{name}", altered(section(1, payload=payload), CODED_DRAFT))
     for name, payload in {
         "tokens-bomb": zstd_bomb(1 << 28, 12),
+        "tokens-bomb-declared": zstd_bomb(1 << 28, 1 << 28),
+        "tokens-bomb-undeclared": zstd_bomb(1 << 28, None),
+        "tokens-bomb-4e": zstd_bomb(1 << 20, 2**62),
+        "tokens-cut": DRAFT.sections[0].payload[:-2],
+        "tokens-two-frames": zstd_frame(bytes(12), 12) * 2,
         "tokens-no-zstd": bytes(12),
         "tokens-others": zstd_frame(bytes(12), 12),
         "tokens-fewer": zstd_frame(bytes(8), 8),
@@ -281,16 +270,20 @@ def add_payload_lies() -> None:
     case("int8-longer", altered(section(1, payload=HIGH_DRAFT.sections[1].payload + b"\0"), HIGH_DRAFT))
 
 
+def _put(payload: bytes, at: int, piece: bytes) -> bytes:
+    return payload[:at] + piece + payload[at + len(piece) :]
+
+
 for add in (add_truncations, add_bit_flips, add_prefix_lies, add_header_lies, add_index_lies, add_payload_lies):
     add()
 
 
 def main() -> None:
     """Write the hostile files; the valid ones only if they are missing, since they are what was once written."""
-    for name, level in VALID.items():
+    for name, (chunk, level) in VALID.items():
         path = FOLDER / f"{name}.kvq"
         if not path.exists():
-            path.write_bytes(golden_container(level))
+            path.write_bytes(golden_container(chunk(), level))
     for name, make in CASES.items():
         (FOLDER / f"{name}.kvq").write_bytes(make())
 

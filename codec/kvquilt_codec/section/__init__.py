@@ -1,13 +1,13 @@
 """Section codecs: one tensor of one token block to bytes and back. A codec id names a format for ever."""
 
 from kvquilt_codec.errors import IntegrityError
+from kvquilt_codec.section.exponents import ExponentsRans
 from kvquilt_codec.section.int8 import Int8TokenHead
-from kvquilt_codec.section.planes import PlanesZstd
 from kvquilt_codec.types import Level, SectionCodec
 
 __all__ = ["codec_by_id", "codec_for_level"]
 
-_LEVELS: dict[Level, SectionCodec] = {Level.LOSSLESS: PlanesZstd(), Level.HIGH: Int8TokenHead()}
+_LEVELS: dict[Level, SectionCodec] = {Level.LOSSLESS: ExponentsRans(), Level.HIGH: Int8TokenHead()}
 _BY_ID: dict[int, SectionCodec] = {codec.codec_id: codec for codec in _LEVELS.values()}
 
 
