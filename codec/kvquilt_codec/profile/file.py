@@ -111,7 +111,8 @@ def load(data: bytes, expected_digest: str | None = None) -> Profile:
             facts.cards,
             facts.texts,
         )
-    except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, ValueError, BadRequestError) as error:
+    except (msgspec.MsgspecError, SafetensorError, UnicodeDecodeError, ValueError, KeyError, BadRequestError) as error:
+        # KeyError: what safetensors raises for a type that NumPy has not
         raise IntegrityError(f"expected a codec profile; got {error}") from None
     if arrays:
         raise IntegrityError(f"expected a codec profile; it has further tensors: {sorted(arrays)[:3]}")
