@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import ml_dtypes
 import numpy as np
 
 from kvquilt_codec import catalog, container, identity
@@ -82,3 +83,15 @@ def make_object(
 def bits(array: Array) -> bytes:
     """The bytes of a tensor: what bit-exact means (NaN and -0.0 included)."""
     return np.ascontiguousarray(array).tobytes()
+
+
+def assert_within_half_a_step(original: Array, restored: Array, data_type: DataType) -> None:
+    """Of level `high`: half of the row's scale, plus the rounding of the result to the tensor's type."""
+    finfo = ml_dtypes.finfo(data_type.numpy)
+    exact = original.astype(np.float64)
+    got = restored.astype(np.float64)
+    # The scale is the smallest bfloat16 at or above max/127: at most 2^-7 above it (more among denormals).
+    step = np.abs(exact).max(axis=-1, keepdims=True) / 127 * (1 + 2.0**-7) + 2.0**-133
+    rounding = np.abs(got) * float(finfo.eps) / 2 + float(finfo.smallest_subnormal)
+    assert np.isfinite(got).all(), "finite KV must come back finite"
+    assert (np.abs(got - exact) <= step * (0.5 + 2.0**-16) + rounding).all()

@@ -14,6 +14,7 @@ from tests.codec.samples import (
     FINGERPRINT,
     UNEVEN,
     UNIFORM,
+    assert_within_half_a_step,
     bits,
     chunk_identity,
     make_chunk,
@@ -29,18 +30,6 @@ def decoded(chunk: KVChunk, level: Level) -> KVChunk:
 
 def pairs(one: KVChunk, other: KVChunk) -> list[tuple[Array, Array]]:
     return list(zip((*one.keys, *one.values), (*other.keys, *other.values), strict=True))
-
-
-def assert_within_half_a_step(original: Array, restored: Array, data_type: DataType) -> None:
-    """Half of the row's scale, plus the rounding of the result to the tensor's type."""
-    finfo = ml_dtypes.finfo(data_type.numpy)
-    exact = original.astype(np.float64)
-    got = restored.astype(np.float64)
-    # The scale is the smallest bfloat16 at or above max/127: at most 2^-7 above it (more among denormals).
-    step = np.abs(exact).max(axis=-1, keepdims=True) / 127 * (1 + 2.0**-7) + 2.0**-133
-    rounding = np.abs(got) * float(finfo.eps) / 2 + float(finfo.smallest_subnormal)
-    assert np.isfinite(got).all(), "finite KV must come back finite"
-    assert (np.abs(got - exact) <= step * (0.5 + 2.0**-16) + rounding).all()
 
 
 @data_types
