@@ -43,6 +43,8 @@ def _costs() -> NDArray[np.float32]:
 
 
 _COSTS = _costs()
+_SIGNS = np.array([1, -1] * _COUNTED + [0], np.float32)
+_OTHER_SIGN = np.append(np.arange(2 * _COUNTED) ^ 1, 2 * _COUNTED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,14 +136,13 @@ def _choose(kernels: Kernels, words: Words, float_format: FloatFormat) -> _Chann
     """The cheapest beginning and table of every channel."""
     bits = float_format.mantissa_bits
     magnitudes = words & words.dtype.type((1 << (8 * float_format.width - 1)) - 1)
-    largest = (magnitudes.max(axis=0) >> bits).astype(np.int64)
+    largest = (magnitudes.max(axis=0) >> bits).astype(np.uint8)
     most = (1 << float_format.exponent_bits) - 1
-    tops = np.minimum(np.maximum(largest + 1, _BEGINNINGS - 1), most).astype(np.uint8)
-    counts = kernels.exponent_counts(words, float_format, tops, _COUNTED)
-    signs = counts[:, :-1].reshape(len(counts), _COUNTED, 2)
-    flips = counts[:, 1:-1:2].sum(axis=1) > counts[:, :-1:2].sum(axis=1)
-    signs[flips] = signs[flips, :, ::-1]
-    begins, tables = np.divmod((counts.astype(np.float32) @ _COSTS).argmin(axis=1), TABLES.count)
+    tops = np.minimum(np.maximum(largest, _BEGINNINGS - 2), most - 1) + np.uint8(1)
+    counts = kernels.exponent_counts(words, float_format, tops, _COUNTED).astype(np.float32)
+    flips = counts @ _SIGNS < 0
+    counts[flips] = counts[flips][:, _OTHER_SIGN]
+    begins, tables = np.divmod((counts @ _COSTS).argmin(axis=1), TABLES.count)
     anchors = Anchors(tops - begins.astype(np.uint8), flips.astype(np.uint8), OCTAVES)
     bare = (np.bitwise_or.reduce(words, axis=0) & words.dtype.type((1 << bits) - 1)) == 0
     return _Channels(anchors, bare, tables.astype(np.uint8))
