@@ -10,6 +10,7 @@ from kvquilt_kernels.floats import Anchors, FloatFormat, FloatKernels, SplitFloa
 
 __all__ = [
     "Anchors",
+    "BackendUnavailableError",
     "Bytes",
     "EntropyKernels",
     "FloatFormat",
@@ -23,6 +24,10 @@ __all__ = [
 ]
 
 
+class BackendUnavailableError(Exception):
+    """This installation or this machine lacks what a backend needs; the message says what."""
+
+
 class Kernels(EntropyKernels, FloatKernels, Protocol):
     """Byte-level operations of the codec. Backends give identical bytes (tests/kernels holds the parity matrix).
 
@@ -31,7 +36,7 @@ class Kernels(EntropyKernels, FloatKernels, Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the backend: "native" or "reference"."""
+        """Name of the backend: "native", "triton" or "reference"."""
 
     def quantise_rows(self, values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.uint16]]:
         """Quantise rows to symmetric int8 with one bfloat16 scale a row.

@@ -14,9 +14,12 @@ REFERENCE = ReferenceKernels()
 
 
 def every_backend() -> dict[str, Kernels]:
-    """The reference, and the native backend once for each instruction set of this CPU."""
+    """The reference, the native backend once for each instruction set of this CPU, Triton where it can run."""
+    here = available()
     found: dict[str, Kernels] = {"reference": REFERENCE}
-    if "native" in available():
+    if "triton" in here:
+        found["triton"] = here["triton"]
+    if "native" in here:
         from kvquilt_kernels.native import NativeKernels, instruction_sets
 
         found.update({f"native-{isa}": NativeKernels(isa) for isa in instruction_sets()})
