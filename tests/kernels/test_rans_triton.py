@@ -99,9 +99,10 @@ def test_every_kernel_compiles_for_gpus(
 
 
 @pytest.mark.skipif("triton" in available(), reason="here every test of the backends runs it")
-def test_it_decodes_in_the_interpreter_what_the_other_backends_do() -> None:
-    """The tests of all backends and those of batches, in a process that interprets the kernels."""
-    names = [f"test_rans_{name}.py" for name in ("triton_batches", "triton_hostile", "blocks", "quantised")]
+@pytest.mark.parametrize("modules", [("triton_batches",), ("triton_hostile", "blocks", "quantised")], ids=" ".join)
+def test_it_decodes_in_the_interpreter_what_the_other_backends_do(modules: tuple[str, ...]) -> None:
+    """The tests of batches and those of all backends, in processes that interpret the kernels."""
+    names = [f"test_rans_{name}.py" for name in modules]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     ran = subprocess.run(
@@ -113,4 +114,6 @@ def test_it_decodes_in_the_interpreter_what_the_other_backends_do() -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.search(r"^\d{2,} passed, \d+ deselected in", ran.stdout, re.MULTILINE), f"none is skipped: {ran.stdout}"
+    assert re.search(r"^\d{2,} passed(, \d+ deselected)? in", ran.stdout, re.MULTILINE), (
+        f"none is skipped: {ran.stdout}"
+    )
