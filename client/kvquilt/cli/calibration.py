@@ -14,9 +14,12 @@ from kvquilt.documents import read_documents
 
 
 def calibrate(
-    texts: Annotated[list[Path], typer.Option(help="Text file or folder to learn from. Repeatable.")],
     output: Annotated[Path, typer.Option(help="Write the profile to this file.")],
     model: Annotated[str, typer.Argument(help='Folder of a Hugging Face model, or "smollm2".')] = "smollm2",
+    texts: Annotated[
+        list[Path] | None,
+        typer.Option(help="Text file or folder to learn from. Repeatable. Default: English texts that come with kvquilt."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Type to compute in; that of the router.")] = "float32",
     kl: Annotated[float, typer.Option(min=1e-6, max=1, help="KL target of the finest level, in nats.")] = 5e-4,
     quality_layers: Annotated[int, typer.Option(min=1, max=3, help="Levels of a stored chunk: high, medium, low.")] = 2,
@@ -24,16 +27,21 @@ def calibrate(
 ) -> None:
     """Learn how a model's KV is best stored, and measure what each level costs and does.
 
-    Takes minutes. A fifth of the texts is held out: the figures are measured on those. Routers do not use
-    profiles yet.
+    Takes minutes. A fifth of the texts is held out: the figures are measured on those, and hold for texts of the same
+    kinds. Routers do not use profiles yet.
     """
     with explained(as_json):
         from kvquilt_codec.profile import file  # numpy and safetensors
         from kvquilt_router.calibration import Text  # imports torch
         from kvquilt_router.calibration import calibrate as learn
+        from kvquilt_router.calibration.corpus import shipped_texts
         from kvquilt_router.engine import load_model
 
-        found = [Text(document.document_id, str(document.content)) for document in read_documents(texts)]
+        found = (
+            [Text(document.document_id, str(document.content)) for document in read_documents(texts)]
+            if texts
+            else shipped_texts()
+        )
         started = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         with Progress(*columns, console=err, transient=True, disable=as_json) as progress:
