@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from kvquilt_kernels.rans_triton import TritonRans
-from kvquilt_kernels.types import Bytes, Kernels
+from kvquilt_kernels.types import Anchors, Bytes, FloatFormat, Kernels, SplitFloats, Words
 
 
 class TritonKernels(TritonRans):
@@ -25,13 +25,25 @@ class TritonKernels(TritonRans):
         super().__init__(host, device)
         self._kernels = host
 
-    def split_planes(self, words: Bytes, width: int) -> Bytes:
-        """See `Kernels.split_planes`; on the host."""
-        return self._kernels.split_planes(words, width)
+    def exponent_counts(self, words: Words, float_format: FloatFormat, tops: Bytes, octaves: int) -> NDArray[np.uint32]:
+        """See `Kernels.exponent_counts`; on the host."""
+        return self._kernels.exponent_counts(words, float_format, tops, octaves)
 
-    def merge_planes(self, planes: Bytes, width: int) -> Bytes:
-        """See `Kernels.merge_planes`; on the host."""
-        return self._kernels.merge_planes(planes, width)
+    def split_floats(self, words: Words, float_format: FloatFormat, anchors: Anchors) -> SplitFloats:
+        """See `Kernels.split_floats`; on the host."""
+        return self._kernels.split_floats(words, float_format, anchors)
+
+    def merge_floats(self, parts: SplitFloats, float_format: FloatFormat, anchors: Anchors) -> Words:
+        """See `Kernels.merge_floats`; on the host."""
+        return self._kernels.merge_floats(parts, float_format, anchors)
+
+    def pack_bits(self, values: Bytes, bits: int) -> Bytes:
+        """See `Kernels.pack_bits`; on the host."""
+        return self._kernels.pack_bits(values, bits)
+
+    def unpack_bits(self, packed: Bytes, bits: int, count: int) -> Bytes:
+        """See `Kernels.unpack_bits`; on the host."""
+        return self._kernels.unpack_bits(packed, bits, count)
 
     def quantise_rows(self, values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.uint16]]:
         """See `Kernels.quantise_rows`; on the host."""

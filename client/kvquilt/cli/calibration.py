@@ -18,7 +18,9 @@ def calibrate(
     model: Annotated[str, typer.Argument(help='Folder of a Hugging Face model, or "smollm2".')] = "smollm2",
     texts: Annotated[
         list[Path] | None,
-        typer.Option(help="Text file or folder to learn from. Repeatable. Default: English texts that come with kvquilt."),
+        typer.Option(
+            help="Text file or folder to learn from. Repeatable. Default: English texts that come with kvquilt."
+        ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="Type to compute in; that of the router.")] = "float32",
     kl: Annotated[float, typer.Option(min=1e-6, max=1, help="KL target of the finest level, in nats.")] = 5e-4,
