@@ -30,7 +30,7 @@ CASES: tuple[tuple[str, float, str], ...] = (
 def main() -> None:
     documents = passages()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as router:
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), ["router.profile="]) as router:
         worker = Worker("smollm2", router)
         for level in ("high", "lossless"):
             list(worker.client.prefetch(list(documents.values()), level=level))

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvquilt_cache_node.profiles import Profiles
 from kvquilt_cache_node.types import Store
 from kvquilt_codec import catalog, container
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity, ContainerHead, DecodedChunk
 from kvquilt_codec.container.head import PREFIX
 from kvquilt_codec.errors import BadRequestError, IntegrityError
+from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import Array, KVChunk, KVLayout, LayerShape, Part, TokenIds
 
 
@@ -26,8 +28,8 @@ def check_container(key: bytes, data: bytes, meta: ObjectMeta) -> None:
     catalog.from_header(header)  # or a lost index could not be rebuilt from it
     if catalog.key_of(header) != key:
         raise BadRequestError("expected a container of the object key it is put under; its header gives another key")
-    said = (meta.model_fingerprint, meta.tokens, meta.variant, meta.level)
-    if said != (header.model_fingerprint, header.tokens, header.variant, header.level):
+    said = (meta.model_fingerprint, meta.tokens, meta.variant, meta.form)
+    if said != (header.model_fingerprint, header.tokens, header.variant, header.form):
         raise BadRequestError("expected the description to agree with the container's header; it differs")
 
 
@@ -39,8 +41,9 @@ def encode_tensors(
     rotated_from: int | None,
     identity: ChunkIdentity,
     meta: ObjectMeta,
+    coder: JointCoder | None,
 ) -> bytes:
-    """Encode raw tensors (layer by layer, keys then values) at `meta.level`.
+    """Encode raw tensors (layer by layer, keys then values) as `meta.form`, with the coder of its profile.
 
     Raises:
         BadRequestError: sizes or values that cannot be, or another object than the key says.
@@ -53,7 +56,7 @@ def encode_tensors(
     tensors = _tensors(payload, layout, tokens)
     keys, values = zip(*((next(tensors), next(tensors)) for _ in layout.layers), strict=True)
     chunk = KVChunk(layout, token_ids, keys, values, rotated_from)
-    data = container.encode(chunk, meta.level, identity)
+    data = container.encode(chunk, meta.form.level, identity, coder)
     if catalog.key_of(container.parse_head(data).header) != key:
         raise BadRequestError("expected the object key of these tensors; the request gives another key")
     return data
@@ -83,41 +86,85 @@ class Reading:
         return sum(len(piece) for piece in self.pieces)
 
 
-async def read(store: Store, key: bytes, model_fingerprint: str, layers: range | None, decoded: bool) -> Reading:
-    """Read an object for a caller that runs `model_fingerprint`.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of an object is asked for.
+
+    Attributes:
+        layers: model layers; `None`: all.
+        quality_layers: how many, the coarsest first; `None`: all.
+        held: how many of them the caller has already.
+        decoded: raw tensors instead of sections.
 
     Raises:
-        NotFoundError: no such object.
+        BadRequestError: nothing, or tensors of which a part is held elsewhere.
+    """
+
+    layers: range | None = None
+    quality_layers: int | None = None
+    held: int = 0
+    decoded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.layers is not None and not self.layers:
+            raise BadRequestError(f"expected a range of at least one layer; got {self.layers}")
+        if self.decoded and self.held:
+            raise BadRequestError("expected an encoded read of the quality layers that are missing; got decoded")
+
+
+async def read(store: Store, profiles: Profiles, key: bytes, model_fingerprint: str, asked: Asked) -> Reading:
+    """Read an object, or a part of it and no more, for a caller that runs `model_fingerprint`.
+
+    Raises:
+        NotFoundError: no such object, or (decoded) not the profile that it is coded with.
         FingerprintMismatchError: it is of another model.
         IntegrityError: its bytes are damaged; it is deleted, so that it can be stored again.
-        BadRequestError: the layer range is outside the model.
+        BadRequestError: layers or quality layers that the object has not.
     """
     try:
-        reading = await _read(store, key, model_fingerprint, layers, decoded)
+        (prefix,) = await store.get(key, [(0, PREFIX.size)])
+        (head_bytes,) = await store.get(key, [(0, container.head_bytes(prefix))])
+        head = container.parse_head(head_bytes)
+        head.check_fingerprint(model_fingerprint)
+        layers = range(len(head.layout.layers)) if asked.layers is None else asked.layers
+        sections = await store.get(key, head.byte_ranges(layers, asked.quality_layers, asked.held))
     except IntegrityError:
-        await store.forget([key], [])
+        await _drop(store, key)
         raise
+    if not asked.decoded:
+        reading = Reading(head, [head_bytes, *sections])
+    else:
+        digest = head.header.profile_digest
+        coder = await profiles.coder(digest) if digest else None
+        try:
+            reading = await _decoded(head, [head_bytes, *sections], layers, asked, coder)
+        except IntegrityError:
+            await _drop(store, key)
+            raise
     await store.touch([key])
     return reading
 
 
-async def _read(store: Store, key: bytes, model_fingerprint: str, layers: range | None, decoded: bool) -> Reading:
-    (prefix,) = await store.get(key, [(0, PREFIX.size)])
-    (head_bytes,) = await store.get(key, [(0, container.head_bytes(prefix))])
-    head = container.parse_head(head_bytes)
-    head.check_fingerprint(model_fingerprint)
-    whole = range(len(head.layout.layers))
-    sections = await store.get(key, head.byte_ranges(layers or whole))
-    if not decoded:
-        return Reading(head, [head_bytes, *sections])
-    chunk = await asyncio.to_thread(_decode, [head_bytes, *sections], model_fingerprint, layers)
-    pieces = [tensor.tobytes() for layer in chunk.kv for tensor in (layer.keys, layer.values)]
-    shapes: tuple[LayerShape, ...] = head.layout.layers[chunk.layers.start : chunk.layers.stop]
-    return Reading(head, pieces, KVLayout(head.layout.data_type, shapes))
+async def _drop(store: Store, key: bytes) -> None:
+    """Delete a damaged object; what a caller mistook for an object (a profile) stays."""
+    if await store.stat([key]):
+        await store.forget([key], [])
 
 
-def _decode(pieces: list[bytes], model_fingerprint: str, layers: range | None) -> DecodedChunk:
-    decoder = container.ContainerDecoder(model_fingerprint, layers)
+async def _decoded(
+    head: ContainerHead, pieces: list[bytes], layers: range, asked: Asked, coder: JointCoder | None
+) -> Reading:
+    chunk = await asyncio.to_thread(_decode, head, pieces, layers, asked, coder)
+    tensors = [tensor.tobytes() for layer in chunk.kv for tensor in (layer.keys, layer.values)]
+    shapes: tuple[LayerShape, ...] = head.layout.layers[layers.start : layers.stop]
+    return Reading(head, tensors, KVLayout(head.layout.data_type, shapes))
+
+
+def _decode(
+    head: ContainerHead, pieces: list[bytes], layers: range, asked: Asked, coder: JointCoder | None
+) -> DecodedChunk:
+    coders = None if coder is None else lambda _: coder
+    decoder = container.ContainerDecoder(head.header.model_fingerprint, layers, asked.quality_layers, coders)
     for piece in pieces:
         decoder.feed(piece)
     return decoder.finish()

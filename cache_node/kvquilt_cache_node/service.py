@@ -5,11 +5,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import kvquilt_kernels
 from kvquilt_cache_node import objects
+from kvquilt_cache_node.objects import Asked
+from kvquilt_cache_node.profiles import Profiles
 from kvquilt_cache_node.types import Store
 from kvquilt_codec import catalog
 from kvquilt_codec.container import ChunkIdentity
-from kvquilt_codec.errors import BadRequestError, IntegrityError
+from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
+from kvquilt_codec.forms import check_hex_digest
 from kvquilt_codec.identity import check_digest
+from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.profile import file as profile_file
 from kvquilt_codec.types import check_token_ids
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import cache_node_pb2_grpc
@@ -29,6 +34,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self._store = store
         self._counters = counters
         self._max_object = max_object_bytes
+        self._profiles = Profiles(store, counters)
 
     @status.unary
     async def PutChunk(
@@ -41,6 +47,10 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         header = first.header
         key = check_digest(header.object_key, "object key")
         meta = convert.meta_from_wire(header.meta)
+        coder = None
+        if digest := meta.form.profile_digest:
+            await self._profiles.require(digest, meta.model_fingerprint)
+            coder = await self._profiles.coder(digest) if header.HasField("tensors") else None
         reader = frames.FrameReader(header.payload_bytes, self._max_object)
         payload = bytearray()  # grows with what really comes: a declared size is only a claim
         async for request in request_iterator:
@@ -48,7 +58,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
                 raise BadRequestError("expected frames after the header; got something else")
             payload += reader.take(request.frame)
         reader.finish()
-        data = await asyncio.to_thread(_checked, key, bytes(payload), header, meta)
+        data = await asyncio.to_thread(_checked, key, bytes(payload), header, meta, coder)
         stored = await self._store.put_if_absent(key, data, meta)
         self._counters.add("puts_stored" if stored else "puts_present")
         return pb.PutChunkResponse(stored=stored, stored_bytes=len(data) if stored else 0)
@@ -59,15 +69,13 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     ) -> AsyncGenerator[pb.GetChunkResponse, None]:
         """Serve one chunk."""
         key = check_digest(request.object_key, "object key")
-        layers = None
-        if request.HasField("layers"):
-            layers = range(request.layers.begin, request.layers.end)
-            if not layers:
-                raise BadRequestError(f"expected a range of at least one layer; got {layers}")
+        layers = range(request.layers.begin, request.layers.end) if request.HasField("layers") else None
+        asked = Asked(layers, request.quality_layers or None, request.held_quality_layers, request.decoded)
         try:
-            reading = await objects.read(self._store, key, request.model_fingerprint, layers, request.decoded)
-        except IntegrityError:
-            self._counters.add("objects_damaged")
+            reading = await objects.read(self._store, self._profiles, key, request.model_fingerprint, asked)
+        except IntegrityError as error:
+            if error.reason != "profile_damaged":
+                self._counters.add("objects_damaged")
             raise
         header = reading.head.header
         yield pb.GetChunkResponse(
@@ -99,10 +107,58 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     @status.unary
     async def ForgetChunks(self, request: pb.ForgetChunksRequest, context: Context) -> pb.ForgetChunksResponse:
         """Delete objects."""
-        receipt = await self._store.forget(_keys(request.object_keys), _documents(request.document_ids))
+        # Only objects: a profile goes when nothing is coded with it.
+        keys = list(await self._store.stat(_keys(request.object_keys)))
+        receipt = await self._store.forget(keys, _documents(request.document_ids))
         self._counters.add("objects_forgotten", len(receipt.deleted))
         return pb.ForgetChunksResponse(
             deleted_keys=receipt.deleted, deleted_bytes=receipt.deleted_bytes, kept_shared=receipt.kept_shared
+        )
+
+    @status.unary
+    async def PutProfile(
+        self, request_iterator: AsyncIterator[pb.PutProfileRequest], context: Context
+    ) -> pb.PutProfileResponse:
+        """Store a profile."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None or not first.HasField("header"):
+            raise BadRequestError("expected a header first; the stream has none")
+        header = first.header
+        digest = check_hex_digest(header.profile_digest, "profile digest")
+        reader = frames.FrameReader(header.payload_bytes, min(self._max_object, profile_file.MAX_BYTES))
+        payload = bytearray()
+        async for request in request_iterator:
+            if not request.HasField("frame"):
+                raise BadRequestError("expected frames after the header; got something else")
+            payload += reader.take(request.frame)
+        reader.finish()
+        stored = await self._profiles.put(digest, bytes(payload), header.model_fingerprint)
+        return pb.PutProfileResponse(stored=stored)
+
+    @status.streaming
+    async def GetProfile(
+        self, request: pb.GetProfileRequest, context: Context
+    ) -> AsyncGenerator[pb.GetProfileResponse, None]:
+        """Serve a profile."""
+        digest = check_hex_digest(request.profile_digest, "profile digest")
+        data, profile = await self._profiles.get(digest)
+        if request.model_fingerprint not in ("", profile.model_fingerprint):
+            raise FingerprintMismatchError(
+                f"expected a profile of model {request.model_fingerprint[:16]!r}...; this one is of "
+                f"{profile.model_fingerprint[:16]}...: calibrate this model"
+            )
+        yield pb.GetProfileResponse(
+            header=pb.GetProfileHeader(model_fingerprint=profile.model_fingerprint, payload_bytes=len(data))
+        )
+        for frame in frames.split([data]):
+            yield pb.GetProfileResponse(frame=frame)
+        self._counters.add("profiles_sent")
+
+    @status.unary
+    async def ListProfiles(self, request: pb.ListProfilesRequest, context: Context) -> pb.ListProfilesResponse:
+        """List the profiles."""
+        return pb.ListProfilesResponse(
+            profiles=[convert.profile_info_to_wire(info) for info in await self._profiles.list()]
         )
 
     @status.unary
@@ -132,7 +188,9 @@ def _documents(documents: Sequence[str]) -> list[str]:
     return [catalog.check_document_id(document) for document in documents]
 
 
-def _checked(key: bytes, payload: bytes, header: pb.PutChunkHeader, meta: catalog.ObjectMeta) -> bytes:
+def _checked(
+    key: bytes, payload: bytes, header: pb.PutChunkHeader, meta: catalog.ObjectMeta, coder: JointCoder | None
+) -> bytes:
     """The container to store: the payload itself after checks, or the encoded tensors."""
     if not header.HasField("tensors"):
         objects.check_container(key, payload, meta)
@@ -148,5 +206,5 @@ def _checked(key: bytes, payload: bytes, header: pb.PutChunkHeader, meta: catalo
     rotated_from = tensors.rotated_from if tensors.HasField("rotated_from") else None
     layout = convert.layout_from_wire(tensors.layout)
     return objects.encode_tensors(
-        key, payload, layout, check_token_ids(tensors.token_ids), rotated_from, identity, meta
+        key, payload, layout, check_token_ids(tensors.token_ids), rotated_from, identity, meta, coder
     )

@@ -8,9 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
+from kvquilt_codec.catalog import ForgetReceipt, Meta, ObjectInfo, ProfileInfo
 
-COUNTERS = ("puts_stored", "puts_present", "gets", "bytes_sent", "objects_forgotten", "objects_damaged")
+COUNTERS = (
+    "puts_stored",
+    "puts_present",
+    "gets",
+    "bytes_sent",
+    "objects_forgotten",
+    "objects_damaged",
+    "profiles_stored",
+    "profiles_sent",
+    "profiles_damaged",
+)
 """Counters of a cache node."""
 
 ByteRange = tuple[int, int]
@@ -19,7 +29,7 @@ ByteRange = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How full a store is."""
+    """How full a store is: objects, and the bytes of objects and profiles."""
 
     objects: int
     used_bytes: int
@@ -65,7 +75,10 @@ class Blobs(Protocol):
 
 
 class Store(Protocol):
-    """Objects by 32-byte key under a byte cap that is never exceeded."""
+    """Objects and profiles by 32-byte key under a byte cap that is never exceeded.
+
+    Profiles count towards the cap; `stat`, `list` and `touch` with documents concern objects only.
+    """
 
     @property
     def name(self) -> str:
@@ -75,10 +88,11 @@ class Store(Protocol):
     def durable(self) -> bool:
         """Whether an acknowledged put survives the end of the process."""
 
-    async def put_if_absent(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
-        """Store an object, making room by evicting the least recently used; `False` if it was there already.
+    async def put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
+        """Store an object or a profile, making room by evicting the least recently used; `False` if it was there.
 
-        An object that was there keeps its bytes and gains `meta.document_ids`.
+        An object that was there keeps its bytes and gains `meta.document_ids`. A profile that stored objects are coded
+        with is evicted after the last of them.
 
         Raises:
             CapacityError: larger than the whole cap, for which nothing is evicted; or the disk is full in spite of
@@ -104,6 +118,9 @@ class Store(Protocol):
 
     async def forget(self, keys: Sequence[bytes], documents: Sequence[str]) -> ForgetReceipt:
         """Delete objects by key, and by document those that no other document holds."""
+
+    async def profiles(self) -> list[ProfileInfo]:
+        """All profiles, the most recently used first."""
 
     async def list(self) -> list[ObjectInfo]:
         """All objects, the most recently used first."""

@@ -79,7 +79,7 @@ class AsyncClient:
         Args:
             documents: ids must differ.
             shared_prefix: what the application's prompts begin with; by default the head of the model's chat template.
-            level: codec level by name; `None` takes the router's default.
+            level: codec level by name, or a bound like "kl<1e-3"; `None` takes the router's default.
             model: name or fingerprint; may be empty where the router serves one model.
             deadline: seconds for each batch of documents.
 
@@ -91,10 +91,11 @@ class AsyncClient:
             twice = next(i for i in ids if ids.count(i) > 1)
             raise BadRequestError(f"expected documents with ids of their own; {twice!r} occurs twice")
         prefix = None if shared_prefix is None else wire.content(shared_prefix)
+        number, kl_below = wire.level_fields(level)
         done = 0
         for batch in _batches(documents):
             request = pb.PrefetchRequest(
-                model=model, shared_prefix=prefix, documents=batch, level=wire.level_number(level)
+                model=model, shared_prefix=prefix, documents=batch, level=number, kl_below=kl_below
             )
             async with translated():
                 async for message in self._stub.Prefetch(request, timeout=deadline):
@@ -120,7 +121,7 @@ class AsyncClient:
             shared_prefix: as in `prefetch`. By default the model's chat template frames the prompt.
             policy: recompute policy by name; `None` takes the router's default, as for the next two.
             recompute_ratio: share of reused tokens to recompute, 0 to 1.
-            level: codec level by name.
+            level: codec level, as in `prefetch`.
             seed: of random policies.
             model: name or fingerprint.
             deadline: seconds.

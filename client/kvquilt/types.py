@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.profile import LevelCard
 from kvquilt_codec.types import KVLayout, LayerKV, TokenIds, VariantKind
 
 Segment = str | Sequence[int]
@@ -32,6 +33,7 @@ class PrefetchProgress:
         compute_seconds: seconds that computing took.
         done: documents finished so far.
         total: documents of the call.
+        level: what it can be read at now; one stored object serves the coarser levels too.
     """
 
     document_id: str
@@ -44,6 +46,7 @@ class PrefetchProgress:
     compute_seconds: float
     done: int
     total: int
+    level: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class BlendReport:
         bf16_bytes: what the fetched tensors take as bfloat16.
         chunks: per chunk.
         seconds: the router's wall time by step.
+        level: of the documents; "lossless" where no measured level meets a bound that was asked for.
     """
 
     policy: str
@@ -86,6 +90,7 @@ class BlendReport:
     bf16_bytes: int
     chunks: tuple[ChunkReport, ...]
     seconds: dict[str, float]
+    level: str
 
     @property
     def hit(self) -> bool:
@@ -125,6 +130,7 @@ class PlanReport:
     recompute_ratio: float
     prompt_tokens: int
     chunks: tuple[ChunkReport, ...]
+    level: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +143,32 @@ class ForgetReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileStatus:
+    """The codec profile in force for a model.
+
+    Attributes:
+        digest: hex SHA-256 of its file.
+        miss_reason: why documents are missed; empty if the profile is at hand.
+        levels: what calibration measured, the finest level first.
+        texts: what it was calibrated on.
+    """
+
+    digest: str
+    miss_reason: str
+    levels: tuple[LevelCard, ...]
+    texts: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that the router serves."""
+    """A model that the router serves; without a profile its levels are `lossless` and `high`."""
 
     name: str
     fingerprint: str
     architecture: str
     layout: KVLayout
     max_context_tokens: int
+    profile: ProfileStatus | None
 
 
 @dataclass(frozen=True, slots=True)

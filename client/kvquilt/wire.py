@@ -11,10 +11,13 @@ from kvquilt.types import (
     NodeStatus,
     PlanReport,
     PrefetchProgress,
+    ProfileStatus,
     Segment,
     Status,
 )
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.levels import parse_level
+from kvquilt_codec.profile import LevelCard
 from kvquilt_codec.types import Level, check_token_ids
 from kvquilt_proto.v1 import common_pb2
 from kvquilt_proto.v1 import router_pb2 as pb
@@ -40,21 +43,22 @@ def content(segment: Segment) -> pb.Content:
 
 def options(policy: str | None, recompute_ratio: float | None, level: str | None, seed: int) -> pb.BlendOptions:
     """Encode blend options; `None` leaves the router's default."""
-    return pb.BlendOptions(policy=policy, recompute_ratio=recompute_ratio, level=level_number(level), seed=seed)
+    number, kl_below = level_fields(level)
+    return pb.BlendOptions(policy=policy, recompute_ratio=recompute_ratio, level=number, seed=seed, kl_below=kl_below)
 
 
-def level_number(level: str | None) -> common_pb2.Level.ValueType:
-    """Encode a level given by name.
+def level_fields(level: str | None) -> tuple[common_pb2.Level.ValueType, float | None]:
+    """Encode a level given by name, or by a bound like "kl<1e-3": its number, and the bound.
 
     Raises:
-        BadRequestError: there is none of that name.
+        BadRequestError: neither.
     """
     if level is None:
-        return common_pb2.LEVEL_UNSPECIFIED
-    try:
-        return convert.level_to_wire(Level(level))
-    except ValueError:
-        raise BadRequestError(f"expected a level in {[known.value for known in Level]}; got {level!r}") from None
+        return common_pb2.LEVEL_UNSPECIFIED, None
+    asked = parse_level(level)
+    if isinstance(asked, Level):
+        return convert.level_to_wire(asked), None
+    return common_pb2.LEVEL_UNSPECIFIED, asked.kl
 
 
 def chunks(messages: Iterable[pb.ChunkReport]) -> tuple[ChunkReport, ...]:
@@ -87,12 +91,15 @@ def report(message: pb.BlendReport) -> BlendReport:
         message.bf16_bytes,
         chunks(message.chunks),
         {step: getattr(message, f"{step}_seconds") for step in steps},
+        message.level,
     )
 
 
 def plan(message: pb.PlanBlendResponse) -> PlanReport:
     """Decode a plan."""
-    return PlanReport(message.policy, message.recompute_ratio, message.prompt_tokens, chunks(message.chunks))
+    return PlanReport(
+        message.policy, message.recompute_ratio, message.prompt_tokens, chunks(message.chunks), message.level
+    )
 
 
 def progress(message: pb.PrefetchResponse, done: int, total: int) -> PrefetchProgress:
@@ -108,7 +115,17 @@ def progress(message: pb.PrefetchResponse, done: int, total: int) -> PrefetchPro
         message.compute_seconds,
         done,
         total,
+        message.level,
     )
+
+
+def profile(message: pb.Profile) -> ProfileStatus:
+    """Decode the profile in force."""
+    levels = tuple(
+        LevelCard(card.level, card.quality_layers, card.bits_per_element, card.kl, card.top1_agreement)
+        for card in message.levels
+    )
+    return ProfileStatus(message.profile_digest, message.miss_reason, levels, message.texts)
 
 
 def model(message: pb.Model) -> ModelInfo:
@@ -119,6 +136,7 @@ def model(message: pb.Model) -> ModelInfo:
         message.architecture,
         convert.layout_from_wire(message.layout),
         message.max_context_tokens,
+        profile(message.profile) if message.HasField("profile") else None,
     )
 
 
@@ -130,7 +148,7 @@ def status(message: pb.GetStatusResponse) -> Status:
         tuple(message.policies),
         message.default_policy,
         message.default_recompute_ratio,
-        convert.level_from_wire(message.default_level).value,
+        message.default_level,
         dict(sorted(message.counters.items())),
         NodeStatus(
             message.node_target,

@@ -6,8 +6,9 @@ import msgspec
 
 from kvquilt_codec.container.head import Header
 from kvquilt_codec.errors import BadRequestError, IntegrityError
+from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.identity import object_key, variant_key
-from kvquilt_codec.types import Level, VariantKind
+from kvquilt_codec.types import VariantKind
 
 MAX_DOCUMENT_ID_BYTES = 1024
 MAX_DOCUMENTS_PER_OBJECT = 4096
@@ -36,7 +37,7 @@ class ObjectMeta:
         document_ids: documents that the chunk belongs to; empty for a shared prefix.
         tokens: number of tokens.
         variant: what preceded the chunk.
-        level: codec level.
+        form: how it is encoded.
         compute_seconds: measured seconds that computing the KV took.
     """
 
@@ -44,8 +45,36 @@ class ObjectMeta:
     document_ids: tuple[str, ...]
     tokens: int
     variant: VariantKind
-    level: Level
+    form: StorageForm
     compute_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileMeta:
+    """Description of a stored profile: the model that it is for. Its key is its digest."""
+
+    model_fingerprint: str
+
+
+Meta = ObjectMeta | ProfileMeta
+"""What a store keeps: objects, which hold the KV of a chunk, and profiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileInfo:
+    """A stored profile.
+
+    Attributes:
+        digest: hex SHA-256 of its file.
+        model_fingerprint: the model that it is for.
+        stored_bytes: its size.
+        objects: how many stored objects are coded with it.
+    """
+
+    digest: str
+    model_fingerprint: str
+    stored_bytes: int
+    objects: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +124,10 @@ def from_header(header: Header) -> ObjectMeta:
             f"expected compute_seconds in 0..{MAX_COMPUTE_SECONDS:g} and at most {MAX_DOCUMENTS_PER_OBJECT} documents "
             f"in the header; got {seconds} and {len(documents)}"
         )
-    return ObjectMeta(header.model_fingerprint, documents, header.tokens, header.variant, header.level, seconds)
+    return ObjectMeta(header.model_fingerprint, documents, header.tokens, header.variant, header.form, seconds)
 
 
 def key_of(header: Header) -> bytes:
     """The key under which a store keeps this container."""
     variant = variant_key(bytes.fromhex(header.chunk_key), header.variant, bytes.fromhex(header.context_digest))
-    return object_key(variant, header.level)
+    return object_key(variant, header.form)

@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 
 from kvquilt_codec.errors import BadRequestError
-from kvquilt_codec.types import Level, TokenIds, VariantKind
+from kvquilt_codec.forms import StorageForm
+from kvquilt_codec.types import TokenIds, VariantKind
 
 DIGEST_BYTES = 32
 _PUBLIC_SECRET = hashlib.sha256(b"kvquilt namespace: public").digest()
@@ -113,6 +114,6 @@ def variant_key(chunk: bytes, kind: VariantKind, context: bytes) -> bytes:
     return hmac.digest(chunk, _framed(b"kvquilt variant v1", kind.value.encode(), context), "sha256")
 
 
-def object_key(variant: bytes, level: Level) -> bytes:
-    """Key under which a store keeps a variant encoded at a level: 32 bytes."""
-    return hmac.digest(variant, _framed(b"kvquilt object v1", level.value.encode()), "sha256")
+def object_key(variant: bytes, form: StorageForm) -> bytes:
+    """Key under which a store keeps a variant in a form: 32 bytes. All levels that the form serves share it."""
+    return hmac.digest(variant, _framed(b"kvquilt object v1", form.name.encode()), "sha256")

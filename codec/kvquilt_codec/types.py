@@ -61,6 +61,8 @@ class Level(Enum):
 
     LOSSLESS = "lossless"
     HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
 
 
 class VariantKind(Enum):

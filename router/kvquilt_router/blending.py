@@ -55,7 +55,7 @@ class Blender:
 
     async def plan(self, prompt: Prompt, options: BlendOptions) -> list[ChunkOutcome]:
         """What a blend would find, without fetching or computing."""
-        return await self._fetcher.look_up(self._planner.prompt(prompt, options.level))
+        return await self._fetcher.look_up(self._planner.prompt(prompt, options.point))
 
     async def blend(self, prompt: Prompt, options: BlendOptions) -> AsyncGenerator[memoryview | BlendReport, None]:
         """Finished KV of all tokens but the last: keys, then values, of each layer in order; then the report.
@@ -66,7 +66,7 @@ class Blender:
             BadRequestError: an empty question or document, an unknown policy, more tokens than the model's context.
         """
         policy = policy_by_name(options.policy)
-        refs = self._planner.prompt(prompt, options.level)
+        refs = self._planner.prompt(prompt, options.point)
         self._engine.check(prompt.token_ids, len(prompt.token_ids))
         async with self._slots, aclosing(self._blend(prompt, options, policy, refs)) as parts:
             async for part in parts:

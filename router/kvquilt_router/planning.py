@@ -6,10 +6,11 @@ import numpy as np
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import Namespace, chunk_key, context_digest, object_key, variant_key
-from kvquilt_codec.types import MAX_CHUNK_TOKENS, Level, TokenIds, VariantKind
+from kvquilt_codec.levels import LOSSLESS_POINT, OperatingPoint
+from kvquilt_codec.types import MAX_CHUNK_TOKENS, TokenIds, VariantKind
 from kvquilt_router.types import ChunkRef, Prompt
 
-PREFIX_LEVEL = Level.LOSSLESS
+PREFIX_POINT = LOSSLESS_POINT
 """The shared prefix holds the attention sinks of every prompt: its errors would spread to all of them."""
 
 
@@ -21,7 +22,7 @@ class Planner:
         self._fingerprint = model_fingerprint
         self._chunk_tokens = chunk_tokens
 
-    def prompt(self, prompt: Prompt, level: Level) -> list[ChunkRef]:
+    def prompt(self, prompt: Prompt, point: OperatingPoint) -> list[ChunkRef]:
         """The chunks of a prompt's context, in order.
 
         Raises:
@@ -32,7 +33,7 @@ class Planner:
         refs = list(self.prefix(prompt.prefix))
         begin = len(prompt.prefix)
         for segment, document in enumerate(prompt.documents, start=1):
-            refs += self.document(prompt.prefix, document, level, segment, begin)
+            refs += self.document(prompt.prefix, document, point, segment, begin)
             begin += len(document)
         return refs
 
@@ -40,10 +41,10 @@ class Planner:
         """The chunks of a shared prefix: exact variants, cut only where it is longer than a chunk may be."""
         for begin in range(0, len(prefix), MAX_CHUNK_TOKENS):
             piece = prefix[begin : begin + MAX_CHUNK_TOKENS]
-            yield self._ref(0, begin, piece, VariantKind.EXACT, prefix[:begin], True, PREFIX_LEVEL)
+            yield self._ref(0, begin, piece, VariantKind.EXACT, prefix[:begin], True, PREFIX_POINT)
 
     def document(
-        self, prefix: TokenIds, document: TokenIds, level: Level, segment: int = 1, begin: int = 0
+        self, prefix: TokenIds, document: TokenIds, point: OperatingPoint, segment: int = 1, begin: int = 0
     ) -> Iterator[ChunkRef]:
         """The chunks of a document that starts at `begin`: base variants, of about equal length.
 
@@ -55,7 +56,7 @@ class Planner:
         pieces = -(-len(document) // self._chunk_tokens)
         for piece in np.array_split(document, pieces):
             exact = begin == len(prefix)
-            yield self._ref(segment, begin, piece, VariantKind.BASE, prefix, exact, level)
+            yield self._ref(segment, begin, piece, VariantKind.BASE, prefix, exact, point)
             begin += len(piece)
 
     def _ref(
@@ -66,8 +67,8 @@ class Planner:
         kind: VariantKind,
         context: TokenIds,
         exact: bool,
-        level: Level,
+        point: OperatingPoint,
     ) -> ChunkRef:
         chunk = chunk_key(self._namespace, self._fingerprint, tokens)
-        key = object_key(variant_key(chunk, kind, context_digest(context)), level)
-        return ChunkRef(segment, begin, tokens, kind, context, exact, level, chunk, key)
+        key = object_key(variant_key(chunk, kind, context_digest(context)), point.form)
+        return ChunkRef(segment, begin, tokens, kind, context, exact, point, chunk, key)

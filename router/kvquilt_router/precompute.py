@@ -10,11 +10,14 @@ from kvquilt_codec import catalog, container, errors
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.identity import context_digest
+from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.levels import OperatingPoint
 from kvquilt_codec.types import KVChunk, Level, TokenIds, VariantKind
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.planning import Planner
+from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, ChunkRef
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
@@ -49,6 +52,7 @@ class Precomputer:
         node: NodeClient,
         model_fingerprint: str,
         counters: Counters,
+        profile: ModelProfile,
         *,
         stat_deadline: float,
         put_deadline: float,
@@ -60,13 +64,16 @@ class Precomputer:
         self._node = node
         self._fingerprint = model_fingerprint
         self._counters = counters
+        self._profile = profile
         self._stat_deadline = stat_deadline
         self._put_deadline = put_deadline
         self._prefixes: dict[bytes, list[LayerTensors]] = {}
         self._queue: asyncio.Queue[ChunkRef] = asyncio.Queue(queue_length)
         self._queued: set[bytes] = set()
 
-    async def document(self, document_id: str, prefix: TokenIds, tokens: TokenIds, level: Level) -> PrefetchResult:
+    async def document(
+        self, document_id: str, prefix: TokenIds, tokens: TokenIds, point: OperatingPoint
+    ) -> PrefetchResult:
         """Store every chunk of a document (and the shared prefix) that is not stored yet.
 
         A chunk that cannot be stored is counted in the result; the others go on.
@@ -75,7 +82,7 @@ class Precomputer:
             BadRequestError: no tokens, or more than the model's context after the prefix.
         """
         result = PrefetchResult(document_id, len(tokens))
-        refs = [*self._planner.prefix(prefix), *self._planner.document(prefix, tokens, level)]
+        refs = [*self._planner.prefix(prefix), *self._planner.document(prefix, tokens, point)]
         for ref in refs:
             self._engine.check(ref.token_ids, len(ref.context) + len(ref.token_ids))
         try:
@@ -96,14 +103,13 @@ class Precomputer:
         return result
 
     async def _store(self, ref: ChunkRef, documents: tuple[str, ...], result: PrefetchResult) -> None:
+        coder = self._coder(ref)
         try:
             started = time.perf_counter()
             chunk = await self._thread.run_idle(self._compute, ref)
             seconds = time.perf_counter() - started
-            data = await asyncio.to_thread(self._encoded, ref, chunk, documents, seconds)
-            stored = await self._node.put(
-                ref.object_key, data, self._meta(ref, documents, seconds), deadline=self._put_deadline
-            )
+            data = await asyncio.to_thread(self._encoded, ref, chunk, documents, seconds, coder)
+            stored = await self._put(ref, data, self._meta(ref, documents, seconds))
         except (errors.CapacityError, errors.DeadlineError) as error:
             result.failed += 1
             result.failure_reason = str(error)
@@ -116,10 +122,34 @@ class Precomputer:
         else:
             result.present += 1
 
+    def _coder(self, ref: ChunkRef) -> JointCoder | None:
+        """What a chunk is encoded with; asked before it is computed.
+
+        Raises:
+            UnavailableError: the profile is not at hand.
+        """
+        digest = ref.point.form.profile_digest
+        try:
+            return self._profile.coder(digest) if digest else None
+        except errors.NotFoundError as error:
+            raise errors.UnavailableError(str(error), reason=error.reason) from None
+
+    async def _put(self, ref: ChunkRef, data: bytes, meta: ObjectMeta) -> bool:
+        """Store an object, and before it the profile if the node has lost it, or never got it."""
+        try:
+            return await self._node.put(ref.object_key, data, meta, deadline=self._put_deadline)
+        except errors.NotFoundError as error:
+            if error.reason != "profile_missing":
+                raise
+        await self._profile.publish()
+        return await self._node.put(ref.object_key, data, meta, deadline=self._put_deadline)
+
     def _compute(self, ref: ChunkRef) -> KVChunk:
         layers = self._engine.prefill(ref.token_ids, self._prefix(ref.context))
         # Lossless keys stay as they were computed: un-rotating would round them (bfloat16) before they are stored.
-        return self._engine.to_chunk(ref.token_ids, layers, len(ref.context), unrotate=ref.level is not Level.LOSSLESS)
+        return self._engine.to_chunk(
+            ref.token_ids, layers, len(ref.context), unrotate=ref.point.level is not Level.LOSSLESS
+        )
 
     def _prefix(self, context: TokenIds) -> Sequence[LayerTensors]:
         """KV of a context, kept for the next chunks after it; runs in the engine's thread."""
@@ -132,13 +162,15 @@ class Precomputer:
             self._prefixes[key] = self._engine.prefill(context)
         return self._prefixes[key]
 
-    def _encoded(self, ref: ChunkRef, chunk: KVChunk, documents: tuple[str, ...], seconds: float) -> bytes:
+    def _encoded(
+        self, ref: ChunkRef, chunk: KVChunk, documents: tuple[str, ...], seconds: float, coder: JointCoder | None
+    ) -> bytes:
         attributes = catalog.to_attributes(self._meta(ref, documents, seconds))
         identity = ChunkIdentity(self._fingerprint, ref.chunk_key, ref.kind, context_digest(ref.context), attributes)
-        return container.encode(chunk, ref.level, identity)
+        return container.encode(chunk, ref.point.form.level, identity, coder)
 
     def _meta(self, ref: ChunkRef, documents: tuple[str, ...], seconds: float) -> ObjectMeta:
-        return ObjectMeta(self._fingerprint, documents, len(ref.token_ids), ref.kind, ref.level, seconds)
+        return ObjectMeta(self._fingerprint, documents, len(ref.token_ids), ref.kind, ref.point.form, seconds)
 
     def backfill(self, outcomes: Sequence[ChunkOutcome]) -> None:
         """Queue the chunks that a request missed; those that find the queue full are dropped and counted."""

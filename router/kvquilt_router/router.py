@@ -1,7 +1,6 @@
 """A running router: model, node client, service and server, opened and closed together."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,14 +8,17 @@ import torch
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import Namespace
+from kvquilt_codec.levels import parse_level
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_router.blending import Blender
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher
+from kvquilt_router.holding import HeldChunks
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.precompute import Precomputer
+from kvquilt_router.profiles import ModelProfile, open_profile
 from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.types import COUNTERS
@@ -51,6 +53,8 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
     Raises:
         NotFoundError, UnsupportedModelError: the model cannot be served.
         UnavailableError: the address is taken.
+        FingerprintMismatchError, IntegrityError: the profile is of another model, or none.
+        BadRequestError: a level by default that takes a profile, and there is none.
     """
     policy_by_name(settings.policy)
     namespace = namespace_of(settings)
@@ -64,21 +68,23 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
     thread = EngineThread()
     node = NodeClient(settings.node)
     counters = Counters(COUNTERS)
-    served = _served(loaded, namespace, thread, node, counters, settings)
-    server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
-    router_pb2_grpc.add_RouterServiceServicer_to_server(
-        RouterService([served], node, settings, counters), server.server
-    )
     try:
+        profile = await open_profile(settings.profile, loaded.fingerprint, node, deadline=settings.put_deadline)
+        profile.point(parse_level(settings.level))
+        served = _served(loaded, namespace, thread, node, counters, profile, settings)
+        server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
+        router_pb2_grpc.add_RouterServiceServicer_to_server(
+            RouterService([served], node, settings, counters), server.server
+        )
         address = await server.start()
-        backfill = asyncio.create_task(served.precomputer.run_backfill())
+        background = [asyncio.create_task(served.precomputer.run_backfill()), asyncio.create_task(profile.settle())]
         try:
             yield address
         finally:
             await server.drain(settings.drain_seconds)
-            backfill.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await backfill
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
     finally:
         await node.close()
         await asyncio.to_thread(thread.close)
@@ -90,6 +96,7 @@ def _served(
     thread: EngineThread,
     node: NodeClient,
     counters: Counters,
+    profile: ModelProfile,
     settings: RouterSettings,
 ) -> ServedModel:
     planner = Planner(namespace, model.fingerprint, settings.chunk_tokens)
@@ -97,6 +104,8 @@ def _served(
         node,
         model.fingerprint,
         counters,
+        profile,
+        HeldChunks(int(settings.held_bytes)),
         stat_deadline=settings.stat_deadline,
         fetch_deadline=settings.fetch_deadline,
         concurrency=settings.fetch_concurrency,
@@ -108,10 +117,10 @@ def _served(
         node,
         model.fingerprint,
         counters,
+        profile,
         stat_deadline=settings.stat_deadline,
         put_deadline=settings.put_deadline,
         queue_length=settings.backfill_queue,
     )
-    return ServedModel(
-        model, Blender(model.engine, thread, planner, fetcher, counters, concurrency=settings.max_blends), precomputer
-    )
+    blender = Blender(model.engine, thread, planner, fetcher, counters, concurrency=settings.max_blends)
+    return ServedModel(model, blender, precomputer, profile)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from kvquilt_codec import errors
 from kvquilt_codec.catalog import check_document_id
-from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_router import wire
@@ -14,6 +13,7 @@ from kvquilt_router.blending import Blender
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.policies import POLICIES
 from kvquilt_router.precompute import Precomputer, PrefetchResult
+from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.types import BlendReport, Prompt
 from kvquilt_rpc import convert, frames, status
@@ -33,6 +33,7 @@ class ServedModel:
     loaded: LoadedModel
     blender: Blender
     precomputer: Precomputer
+    profile: ModelProfile
 
 
 class RouterService(router_pb2_grpc.RouterServiceServicer):
@@ -55,7 +56,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         """Assemble the KV of one prompt."""
         served = self._model(request.model)
         prompt = wire.prompt(request.prompt, served.loaded)
-        options = wire.options(request.options, self._settings)
+        options = wire.options(request.options, self._settings, served.profile)
         header = _header(served.loaded, prompt)
         offset = 0
         async with aclosing(served.blender.blend(prompt, options)) as parts:
@@ -78,7 +79,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         """Tell what a blend would do."""
         served = self._model(request.model)
         prompt = wire.prompt(request.prompt, served.loaded)
-        options = wire.options(request.options, self._settings)
+        options = wire.options(request.options, self._settings, served.profile)
         tokens = len(prompt.token_ids)
         served.loaded.engine.check(prompt.token_ids, tokens)
         outcomes = await served.blender.plan(prompt, options)
@@ -87,6 +88,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             recompute_ratio=options.recompute_ratio,
             prompt_tokens=tokens,
             chunks=[wire.chunk_message(outcome) for outcome in outcomes],
+            level=options.point.level.value,
         )
 
     @status.streaming
@@ -100,13 +102,13 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             raise errors.BadRequestError(
                 f"expected 1..{MAX_DOCUMENTS} documents with ids of their own; got {len(ids)}, {len(set(ids))} ids"
             )
-        level = convert.level_from_wire(request.level, Level(self._settings.level))
+        point = served.profile.point(wire.level(request, self._settings))
         given = request.shared_prefix if request.HasField("shared_prefix") else None
         prefix = wire.shared_prefix(given, served.loaded)
         for done, document in enumerate(request.documents, start=1):
             tokens = wire.content(document.content, served.loaded, f"document {document.document_id!r}")
-            result = await served.precomputer.document(document.document_id, prefix, tokens, level)
-            yield _progress(result, done, len(ids))
+            result = await served.precomputer.document(document.document_id, prefix, tokens, point)
+            yield _progress(result, done, len(ids), point.level.value)
 
     @status.unary
     async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
@@ -121,21 +123,24 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             objects_kept_shared=receipt.kept_shared,
         )
 
+    def _models(self) -> list[pb.Model]:
+        return [wire.model_message(served.loaded, served.profile) for served in self._served]
+
     @status.unary
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """List the models."""
-        return pb.ListModelsResponse(models=[wire.model_message(served.loaded) for served in self._served])
+        return pb.ListModelsResponse(models=self._models())
 
     @status.unary
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """Tell how router and node are."""
         response = pb.GetStatusResponse(
             version=VERSION,
-            models=[wire.model_message(served.loaded) for served in self._served],
+            models=self._models(),
             policies=list(POLICIES),
             default_policy=self._settings.policy,
             default_recompute_ratio=self._settings.recompute_ratio,
-            default_level=convert.level_to_wire(Level(self._settings.level)),
+            default_level=self._settings.level,
             counters=self._counters.snapshot(),
             node_target=self._node.target,
         )
@@ -164,7 +169,7 @@ def _header(model: LoadedModel, prompt: Prompt) -> pb.BlendHeader | None:
     )
 
 
-def _progress(result: PrefetchResult, done: int, total: int) -> pb.PrefetchResponse:
+def _progress(result: PrefetchResult, done: int, total: int, level: str) -> pb.PrefetchResponse:
     return pb.PrefetchResponse(
         document_id=result.document_id,
         chunks_stored=result.stored,
@@ -176,4 +181,5 @@ def _progress(result: PrefetchResult, done: int, total: int) -> pb.PrefetchRespo
         compute_seconds=result.compute_seconds,
         documents_done=done,
         documents_total=total,
+        level=level,
     )

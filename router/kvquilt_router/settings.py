@@ -1,10 +1,20 @@
 """Settings of a router; each is documented here and listed by `kvquilt config show`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, SecretStr
 
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.levels import parse_level
 from kvquilt_codec.types import MAX_CHUNK_TOKENS
+
+
+def _checked_level(text: str) -> str:
+    try:
+        parse_level(text)
+    except BadRequestError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 class RouterSettings(BaseModel):
@@ -21,7 +31,12 @@ class RouterSettings(BaseModel):
     threads: int = Field(0, ge=0, description="Threads of torch on a CPU; 0 leaves torch's default.")
     policy: str = Field("deviation", description="Recompute policy of requests that name none.")
     recompute_ratio: float = Field(0.15, ge=0, le=1, description="Share of reused tokens to recompute by default.")
-    level: Literal["lossless", "high"] = Field("high", description="Codec level of documents by default.")
+    level: Annotated[str, AfterValidator(_checked_level)] = Field(
+        "high", description="Codec level of documents by default: a name, or a bound like kl<1e-3."
+    )
+    profile: str = Field(
+        "auto", description="Codec profile: a file, a digest, empty for none, or auto for the cached one, if any."
+    )
     chunk_tokens: int = Field(512, ge=1, le=MAX_CHUNK_TOKENS, description="Documents are cut into chunks this long.")
     namespace: str = Field("public", description="Name of the namespace that this router serves.")
     namespace_secret: SecretStr | None = Field(
@@ -31,6 +46,9 @@ class RouterSettings(BaseModel):
     fetch_deadline: float = Field(5.0, gt=0, description="Seconds to fetch a request's chunks; later ones are missed.")
     put_deadline: float = Field(60.0, gt=0, description="Seconds to store one chunk.")
     fetch_concurrency: int = Field(4, ge=1, le=64, description="Chunks fetched at once.")
+    held_bytes: ByteSize = Field(
+        ByteSize(0), ge=0, description="Encoded chunks kept in memory, so that finer levels fetch only what is missing."
+    )
     max_blends: int = Field(4, ge=1, description="Blends at once; further ones wait. Each holds a prompt's KV.")
     backfill: bool = Field(
         True, description="Compute and store chunks that a request missed, after it, in the background."

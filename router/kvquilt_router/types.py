@@ -6,7 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kvquilt_codec.types import Level, TokenIds, VariantKind
+from kvquilt_codec.levels import OperatingPoint
+from kvquilt_codec.types import TokenIds, VariantKind
 
 MISS_REASONS = (
     "not_stored",
@@ -15,6 +16,8 @@ MISS_REASONS = (
     "fetch_deadline",
     "damaged",
     "fingerprint_mismatch",
+    "profile_missing",
+    "profile_damaged",
     "node_busy",
     "node_error",
 )
@@ -71,7 +74,7 @@ class ChunkRef:
         kind: the variant that is looked up.
         context: tokens that precede it in that variant.
         in_exact_context: whether the same tokens precede it in the prompt.
-        level: the codec level that is looked up.
+        point: the form that is looked up, and how much of it is read.
         chunk_key: key of its text.
         object_key: key of the stored object.
     """
@@ -82,7 +85,7 @@ class ChunkRef:
     kind: VariantKind
     context: TokenIds
     in_exact_context: bool
-    level: Level
+    point: OperatingPoint
     chunk_key: bytes
     object_key: bytes
 
@@ -103,11 +106,11 @@ class ChunkOutcome:
 
 @dataclass(frozen=True, slots=True)
 class BlendOptions:
-    """How to blend: policy by name, share of reused tokens to recompute, codec level, seed of random policies."""
+    """How to blend: policy by name, share of reused tokens to recompute, what to read, seed of random policies."""
 
     policy: str
     recompute_ratio: float
-    level: Level
+    point: OperatingPoint
     seed: int = 0
 
 

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from kvquilt_codec.errors import BadRequestError, NotFoundError
-from kvquilt_codec.types import Level, TokenIds, check_token_ids
+from kvquilt_codec.levels import LevelRequest, level_cards, parse_level
+from kvquilt_codec.types import TokenIds, check_token_ids
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1.common_pb2 import VARIANT_KIND_UNSPECIFIED
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.policies import policy_by_name
+from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Prompt
 from kvquilt_rpc import convert
@@ -65,18 +67,28 @@ def prompt(message: pb.Prompt, model: LoadedModel) -> Prompt:
     return Prompt(shared_prefix(message.shared_prefix if given else None, model), documents, question)
 
 
-def options(message: pb.BlendOptions, settings: RouterSettings) -> BlendOptions:
+def level(message: pb.BlendOptions | pb.PrefetchRequest, settings: RouterSettings) -> LevelRequest:
+    """What a request asks for: its level or bound, or else the router's default.
+
+    Raises:
+        BadRequestError: an unknown level, a bound that cannot be, or both.
+    """
+    kl_below = message.kl_below if message.HasField("kl_below") else None
+    return convert.level_request_from_wire(message.level, kl_below, parse_level(settings.level))
+
+
+def options(message: pb.BlendOptions, settings: RouterSettings, profile: ModelProfile) -> BlendOptions:
     """Blend options, defaults filled in.
 
     Raises:
-        BadRequestError: an unknown policy or level, or a ratio outside 0..1.
+        BadRequestError: an unknown policy or level, a level that takes a profile, or a ratio outside 0..1.
     """
     policy = message.policy if message.HasField("policy") else settings.policy
     ratio = message.recompute_ratio if message.HasField("recompute_ratio") else settings.recompute_ratio
     if not 0 <= ratio <= 1:
         raise BadRequestError(f"expected a recompute ratio in 0..1; got {ratio}")
-    level = convert.level_from_wire(message.level, Level(settings.level))
-    return BlendOptions(policy_by_name(policy).name, ratio, level, message.seed)
+    point = profile.point(level(message, settings))
+    return BlendOptions(policy_by_name(policy).name, ratio, point, message.seed)
 
 
 def choose(models: Sequence[LoadedModel], name: str) -> LoadedModel:
@@ -93,14 +105,35 @@ def choose(models: Sequence[LoadedModel], name: str) -> LoadedModel:
     raise NotFoundError(f"expected a model in {[model.name for model in models]}; got {name!r}", reason="unknown_model")
 
 
-def model_message(model: LoadedModel) -> pb.Model:
-    """Describe a model."""
+def profile_message(profile: ModelProfile) -> pb.Profile | None:
+    """Describe the profile in force, if there is one."""
+    if not profile.digest:
+        return None
+    message = pb.Profile(profile_digest=profile.digest, miss_reason=profile.miss_reason)
+    if (known := profile.profile) is not None:
+        message.texts = known.texts
+        message.levels.extend(
+            pb.LevelCard(
+                level=card.level,
+                quality_layers=card.quality_layers,
+                bits_per_element=card.bits_per_element,
+                kl=card.kl,
+                top1_agreement=card.top1_agreement,
+            )
+            for card in level_cards(known).values()
+        )
+    return message
+
+
+def model_message(model: LoadedModel, profile: ModelProfile) -> pb.Model:
+    """Describe a model and its profile."""
     return pb.Model(
         name=model.name,
         model_fingerprint=model.fingerprint,
         architecture=model.architecture,
         layout=convert.layout_to_wire(model.engine.traits.layout),
         max_context_tokens=model.engine.traits.max_context,
+        profile=profile_message(profile),
     )
 
 
@@ -135,4 +168,5 @@ def report_message(report: BlendReport) -> pb.BlendReport:
         select_seconds=seconds["select"],
         compute_seconds=seconds["compute"],
         total_seconds=seconds["total"],
+        level=report.options.point.level.value,
     )

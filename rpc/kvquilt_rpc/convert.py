@@ -7,9 +7,12 @@ from kvquilt_codec.catalog import (
     MAX_DOCUMENTS_PER_OBJECT,
     ObjectInfo,
     ObjectMeta,
+    ProfileInfo,
     check_document_id,
 )
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.forms import StorageForm
+from kvquilt_codec.levels import KlBound, LevelRequest
 from kvquilt_codec.types import MAX_LAYERS, DataType, KVLayout, LayerShape, Level, VariantKind
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2
 
@@ -18,7 +21,12 @@ _DATA_TYPES = {
     common_pb2.DATA_TYPE_FLOAT16: DataType.FLOAT16,
     common_pb2.DATA_TYPE_FLOAT32: DataType.FLOAT32,
 }
-_LEVELS = {common_pb2.LEVEL_LOSSLESS: Level.LOSSLESS, common_pb2.LEVEL_HIGH: Level.HIGH}
+_LEVELS = {
+    common_pb2.LEVEL_LOSSLESS: Level.LOSSLESS,
+    common_pb2.LEVEL_HIGH: Level.HIGH,
+    common_pb2.LEVEL_MEDIUM: Level.MEDIUM,
+    common_pb2.LEVEL_LOW: Level.LOW,
+}
 _VARIANTS = {common_pb2.VARIANT_KIND_EXACT: VariantKind.EXACT, common_pb2.VARIANT_KIND_BASE: VariantKind.BASE}
 _DATA_TYPE_NUMBERS = {value: number for number, value in _DATA_TYPES.items()}
 _LEVEL_NUMBERS = {value: number for number, value in _LEVELS.items()}
@@ -55,14 +63,25 @@ def level_to_wire(level: Level) -> common_pb2.Level.ValueType:
     return _LEVEL_NUMBERS[level]
 
 
-def level_from_wire(number: int, default: Level | None = None) -> Level:
-    """Decode a level; unset gives the default.
+def level_request_from_wire(number: int, kl_below: float | None, default: LevelRequest) -> LevelRequest:
+    """Decode what a request asks for: a level, or instead a bound; with neither, the default.
 
     Raises:
-        BadRequestError: unknown, or unset without a default.
+        BadRequestError: both, an unknown level, or a bound that cannot be.
     """
-    if number == common_pb2.LEVEL_UNSPECIFIED and default is not None:
-        return default
+    if kl_below is None:
+        return default if number == common_pb2.LEVEL_UNSPECIFIED else level_from_wire(number)
+    if number != common_pb2.LEVEL_UNSPECIFIED:
+        raise BadRequestError(f"expected a level or a KL bound; got both: number {number} and {kl_below}")
+    return KlBound(kl_below)
+
+
+def level_from_wire(number: int) -> Level:
+    """Decode a level.
+
+    Raises:
+        BadRequestError: unknown or unset.
+    """
     level = _LEVELS.get(common_pb2.Level.ValueType(number))
     if level is None:
         raise BadRequestError(f"expected a level in {[level.value for level in Level]}; got number {number}")
@@ -93,7 +112,8 @@ def meta_to_wire(meta: ObjectMeta) -> cache_node_pb2.ObjectMeta:
         document_ids=meta.document_ids,
         token_count=meta.tokens,
         variant_kind=variant_to_wire(meta.variant),
-        level=level_to_wire(meta.level),
+        level=level_to_wire(meta.form.level),
+        profile_digest=meta.form.profile_digest,
         compute_seconds=meta.compute_seconds,
     )
 
@@ -113,7 +133,7 @@ def meta_from_wire(message: cache_node_pb2.ObjectMeta) -> ObjectMeta:
         document_ids=tuple(check_document_id(document_id) for document_id in message.document_ids),
         tokens=message.token_count,
         variant=variant_from_wire(message.variant_kind),
-        level=level_from_wire(message.level),
+        form=StorageForm(level_from_wire(message.level), message.profile_digest),
         compute_seconds=message.compute_seconds,
     )
 
@@ -140,3 +160,18 @@ def info_from_wire(message: cache_node_pb2.ObjectInfo) -> ObjectInfo:
         last_used=message.last_used_unix_seconds,
         use_count=message.use_count,
     )
+
+
+def profile_info_to_wire(info: ProfileInfo) -> cache_node_pb2.ProfileInfo:
+    """Encode what the index knows of a profile."""
+    return cache_node_pb2.ProfileInfo(
+        profile_digest=info.digest,
+        model_fingerprint=info.model_fingerprint,
+        stored_bytes=info.stored_bytes,
+        objects=info.objects,
+    )
+
+
+def profile_info_from_wire(message: cache_node_pb2.ProfileInfo) -> ProfileInfo:
+    """Decode what an index knows of a profile."""
+    return ProfileInfo(message.profile_digest, message.model_fingerprint, message.stored_bytes, message.objects)

@@ -1,9 +1,12 @@
 """The stub of a cache node in the codec's vocabulary: what routers and tools call."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
+from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.container import HeldContainer
 from kvquilt_codec.errors import IntegrityError
+from kvquilt_codec.profile import file as profile_file
 from kvquilt_codec.types import KVChunk
 from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
 from kvquilt_rpc import convert, frames
@@ -36,7 +39,7 @@ class NodeClient:
     async def put_tensors(
         self, key: bytes, chunk: KVChunk, meta: ObjectMeta, chunk_key: bytes, context_digest: bytes, *, deadline: float
     ) -> bool:
-        """Send raw tensors, which the node encodes at `meta.level`; `False` if the object was there already."""
+        """Send raw tensors, which the node encodes as `meta.form`; `False` if the object was there already."""
         layout = chunk.layout
         header = cache_node_pb2.PutChunkHeader(
             object_key=key,
@@ -71,13 +74,27 @@ class NodeClient:
         deadline: float,
         layers: range | None = None,
         decoded: bool = False,
+        quality_layers: int = 0,
+        held: int = 0,
     ) -> AsyncIterator[cache_node_pb2.GetChunkHeader | bytes]:
-        """Stream an object: first its header, then its bytes piece by piece, checked for order and size."""
+        """Stream an object: first its header, then its bytes piece by piece, checked for order and size.
+
+        Args:
+            key: of the object.
+            model_fingerprint: of the caller's model.
+            deadline: seconds.
+            layers: these only.
+            decoded: raw tensors instead of the container.
+            quality_layers: how many, the coarsest first; 0 is all.
+            held: how many of them the caller has already; they are left out.
+        """
         request = cache_node_pb2.GetChunkRequest(
             object_key=key,
             model_fingerprint=model_fingerprint,
             decoded=decoded,
             layers=None if layers is None else common_pb2.LayerRange(begin=layers.start, end=layers.stop),
+            quality_layers=quality_layers,
+            held_quality_layers=held,
         )
         reader: frames.FrameReader | None = None
         async with translated():
@@ -93,6 +110,101 @@ class NodeClient:
         if reader is None:
             raise IntegrityError("expected a header; the node's stream was empty")
         reader.finish()
+
+    async def read(
+        self,
+        key: bytes,
+        model_fingerprint: str,
+        *,
+        quality_layers: int,
+        deadline: float,
+        received: Callable[[int], None] | None = None,
+    ) -> HeldContainer:
+        """Read an object, or its coarser quality layers only, and keep the bytes, so that it can be upgraded.
+
+        Args:
+            key: of the object.
+            model_fingerprint: of the caller's model.
+            quality_layers: how many, the coarsest first; 0 is all.
+            deadline: seconds.
+            received: told of the bytes that come.
+        """
+        pieces = self.get(key, model_fingerprint, deadline=deadline, quality_layers=quality_layers)
+        data = await _joined(pieces, received)
+        return await asyncio.to_thread(HeldContainer.received, data, model_fingerprint, None, quality_layers or None)
+
+    async def upgrade(
+        self,
+        key: bytes,
+        model_fingerprint: str,
+        held: HeldContainer,
+        *,
+        quality_layers: int,
+        deadline: float,
+        received: Callable[[int], None] | None = None,
+    ) -> HeldContainer:
+        """A finer version of what `read` gave: only the head and the missing sections are transferred.
+
+        Arguments as in `read`.
+
+        Raises:
+            IntegrityError: the object is another one meanwhile; read it as a whole.
+            BadRequestError: no more quality layers than are held, or more than there are.
+        """
+        known = held.quality_layers
+        pieces = self.get(key, model_fingerprint, deadline=deadline, quality_layers=quality_layers, held=known)
+        return await asyncio.to_thread(held.extended, await _joined(pieces, received), quality_layers or None)
+
+    async def put_profile(self, data: bytes, digest: str, model_fingerprint: str, *, deadline: float) -> bool:
+        """Store a profile; `False` if the node had it already."""
+        header = cache_node_pb2.PutProfileHeader(
+            profile_digest=digest, model_fingerprint=model_fingerprint, payload_bytes=len(data)
+        )
+
+        def requests() -> Iterator[cache_node_pb2.PutProfileRequest]:
+            yield cache_node_pb2.PutProfileRequest(header=header)
+            for frame in frames.split([data]):
+                yield cache_node_pb2.PutProfileRequest(frame=frame)
+
+        async with translated():
+            response = well_formed(await self._stub.PutProfile(requests(), timeout=deadline))
+        return response.stored
+
+    async def get_profile(self, digest: str, model_fingerprint: str = "", *, deadline: float) -> bytes:
+        """A profile's file, of this digest and no other.
+
+        Raises:
+            NotFoundError: the node has it not.
+            FingerprintMismatchError: it is of another model than the given one.
+            IntegrityError: other bytes came.
+        """
+        request = cache_node_pb2.GetProfileRequest(profile_digest=digest, model_fingerprint=model_fingerprint)
+        reader: frames.FrameReader | None = None
+        data = bytearray()
+        async with translated():
+            async for answer in self._stub.GetProfile(request, timeout=deadline):
+                response = well_formed(answer)
+                if reader is None:
+                    if not response.HasField("header"):
+                        raise IntegrityError("expected a header first; the node sent a frame")
+                    reader = frames.FrameReader(response.header.payload_bytes, profile_file.MAX_BYTES)
+                else:
+                    data += reader.take(response.frame)
+        if reader is None:
+            raise IntegrityError("expected a header; the node's stream was empty")
+        reader.finish()
+        whole = bytes(data)
+        if await asyncio.to_thread(profile_file.digest, whole) != digest:
+            raise IntegrityError("expected the profile of this digest; other bytes came", reason="checksum")
+        return whole
+
+    async def list_profiles(self, *, deadline: float) -> list[ProfileInfo]:
+        """The profiles that the node has."""
+        async with translated():
+            response = well_formed(
+                await self._stub.ListProfiles(cache_node_pb2.ListProfilesRequest(), timeout=deadline)
+            )
+        return [convert.profile_info_from_wire(info) for info in response.profiles]
 
     async def stat(self, keys: Sequence[bytes], *, deadline: float) -> dict[bytes, ObjectInfo]:
         """The objects that exist among `keys`."""
@@ -124,3 +236,15 @@ class NodeClient:
         """How the node is."""
         async with translated():
             return well_formed(await self._stub.GetNodeStatus(cache_node_pb2.GetNodeStatusRequest(), timeout=deadline))
+
+
+async def _joined(
+    pieces: AsyncIterator[cache_node_pb2.GetChunkHeader | bytes], received: Callable[[int], None] | None
+) -> bytes:
+    data = bytearray()
+    async for piece in pieces:
+        if isinstance(piece, bytes):
+            data += piece
+            if received is not None:
+                received(len(piece))
+    return bytes(data)

@@ -24,9 +24,18 @@ from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.version import VERSION
 from tests.cache_node import calls
 from tests.cache_node.calls import CHUNK, CONTAINER, DEADLINE, KEY, META, Node, raw_bytes, serving
-from tests.codec.samples import CONTEXT, FINGERPRINT, NAMESPACE, OTHER_FINGERPRINT, UNEVEN, make_chunk, make_object
+from tests.codec.samples import (
+    CONTEXT,
+    FINGERPRINT,
+    NAMESPACE,
+    OTHER_FINGERPRINT,
+    STORED,
+    UNEVEN,
+    make_chunk,
+    make_object,
+)
 
-levels = pytest.mark.parametrize("level", list(Level), ids=lambda level: level.value)
+levels = pytest.mark.parametrize("level", STORED, ids=lambda level: level.value)
 
 
 @pytest.fixture(params=["memory", "file"])

@@ -12,7 +12,7 @@ from kvquilt_proto.v1 import common_pb2
 from kvquilt_rpc.frames import FRAME_BYTES
 from tests.cache_node import calls
 from tests.cache_node.calls import CHUNK, CONTAINER, DEADLINE, KEY, META, Node, answer, frame, raw_bytes
-from tests.codec.samples import FINGERPRINT, make_chunk
+from tests.codec.samples import FINGERPRINT, STORED, make_chunk
 from tests.hostile.draft import Draft
 
 BAD = (StatusCode.INVALID_ARGUMENT, "bad_request")
@@ -190,7 +190,7 @@ async def test_tensors_of_another_size_than_their_layout(node: Node, change: int
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("data_type", list(DataType))
-@pytest.mark.parametrize("level", list(Level))
+@pytest.mark.parametrize("level", STORED)
 async def test_tensors_that_are_not_finite(node: Node, level: Level, data_type: DataType, value: float) -> None:
     chunk = make_chunk(3, data_type=data_type)
     header = calls.tensor_header(chunk, level)

@@ -42,6 +42,8 @@ def test_every_setting_has_a_meaning():
         (["node.capacity=0"], {}, "node.capacity"),
         (["router.recompute_ratio=2"], {}, "recompute_ratio"),
         (["router.level=huge"], {}, "lossless"),
+        (["router.level=kl<0"], {}, "above 0"),
+        (["router.held_bytes=-1"], {}, "held_bytes"),
         (["router.port"], {}, "name=value"),
     ],
 )

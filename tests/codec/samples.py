@@ -8,6 +8,7 @@ import numpy as np
 from kvquilt_codec import catalog, container, identity
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity
+from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout, LayerShape, Level, Part, VariantKind
 
@@ -18,6 +19,9 @@ CONTEXT = identity.context_digest(np.array([], np.uint32))
 
 UNIFORM = (LayerShape(2, 8, 8),) * 3
 UNEVEN = (LayerShape(1, 4, 6), LayerShape(3, 2, 2), LayerShape(2, 1, 5), LayerShape(1, 16, 1))
+
+STORED = (Level.LOSSLESS, Level.HIGH)
+"""Levels that are stored without a profile."""
 
 BIT_TYPES = {2: np.uint16, 4: np.uint32}
 
@@ -71,12 +75,17 @@ def make_container(
 
 
 def make_object(
-    chunk: KVChunk, level: Level = Level.LOSSLESS, *documents: str, fingerprint: str = FINGERPRINT
+    chunk: KVChunk,
+    level: Level = Level.LOSSLESS,
+    *documents: str,
+    fingerprint: str = FINGERPRINT,
+    coder: JointCoder | None = None,
 ) -> tuple[bytes, bytes, ObjectMeta]:
     """Key, container and description of a chunk, as a writer puts them."""
-    meta = ObjectMeta(fingerprint, documents, chunk.tokens, VariantKind.BASE, level, 0.25)
+    form = StorageForm(level, "" if coder is None else coder.digest)
+    meta = ObjectMeta(fingerprint, documents, chunk.tokens, VariantKind.BASE, form, 0.25)
     made = chunk_identity(chunk, fingerprint=fingerprint, attributes=catalog.to_attributes(meta))
-    data = container.encode(chunk, level, made)
+    data = container.encode(chunk, level, made, coder)
     return catalog.key_of(container.parse_head(data).header), data, meta
 
 

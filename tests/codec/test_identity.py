@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.identity import (
     ModelFingerprint,
     Namespace,
@@ -49,8 +50,8 @@ def all_digests() -> dict[str, str]:
         "empty context": context_digest(NOTHING).hex(),
         "exact variant": exact.hex(),
         "base variant": base.hex(),
-        "lossless object": object_key(exact, Level.LOSSLESS).hex(),
-        "high object": object_key(base, Level.HIGH).hex(),
+        "lossless object": object_key(exact, StorageForm(Level.LOSSLESS)).hex(),
+        "high object": object_key(base, StorageForm(Level.HIGH)).hex(),
     }
 
 
@@ -107,7 +108,9 @@ def test_namespaces_with_different_secrets_share_no_key(tokens: list[int], one: 
     array = np.array(tokens, np.uint32)
     keys = [chunk_key(Namespace("same name", secret), MODEL.digest, array) for secret in (one, other)]
     assert (keys[0] == keys[1]) == (one.rstrip(b"\0") == other.rstrip(b"\0")), "HMAC pads short keys with zeros"
-    derived = [object_key(variant_key(k, VariantKind.BASE, context_digest(array)), Level.HIGH) for k in keys]
+    derived = [
+        object_key(variant_key(k, VariantKind.BASE, context_digest(array)), StorageForm(Level.HIGH)) for k in keys
+    ]
     assert (derived[0] == derived[1]) == (keys[0] == keys[1])
 
 

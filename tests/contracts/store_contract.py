@@ -31,9 +31,10 @@ from tests.contracts.store_objects import (
     put,
     ticking,
 )
+from tests.contracts.store_profiles import ProfilesContract
 
 
-class StoreContract(DocumentsContract, ABC):
+class StoreContract(DocumentsContract, ProfilesContract, ABC):
     """See the module."""
 
     @abstractmethod

@@ -32,7 +32,7 @@ class DocumentsContract:
         assert sorted(info.meta.document_ids) == ["a", "b"]
         said = meta_of()
         assert (info.meta.model_fingerprint, info.meta.tokens) == (said.model_fingerprint, said.tokens)
-        assert (info.meta.variant, info.meta.level) == (said.variant, said.level)
+        assert (info.meta.variant, info.meta.form) == (said.variant, said.form)
         assert info.meta.compute_seconds == said.compute_seconds
 
     async def test_thousands_of_keys_can_be_asked_at_once(self, store: Store) -> None:

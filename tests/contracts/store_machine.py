@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from kvquilt_cache_node.types import Store
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.errors import CapacityError, NotFoundError
-from kvquilt_codec.types import Level, VariantKind
+from kvquilt_codec.forms import LOSSLESS
+from kvquilt_codec.types import VariantKind
 
 OpenStore = Callable[[Path, int, Callable[[], float]], Awaitable[Store]]
 
@@ -90,7 +91,7 @@ def make_machine(open_store: OpenStore, folder: Path, capacity: int) -> Callable
         @rule(key=keys, size=st.sampled_from([0, 1, 100, 300, 500, capacity]), held_by=documents)
         def put(self, key: bytes, size: int, held_by: tuple[str, ...]) -> None:
             data = (key + bytes([size % 251])) * (size // 33 + 1)
-            meta = ObjectMeta("ab" * 32, held_by, 1, VariantKind.BASE, Level.HIGH, 0.0)
+            meta = ObjectMeta("ab" * 32, held_by, 1, VariantKind.BASE, LOSSLESS, 0.0)
             stored = self.runner.run(self.store.put_if_absent(key, data[:size], meta))
             assert stored == self.model.put(key, data[:size], held_by)
 
@@ -98,7 +99,7 @@ def make_machine(open_store: OpenStore, folder: Path, capacity: int) -> Callable
         def put_what_is_larger_than_the_cap(self, key: bytes) -> None:
             if key in self.model.entries:
                 return
-            meta = ObjectMeta("ab" * 32, (), 1, VariantKind.BASE, Level.HIGH, 0.0)
+            meta = ObjectMeta("ab" * 32, (), 1, VariantKind.BASE, LOSSLESS, 0.0)
             with pytest.raises(CapacityError):
                 self.runner.run(self.store.put_if_absent(key, bytes(capacity + 1), meta))
 

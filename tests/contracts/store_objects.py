@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from kvquilt_cache_node.types import Store
 from kvquilt_codec.catalog import ObjectMeta
-from kvquilt_codec.types import Level, VariantKind
+from kvquilt_codec.forms import LOSSLESS
+from kvquilt_codec.types import VariantKind
 
 Clock = Callable[[], float]
 CAPACITY = 1000
@@ -23,7 +24,7 @@ def data_of(number: int, size: int) -> bytes:
 
 def meta_of(*documents: str) -> ObjectMeta:
     """Description of an object that these documents hold."""
-    return ObjectMeta("ab" * 32, documents, 17, VariantKind.BASE, Level.HIGH, 0.5)
+    return ObjectMeta("ab" * 32, documents, 17, VariantKind.BASE, LOSSLESS, 0.5)
 
 
 def ticking() -> Clock:

@@ -8,8 +8,8 @@ import pytest
 
 from kvquilt import AsyncClient, Client, Document
 from kvquilt.errors import BadRequestError, NotFoundError
+from kvquilt_proto.v1 import common_pb2, router_pb2_grpc
 from kvquilt_proto.v1 import router_pb2 as pb
-from kvquilt_proto.v1 import router_pb2_grpc
 from tests.stack import serve
 from tests.texts import PASSAGES, QUESTION
 
@@ -44,6 +44,8 @@ def client(address):
         ([PASSAGES[0], QUESTION], {"recompute_ratio": -0.1}, "0..1"),
         ([PASSAGES[0], QUESTION], {"recompute_ratio": float("nan")}, "0..1"),
         ([PASSAGES[0], QUESTION], {"level": "huge"}, "lossless"),
+        ([PASSAGES[0], QUESTION], {"level": "low"}, "kvquilt calibrate"),
+        ([PASSAGES[0], QUESTION], {"level": "kl<0"}, "above 0"),
         ([[5] * 100_000, QUESTION], {}, "at most 8192 tokens"),
         ([PASSAGES[0], QUESTION], {"shared_prefix": [5] * 100_000}, "at most 8192 tokens"),
     ],
@@ -101,7 +103,17 @@ async def test_malformed_messages_get_a_status_never_a_crash(address):
         pb.BlendRequest(prompt=pb.Prompt(question=pb.Content())),
         pb.BlendRequest(prompt=pb.Prompt(question=pb.Content(text="q"), documents=[pb.Content()])),
         pb.BlendRequest(prompt=pb.Prompt(question=pb.Content(tokens=pb.TokenIds()))),
-        pb.BlendRequest(prompt=pb.Prompt(question=pb.Content(text="q")), options=pb.BlendOptions(level=77)),
+        *(
+            pb.BlendRequest(prompt=pb.Prompt(question=pb.Content(text="q")), options=pb.BlendOptions(**options))
+            for options in (
+                {"level": 77},
+                {"level": common_pb2.LEVEL_LOW},
+                {"level": common_pb2.LEVEL_HIGH, "kl_below": 0.1},
+                {"kl_below": float("nan")},
+                {"kl_below": -1.0},
+                {"kl_below": float("inf")},
+            )
+        ),
     ]
     async with grpc.aio.insecure_channel(address) as channel:
         stub = router_pb2_grpc.RouterServiceStub(channel)

@@ -8,7 +8,10 @@ import pytest
 
 from kvquilt.demo.server import serving
 from kvquilt_codec.profile import file as profile_file
-from tests.stack import blobs
+from kvquilt_codec.types import Level
+from tests.codec.profiles import make_coder, make_profile
+from tests.codec.samples import make_chunk, make_container
+from tests.stack import blobs, node_process
 from tests.texts import PASSAGES
 
 
@@ -33,7 +36,7 @@ def answer(*arguments, code=0, **environment):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("store")
-    with serving(data_dir, ["router.backfill=false"]) as router:
+    with serving(data_dir, ["router.backfill=false", "router.profile="]) as router:
         yield router, data_dir
 
 
@@ -126,12 +129,21 @@ def test_model_prints_its_folder_and_what_was_measured():
     assert kvquilt("model").stdout.strip() == model["folder"]
 
 
-def test_calibrate_writes_a_profile_whose_levels_were_measured(tmp_path):
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """A profile of the demo model, from few texts and with two levels: made in seconds."""
+    folder = tmp_path_factory.mktemp("texts")
     for number, text in enumerate(PASSAGES):
-        (tmp_path / f"{number}.txt").write_text(text)
-    arguments = ("calibrate", "--texts", tmp_path, "--kl", "0.01", "--quality-layers", "2")
-    (report,) = answer(*arguments, "--output", tmp_path / "out" / "model.profile")
-    data = (tmp_path / "out" / "model.profile").read_bytes()
+        (folder / f"{number}.txt").write_text(text)
+    path = folder / "out" / "model.profile"
+    arguments = ("calibrate", "--texts", folder, "--kl", "0.01", "--quality-layers", "2")
+    (report,) = answer(*arguments, "--output", path)
+    return path, report
+
+
+def test_calibrate_writes_a_profile_whose_levels_were_measured(calibrated, tmp_path):
+    path, report = calibrated
+    data = path.read_bytes()
     profile = profile_file.load(data, report["digest"])
     assert len(data) == report["bytes"]
     medium, high = report["levels"]
@@ -140,6 +152,44 @@ def test_calibrate_writes_a_profile_whose_levels_were_measured(tmp_path):
     assert high["kl"] <= 0.01 < medium["kl"] < 1
     missing = kvquilt("calibrate", "--texts", tmp_path / "nowhere", "--output", tmp_path / "x", "--json", code=3)
     assert json.loads(missing.stderr.splitlines()[-1])["error"]["reason"] == "not_found"
+
+
+def test_profiles_are_put_on_a_node_listed_and_shown(calibrated, tmp_path):
+    path, report = calibrated
+    with node_process(tmp_path) as (_, node):
+        for stored in (True, False):
+            assert answer("profile", "put", path, "--node", node) == [
+                {"digest": report["digest"], "bytes": report["bytes"], "stored": stored}
+            ]
+        (listed,) = answer("profile", "list", "--node", node)
+        (info,) = listed["profiles"]
+        assert (info["digest"], info["objects"]) == (report["digest"], 0)
+        assert report["digest"][-8:] in kvquilt("profile", "list", "--node", node).stdout
+        cards = [answer("profile", "show", which, "--node", node) for which in (path, report["digest"])]
+        kvquilt("profile", "show", "0" * 64, "--node", node, code=3)
+    assert cards[0] == cards[1] == answer("inspect", path)
+    assert cards[0][0]["levels"] == list(reversed(report["levels"]))
+    assert f"{report['levels'][0]['bits_per_element']:.2f}" in kvquilt("profile", "show", path).stdout
+    damaged = tmp_path / "damaged.profile"
+    damaged.write_bytes(path.read_bytes()[:-1])
+    for command in ("show", "put"):
+        kvquilt("profile", command, damaged, code=4)
+        kvquilt("profile", command, tmp_path / "nowhere", code=3)
+
+
+def test_inspect_tells_what_each_level_takes(tmp_path):
+    coder = make_coder(make_profile(distance=4.0))
+    data = make_container(make_chunk(600), Level.HIGH, coder=coder)
+    (tmp_path / "chunk.kvq").write_bytes(data)
+    (held,) = answer("inspect", tmp_path / "chunk.kvq")
+    assert held["profile"] == coder.digest
+    assert list(held["levels"]) == ["high", "medium", "low"]
+    assert held["levels"]["high"] == held["bits_per_element"] == round(8 * len(data) / (600 * 96), 4)
+    assert sorted(held["levels"].values(), reverse=True) == list(held["levels"].values())
+    assert list(held["stages"]) == ["exact-tokens", "joint-predicted", "refinement"]
+    assert held["exact_tokens"] == int(coder.exact_rows(make_chunk(600)).sum()) > 0
+    assert 0 < held["exact_tokens_bits"] < held["levels"]["low"]
+    assert "low" in kvquilt("inspect", tmp_path / "chunk.kvq").stdout
 
 
 def test_version_and_help():

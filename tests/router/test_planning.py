@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.forms import LOSSLESS, StorageForm
 from kvquilt_codec.identity import Namespace
+from kvquilt_codec.levels import LOSSLESS_POINT, OperatingPoint
 from kvquilt_codec.types import Level, VariantKind
 from kvquilt_router.planning import Planner
 from kvquilt_router.types import Prompt
 
 MODEL = "a" * 64
+HIGH = OperatingPoint(Level.HIGH, StorageForm(Level.HIGH))
+CODED = StorageForm(Level.HIGH, "d" * 64)
 
 
 def tokens(*values):
@@ -21,7 +25,7 @@ def planner(chunk_tokens=8, namespace=None, model=MODEL):
 
 
 def plan(prompt, **options):
-    return planner(**options).prompt(prompt, Level.HIGH)
+    return planner(**options).prompt(prompt, HIGH)
 
 
 PROMPT = Prompt(tokens(1, 2, 3), (tokens(4, 5), tokens(6, 7, 8)), tokens(9))
@@ -35,8 +39,8 @@ def test_chunks_cover_the_context_in_order():
 
 def test_the_prefix_is_exact_and_lossless_and_documents_are_base_variants_after_it():
     prefix, first, second = plan(PROMPT)
-    assert (prefix.kind, prefix.level, prefix.in_exact_context) == (VariantKind.EXACT, Level.LOSSLESS, True)
-    assert (first.kind, first.level, first.context.tolist()) == (VariantKind.BASE, Level.HIGH, [1, 2, 3])
+    assert (prefix.kind, prefix.point.form, prefix.in_exact_context) == (VariantKind.EXACT, LOSSLESS, True)
+    assert (first.kind, first.point, first.context.tolist()) == (VariantKind.BASE, HIGH, [1, 2, 3])
     assert second.kind is VariantKind.BASE
 
 
@@ -55,12 +59,20 @@ def test_a_chunk_has_the_same_key_wherever_it_stands():
         plan(Prompt(tokens(1, 2), PROMPT.documents, PROMPT.question)),
         plan(PROMPT, model="b" * 64),
         plan(PROMPT, namespace=Namespace("tenant", b"s" * 32)),
-        planner().prompt(PROMPT, Level.LOSSLESS),
+        planner().prompt(PROMPT, LOSSLESS_POINT),
+        planner().prompt(PROMPT, OperatingPoint(Level.HIGH, CODED)),
     ],
-    ids=["prefix", "model", "namespace", "level"],
+    ids=["prefix", "model", "namespace", "lossless", "profile"],
 )
-def test_another_prefix_model_namespace_or_level_is_another_object(other):
+def test_another_prefix_model_namespace_or_form_is_another_object(other):
     assert plan(PROMPT)[1].object_key not in {ref.object_key for ref in other}
+
+
+def test_all_levels_of_a_profile_are_one_object():
+    high = planner().prompt(PROMPT, OperatingPoint(Level.HIGH, CODED, 3))
+    low = planner().prompt(PROMPT, OperatingPoint(Level.LOW, CODED, 1))
+    assert [ref.object_key for ref in high] == [ref.object_key for ref in low]
+    assert [ref.point.quality_layers for ref in low] == [0, 1, 1], "the shared prefix stays lossless"
 
 
 def test_long_documents_are_cut_into_pieces_of_about_equal_length():

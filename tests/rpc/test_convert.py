@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from kvquilt_codec.catalog import MAX_COMPUTE_SECONDS, MAX_DOCUMENTS_PER_OBJECT, ObjectInfo, ObjectMeta
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.forms import StorageForm
+from kvquilt_codec.levels import KlBound
 from kvquilt_codec.types import DataType, KVLayout, LayerShape, Level, VariantKind
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2
 from kvquilt_rpc import convert
@@ -23,7 +25,7 @@ metas = st.builds(
     st.lists(document_ids, max_size=4).map(tuple),
     st.integers(0, 2**32 - 1),
     st.sampled_from(VariantKind),
-    st.sampled_from(Level),
+    st.sampled_from([StorageForm(Level.LOSSLESS), StorageForm(Level.HIGH), StorageForm(Level.HIGH, "0c" * 32)]),
     st.floats(0, MAX_COMPUTE_SECONDS, exclude_max=True),
 )
 moments = st.floats(0, 1e12)
@@ -60,19 +62,28 @@ def test_an_index_entry_comes_back_without_its_documents(info: ObjectInfo) -> No
 @pytest.mark.parametrize("level", list(Level))
 def test_every_level_has_a_number(level: Level) -> None:
     assert convert.level_from_wire(convert.level_to_wire(level)) is level
-    assert convert.level_from_wire(convert.level_to_wire(level), default=Level.HIGH) is level
+    assert convert.level_request_from_wire(convert.level_to_wire(level), None, Level.HIGH) is level
 
 
-def test_an_unset_level_takes_the_default_where_there_is_one() -> None:
-    assert convert.level_from_wire(common_pb2.LEVEL_UNSPECIFIED, default=Level.LOSSLESS) is Level.LOSSLESS
+def test_a_request_asks_for_a_level_or_a_bound_or_the_default() -> None:
+    assert convert.level_request_from_wire(common_pb2.LEVEL_UNSPECIFIED, None, KlBound(0.5)) == KlBound(0.5)
+    assert convert.level_request_from_wire(common_pb2.LEVEL_UNSPECIFIED, 1e-3, Level.HIGH) == KlBound(1e-3)
     with pytest.raises(BadRequestError, match="number 0"):
         convert.level_from_wire(common_pb2.LEVEL_UNSPECIFIED)
+    with pytest.raises(BadRequestError, match="got both"):
+        convert.level_request_from_wire(common_pb2.LEVEL_LOW, 1e-3, Level.HIGH)
 
 
-@pytest.mark.parametrize("number", [3, 99, -1, 2**31 - 1])
+@pytest.mark.parametrize("kl", [0.0, -1.0, float("nan"), float("inf"), -float("inf")])
+def test_a_bound_that_cannot_be_is_refused(kl: float) -> None:
+    with pytest.raises(BadRequestError, match="above 0"):
+        convert.level_request_from_wire(common_pb2.LEVEL_UNSPECIFIED, kl, Level.HIGH)
+
+
+@pytest.mark.parametrize("number", [5, 99, -1, 2**31 - 1])
 def test_an_unknown_level_is_refused_though_there_is_a_default(number: int) -> None:
-    with pytest.raises(BadRequestError, match=f"lossless.*high.*number {number}"):
-        convert.level_from_wire(number, default=Level.HIGH)
+    with pytest.raises(BadRequestError, match=f"lossless.*low.*number {number}"):
+        convert.level_request_from_wire(number, None, Level.HIGH)
 
 
 @pytest.mark.parametrize("kind", list(VariantKind))
@@ -119,7 +130,7 @@ def test_a_layout_that_cannot_be_is_refused(layout: common_pb2.KvLayout, message
 
 
 def wire_meta(change: Callable[[cache_node_pb2.ObjectMeta], object]) -> cache_node_pb2.ObjectMeta:
-    message = convert.meta_to_wire(ObjectMeta(FINGERPRINT, ("doc",), 5, VariantKind.BASE, Level.HIGH, 0.5))
+    message = convert.meta_to_wire(ObjectMeta(FINGERPRINT, ("doc",), 5, VariantKind.BASE, StorageForm(Level.HIGH), 0.5))
     change(message)
     return message
 

@@ -1,5 +1,6 @@
 """The index in SQLite: which objects there are, whose, how big, how used; and what must go to make room."""
 
+import itertools
 import logging
 import sqlite3
 import threading
@@ -8,24 +9,39 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from kvquilt_cache_node.types import Usage
-from kvquilt_codec.catalog import ObjectInfo, ObjectMeta
+from kvquilt_codec.catalog import Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import CapacityError, UnavailableError
-from kvquilt_codec.types import Level, VariantKind
+from kvquilt_codec.forms import StorageForm
+from kvquilt_codec.types import VariantKind
 
 log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
   key BLOB PRIMARY KEY, model_fingerprint TEXT NOT NULL, tokens INTEGER NOT NULL, variant TEXT NOT NULL,
-  level TEXT NOT NULL, compute_seconds REAL NOT NULL, stored_bytes INTEGER NOT NULL,
+  form TEXT NOT NULL, compute_seconds REAL NOT NULL, stored_bytes INTEGER NOT NULL,
   created REAL NOT NULL, last_used REAL NOT NULL, use_count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS objects_by_use ON objects (last_used);
+CREATE INDEX IF NOT EXISTS objects_by_form ON objects (form);
 CREATE TABLE IF NOT EXISTS documents (
   document_id TEXT NOT NULL, key BLOB NOT NULL REFERENCES objects ON DELETE CASCADE,
   PRIMARY KEY (document_id, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS documents_by_key ON documents (key);
 """
-_VERSION = 1
+_VERSION = 2
+_PROFILE = "profile"
+"""What the rows of profiles have as their form; that of an object coded with one is its key in hex."""
+_USERS = "FROM objects AS user WHERE user.form = lower(hex(objects.key))"
+_KEPT = f"form = '{_PROFILE}' AND EXISTS (SELECT 1 {_USERS})"
+# Profiles in use only when every object has to go. All that is put into these texts are constants.
+_VICTIMS = tuple(
+    f"SELECT key, stored_bytes FROM objects WHERE {which} ORDER BY last_used, key"  # noqa: S608
+    for which in (f"NOT ({_KEPT})", _KEPT)
+)
+_PROFILES = (
+    f"SELECT lower(hex(key)), model_fingerprint, stored_bytes, (SELECT count(*) {_USERS}) FROM objects "  # noqa: S608
+    f"WHERE form = '{_PROFILE}' ORDER BY last_used DESC, key"
+)
 _MAX_PENDING_USES = 256
 _VARIABLES = 500  # keys a query, below SQLite's limit of bound variables
 
@@ -91,9 +107,9 @@ class Index:
             with self._transaction():
                 self._flush_uses()
                 excess = self._used + self._reserved + size - capacity
-                rows = self._db.execute("SELECT key, stored_bytes FROM objects ORDER BY last_used, key")
+                rows = itertools.chain.from_iterable(self._db.execute(victims_in_turn) for victims_in_turn in _VICTIMS)
                 while freed < excess:
-                    key, stored = rows.fetchone()
+                    key, stored = next(rows)
                     victims.append(key)
                     freed += stored
                 self._db.executemany("DELETE FROM objects WHERE key = ?", [(key,) for key in victims])
@@ -107,14 +123,17 @@ class Index:
         with self._lock:
             self._reserved -= size
 
-    def commit(self, key: bytes, size: int, meta: ObjectMeta, *, reserved: bool = True) -> None:
-        """Enter an object whose bytes are written; from now on it exists."""
+    def commit(self, key: bytes, size: int, meta: Meta, *, reserved: bool = True) -> None:
+        """Enter an object or a profile whose bytes are written; from now on it exists."""
         now = self._clock()
-        row = (meta.model_fingerprint, meta.tokens, meta.variant.value, meta.level.value, meta.compute_seconds)
+        row: tuple[int, str, str, float] = (0, "", _PROFILE, 0.0)
+        if isinstance(meta, ObjectMeta):
+            row = (meta.tokens, meta.variant.value, meta.form.name, meta.compute_seconds)
         with self._lock:
             with self._transaction():
-                self._db.execute("INSERT INTO objects VALUES (?,?,?,?,?,?,?,?,?,0)", (key, *row, size, now, now))
-                self._insert_documents(key, meta.document_ids)
+                values = (key, meta.model_fingerprint, *row, size, now, now)
+                self._db.execute("INSERT INTO objects VALUES (?,?,?,?,?,?,?,?,?,0)", values)
+                self._insert_documents(key, meta.document_ids if isinstance(meta, ObjectMeta) else ())
             self._used += size
             self._reserved -= size if reserved else 0
 
@@ -170,8 +189,14 @@ class Index:
             self._used -= sum(dropped.values())
             return dropped, shared
 
+    def profiles(self) -> list[ProfileInfo]:
+        """All profiles, the most recently used first."""
+        with self._lock:
+            self._flush_uses_if_possible()
+            return [ProfileInfo(*row) for row in self._db.execute(_PROFILES)]
+
     def find(self, keys: Sequence[bytes] | None = None) -> list[ObjectInfo]:
-        """What is known of `keys`, or of all objects, the most recently used first."""
+        """What is known of the objects among `keys`, or of all objects, the most recently used first."""
         with self._lock:
             self._flush_uses_if_possible()
             with self._transaction():
@@ -180,13 +205,20 @@ class Index:
     def _found(self, keys: Sequence[bytes] | None) -> list[ObjectInfo]:
         rows: list[tuple[bytes, str, int, str, str, float, int, float, float, int]] = []
         if keys is None:
-            rows = self._db.execute("SELECT * FROM objects ORDER BY last_used DESC, key").fetchall()
+            everything = "SELECT * FROM objects WHERE form <> ? ORDER BY last_used DESC, key"
+            rows = self._db.execute(everything, (_PROFILE,)).fetchall()
         else:
             for begin in range(0, len(keys), _VARIABLES):
                 batch = keys[begin : begin + _VARIABLES]
                 marks = ",".join("?" * len(batch))
-                rows += self._db.execute(f"SELECT * FROM objects WHERE key IN ({marks})", batch)  # noqa: S608 marks only
+                chosen = f"SELECT * FROM objects WHERE key IN ({marks}) AND form <> ?"  # noqa: S608  marks only
+                rows += self._db.execute(chosen, (*batch, _PROFILE))
         return [self._info(row) for row in rows]
+
+    def has(self, key: bytes) -> bool:
+        """Whether there is an object or a profile of this key."""
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM objects WHERE key = ?", (key,)).fetchone() is not None
 
     def sizes(self) -> dict[bytes, int]:
         """All keys with the sizes of their objects."""
@@ -196,7 +228,8 @@ class Index:
     def usage(self, capacity: int) -> Usage:
         """How full the store is; reserved bytes count as used."""
         with self._lock:
-            (objects,) = self._db.execute("SELECT count(*) FROM objects").fetchone()
+            count = "SELECT count(*) FROM objects WHERE form <> ?"
+            (objects,) = self._db.execute(count, (_PROFILE,)).fetchone()
             return Usage(objects, self._used + self._reserved, capacity)
 
     @contextmanager
@@ -210,15 +243,17 @@ class Index:
             raise kind(f"expected an index that can be written; got {error}: check the store's disk") from None
 
     def _info(self, row: tuple[bytes, str, int, str, str, float, int, float, float, int]) -> ObjectInfo:
-        key, fingerprint, tokens, variant, level, seconds, size, created, last_used, uses = row
+        key, fingerprint, tokens, variant, form, seconds, size, created, last_used, uses = row
         documents = self._db.execute("SELECT document_id FROM documents WHERE key = ? ORDER BY document_id", (key,))
         meta = ObjectMeta(
-            fingerprint, tuple(d for (d,) in documents), tokens, VariantKind(variant), Level(level), seconds
+            fingerprint, tuple(d for (d,) in documents), tokens, VariantKind(variant), StorageForm.named(form), seconds
         )
         return ObjectInfo(key, meta, size, created, last_used, uses)
 
     def _insert_documents(self, key: bytes, documents: Sequence[str]) -> None:
-        self._db.executemany("INSERT OR IGNORE INTO documents VALUES (?, ?)", [(d, key) for d in documents])
+        # No document holds a profile: it would go with the document.
+        insert = "INSERT OR IGNORE INTO documents SELECT ?, key FROM objects WHERE key = ? AND form <> ?"
+        self._db.executemany(insert, [(document, key, _PROFILE) for document in documents])
 
     def _flush_uses_if_possible(self) -> None:
         """A full disk must not stop reads or the end of the process: there, only counts are lost."""

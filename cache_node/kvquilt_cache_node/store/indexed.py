@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from kvquilt_cache_node.store.index import Index
 from kvquilt_cache_node.types import Blobs, ByteRange, Usage
-from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta
+from kvquilt_codec.catalog import ForgetReceipt, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
 from kvquilt_codec.identity import check_digest
 
@@ -35,7 +35,7 @@ class IndexedStore:
         blobs: Blobs,
         index: Index,
         capacity_bytes: int,
-        describe: Callable[[bytes, bytes], ObjectMeta],
+        describe: Callable[[bytes, bytes], Meta],
     ) -> "IndexedStore":
         """Open a store whose last process may have died at any point.
 
@@ -69,7 +69,7 @@ class IndexedStore:
         """See `Store.durable`."""
         return self._blobs.durable
 
-    async def put_if_absent(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
+    async def put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
         """See `Store.put_if_absent`."""
         check_digest(key, "object key")
         # Shielded: a caller that goes away must not leave a reservation, or bytes without a row, behind.
@@ -83,9 +83,10 @@ class IndexedStore:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("a put failed: %s", error)
 
-    async def _put_if_absent(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
+    async def _put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
         async with self._exclusive(key):
-            if await asyncio.to_thread(self._index.add_documents, key, meta.document_ids):
+            documents = meta.document_ids if isinstance(meta, ObjectMeta) else ()
+            if await asyncio.to_thread(self._index.add_documents, key, documents):
                 return False
             victims = await asyncio.to_thread(self._index.reserve, len(data), self._capacity)
             try:
@@ -128,6 +129,10 @@ class IndexedStore:
             await self._delete_bytes(key)
         return ForgetReceipt(tuple(dropped), sum(dropped.values()), shared)
 
+    async def profiles(self) -> list[ProfileInfo]:
+        """See `Store.profiles`."""
+        return await asyncio.to_thread(self._index.profiles)
+
     async def list(self) -> list[ObjectInfo]:
         """See `Store.list`."""
         return await asyncio.to_thread(self._index.find)
@@ -148,7 +153,7 @@ class IndexedStore:
         Cannot deadlock when a put calls it for its victims: a put under way has no row, so it is nobody's victim.
         """
         async with self._exclusive(key):
-            if not await self.stat([key]):
+            if not await asyncio.to_thread(self._index.has, key):
                 await self._blobs.delete(key)
 
     @asynccontextmanager

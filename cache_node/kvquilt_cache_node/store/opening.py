@@ -11,8 +11,10 @@ from kvquilt_cache_node.store.index import Index
 from kvquilt_cache_node.store.indexed import IndexedStore
 from kvquilt_cache_node.store.memory import MemoryBlobs
 from kvquilt_codec import catalog, container
-from kvquilt_codec.catalog import ObjectMeta
+from kvquilt_codec.catalog import Meta, ProfileMeta
+from kvquilt_codec.container.head import MAGIC
 from kvquilt_codec.errors import CapacityError, IntegrityError, UnavailableError
+from kvquilt_codec.profile import file as profile_file
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +30,14 @@ _NOT_DAMAGE = {
 """The medium failed; the index itself may be sound and is left where it is."""
 
 
-def describe(key: bytes, data: bytes) -> ObjectMeta:
-    """The description of an object from its own bytes.
+def describe(key: bytes, data: bytes) -> Meta:
+    """The description of an object or a profile from its own bytes.
 
     Raises:
-        IntegrityError: damaged, or not the object of this key.
+        IntegrityError: damaged, or not the one of this key.
     """
+    if not data.startswith(MAGIC):
+        return ProfileMeta(profile_file.load(data, key.hex()).model_fingerprint)
     header = container.verify(data).header
     if catalog.key_of(header) != key:
         raise IntegrityError(f"expected the object of key {key.hex()[:16]}...; the container is another one")

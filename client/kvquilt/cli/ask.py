@@ -74,7 +74,7 @@ def _rows(result: dict[str, Any], report: BlendReport | None) -> dict[str, objec
             f"{report.tokens_exact} exact, {report.tokens_reused} reused, {report.tokens_recomputed} recomputed, "
             f"{report.tokens_computed} computed"
         )
-        rows["fetched"] = f"{size(report.fetched_bytes)} ({size(report.bf16_bytes)} as bf16)"
+        rows["fetched"] = f"{size(report.fetched_bytes)} ({size(report.bf16_bytes)} as bf16), level {report.level}"
         missed = {chunk.miss_reason for chunk in report.chunks if chunk.miss_reason}
         rows["missed"] = ", ".join(sorted(missed)) or "nothing"
     if "difference" in result:

@@ -30,7 +30,7 @@ def calibrate(
     """Learn how a model's KV is best stored, and measure what each level costs and does.
 
     Takes minutes. A fifth of the texts is held out: the figures are measured on those, and hold for texts of the same
-    kinds. Routers do not use profiles yet.
+    kinds. Name the file in router.profile, or store it on the node with `kvquilt profile put` and name its digest.
     """
     with explained(as_json):
         from kvquilt_codec.profile import file  # numpy and safetensors

@@ -11,7 +11,7 @@ from kvquilt.cli.output import PARTIAL, err, explained, out, print_json, print_t
 from kvquilt.cli.settings import ClientSettings, load
 from kvquilt.documents import read_documents
 from kvquilt.sync import Client
-from kvquilt.types import PrefetchProgress
+from kvquilt.types import PrefetchProgress, ProfileStatus
 
 
 def client_settings(config: Path | None, flags: list[str] | None, router: str | None) -> ClientSettings:
@@ -104,6 +104,7 @@ def status(router: Router = None, flags: Set = None, config: ConfigFile = None, 
                 f"{model.architecture}, {len(layout.layers)} layers, {layout.data_type.value}, "
                 f"context {model.max_context_tokens}, fingerprint {model.fingerprint[:16]}..."
             )
+            rows |= _profile_rows(model.profile)
         rows["policies"] = ", ".join(state.policies)
         rows["defaults"] = f"{state.default_policy} at {state.default_recompute_ratio:.0%}, level {state.default_level}"
         rows["node"] = f"{node.target}, {'reachable' if node.reachable else 'NOT REACHABLE: everything is computed'}"
@@ -113,6 +114,19 @@ def status(router: Router = None, flags: Set = None, config: ConfigFile = None, 
                 f"{node.kernels} kernels"
             )
         print_table("kvquilt", rows | state.counters)
+
+
+def _profile_rows(profile: ProfileStatus | None) -> dict[str, object]:
+    if profile is None:
+        return {"profile": "none: levels lossless and high"}
+    rows: dict[str, object] = {"profile": profile.digest}
+    if profile.miss_reason:
+        rows["profile"] = f"{profile.digest}, NOT AT HAND ({profile.miss_reason}): documents are computed"
+    for card in profile.levels:
+        rows[f"level {card.level}"] = (
+            f"{card.bits_per_element:.2f} bits per element, KL {card.kl:.2e}, top-1 {card.top1_agreement:.1%}"
+        )
+    return rows
 
 
 def _bar(quiet: bool) -> Progress:

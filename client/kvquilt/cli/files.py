@@ -1,66 +1,15 @@
-"""`kvquilt inspect`, `config`, `model`: what needs no running server."""
+"""`kvquilt config` and `model`: what needs no running server."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from kvquilt.cli.options import ConfigFile, Json, Set
-from kvquilt.cli.output import explained, out, print_json, print_table, size
+from kvquilt.cli.output import explained, out, print_json, print_table
 from kvquilt.cli.settings import leaves, load, value_of
-from kvquilt_codec import catalog, container
-from kvquilt_codec.errors import NotFoundError
-from kvquilt_codec.types import Part
 
 config_app = typer.Typer(no_args_is_help=True, help="Show and check the settings.")
-
-
-def inspect(
-    file: Annotated[Path, typer.Argument(help="A container, for instance blobs/ab/....kvq of a file store.")],
-    as_json: Json = False,
-) -> None:
-    """Show what a container holds, and verify every checksum. Exit code 4 if it is damaged."""
-    with explained(as_json):
-        if not file.is_file():
-            raise NotFoundError(f"expected a file; {str(file)!r} is none")
-        data = file.read_bytes()
-        head = container.verify(data)
-        header = head.header
-        raw = head.layout.nbytes(header.tokens)
-        elements = header.tokens * head.layout.elements_per_token
-        by_part = {
-            part.name.lower(): sum(s.length for s in head.sections if s.part is part)
-            for part in Part
-            if any(s.part is part for s in head.sections)
-        }
-        rows: dict[str, object] = {
-            "object key": catalog.key_of(header).hex(),
-            "chunk key": header.chunk_key,
-            "model fingerprint": header.model_fingerprint,
-            "variant": header.variant.value,
-            "context digest": header.context_digest,
-            "level": header.level.value,
-            "profile": header.profile_digest or None,
-            "quality layers": head.quality_layers,
-            "tokens": header.tokens,
-            "layers": len(header.layers),
-            "data type": header.data_type.value,
-            "keys": "un-rotated" if header.rotated_from is None else f"rotated from position {header.rotated_from}",
-            "sections": len(head.sections),
-            "head bytes": head.head_bytes,
-            "section bytes": by_part,
-            "total bytes": head.total_bytes,
-            "raw tensor bytes": raw,
-            "bits per element": round(8 * head.total_bytes / elements, 4),
-            "attributes": dict(header.attributes),
-            "verified": True,
-        }
-        if as_json:
-            print_json({name.replace(" ", "_"): value for name, value in rows.items()})
-        else:
-            text = rows | {"total bytes": size(head.total_bytes), "raw tensor bytes": size(raw)}
-            print_table(str(file), text | {"verified": "every checksum matches"})
 
 
 @config_app.command("show")

@@ -20,7 +20,14 @@ Ratio = Annotated[
     float | None,
     typer.Option("--ratio", min=0, max=1, help="Share of reused tokens to recompute. Default: the router's."),
 ]
-Level = Annotated[str | None, typer.Option("--level", help="Codec level: lossless or high. Default: the router's.")]
+Level = Annotated[
+    str | None,
+    typer.Option(
+        "--level",
+        help="Codec level: lossless, high, medium, low, or a bound like 'kl<1e-3'. Default: the router's.",
+    ),
+]
+Node = Annotated[str | None, typer.Option("--node", help="The cache node, host:port. Sets router.node.")]
 
 
 def overrides(flags: list[str] | None, **named: object) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from kvquilt.cli.options import ConfigFile, Json, Set, overrides
+from kvquilt.cli.options import ConfigFile, Json, Node, Set, overrides
 from kvquilt.cli.output import err, explained, out, print_json
 from kvquilt.cli.settings import KvquiltSettings, load
 from kvquilt_cache_node.node import running_node
@@ -67,7 +67,7 @@ def node(
 def router(
     model: Model = None,
     port: Port = None,
-    node: Annotated[str | None, typer.Option(help="The cache node, host:port. Sets router.node.")] = None,
+    node: Node = None,
     flags: Set = None,
     config: ConfigFile = None,
     as_json: Json = False,

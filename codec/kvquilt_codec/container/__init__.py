@@ -3,6 +3,7 @@
 from kvquilt_codec.container.decoder import ContainerDecoder, DecodedChunk, decode, verify
 from kvquilt_codec.container.encoder import ChunkIdentity, encode
 from kvquilt_codec.container.head import ContainerHead, Header, head_bytes, parse_head
+from kvquilt_codec.container.held import HeldContainer
 
 __all__ = [
     "ChunkIdentity",
@@ -10,6 +11,7 @@ __all__ = [
     "ContainerHead",
     "DecodedChunk",
     "Header",
+    "HeldContainer",
     "decode",
     "encode",
     "head_bytes",

@@ -1,6 +1,5 @@
 """KV tensors to a container."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ import zstandard
 
 from kvquilt_codec.container.head import SECTION, Header, build_head, check_expansion
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.forms import StorageForm, check_hex_digest
 from kvquilt_codec.identity import check_digest
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.joint.coder import joined
@@ -38,8 +38,7 @@ class ChunkIdentity:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[0-9a-f]{64}", self.model_fingerprint):
-            raise BadRequestError(f"expected a model fingerprint of 64 hex digits; got {self.model_fingerprint[:80]!r}")
+        check_hex_digest(self.model_fingerprint, "model fingerprint")
         check_digest(self.chunk_key, "chunk key")
         check_digest(self.context_digest, "context digest")
 
@@ -54,20 +53,22 @@ def encode(chunk: KVChunk, level: Level, identity: ChunkIdentity, coder: JointCo
 
     Args:
         chunk: finite KV.
-        level: operating point.
+        level: the finest that it can be read at: `LOSSLESS` or `HIGH`; with a coder `HIGH`.
         identity: what the header says the chunk is.
         coder: a profile, made ready: the chunk is then coded with it, in all of its quality layers.
 
     Raises:
-        BadRequestError: NaN or Inf, attributes beyond 64 KiB, or a chunk that the profile is not for.
+        BadRequestError: NaN or Inf, a level that is not stored, attributes beyond 64 KiB, or a chunk that the profile
+            is not for.
     """
+    form = StorageForm(level, "" if coder is None else coder.digest)
     chunk.check_finite()
     if sum(len(k.encode()) + len(v.encode()) for k, v in identity.attributes.items()) > MAX_ATTRIBUTE_BYTES:
         raise BadRequestError(f"expected at most {MAX_ATTRIBUTE_BYTES} bytes of attributes; got more")
     layout = chunk.layout
     header = Header(
         model_fingerprint=identity.model_fingerprint,
-        profile_digest="" if coder is None else coder.digest,
+        profile_digest=form.profile_digest,
         chunk_key=identity.chunk_key.hex(),
         variant=identity.variant,
         context_digest=identity.context_digest.hex(),

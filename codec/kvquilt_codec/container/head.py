@@ -10,6 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
+from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.types import (
     MAX_CHUNK_TOKENS,
     MAX_QUALITY_LAYERS,
@@ -60,7 +61,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         chunk_key: hex key of the chunk (`identity.chunk_key`).
         variant: what preceded the chunk.
         context_digest: hex digest of the tokens that preceded it.
-        level: the level it was encoded at.
+        level: the finest level that it can be read at, `lossless` or `high`.
         tokens: number of tokens.
         tokens_digest: xxh3-128 (hex) of the token ids as little-endian uint32.
         data_type: element type of the tensors.
@@ -86,6 +87,11 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def layout(self) -> KVLayout:
         """Shapes and element type."""
         return KVLayout(self.data_type, tuple(LayerShape(*shape) for shape in self.layers))
+
+    @property
+    def form(self) -> StorageForm:
+        """How the container is encoded."""
+        return StorageForm(self.level, self.profile_digest)
 
     @property
     def token_blocks(self) -> int:
@@ -138,7 +144,7 @@ class ContainerHead:
         """How many quality layers the container holds."""
         return 1 + max(section.quality_layer for section in self.sections)
 
-    def select(self, layers: range, quality_layers: int | None = None) -> tuple[Section, ...]:
+    def select(self, layers: range, quality_layers: int | None = None, held: int = 0) -> tuple[Section, ...]:
         """The sections that a reader of these layers needs, the token ids' section included.
 
         Where layers are predicted from those before them, the coarsest quality layer of the earlier ones is among them.
@@ -146,6 +152,7 @@ class ContainerHead:
         Args:
             layers: model layers.
             quality_layers: how many of them, the coarsest first; `None` selects all.
+            held: how many of these the reader has already, with all that belongs to them: only the rest is selected.
 
         Raises:
             BadRequestError: a range that is empty, outside the model, or beyond the stored quality layers.
@@ -155,6 +162,10 @@ class ContainerHead:
         depth = self.quality_layers if quality_layers is None else quality_layers
         if not 1 <= depth <= self.quality_layers:
             raise BadRequestError(f"expected 1..{self.quality_layers} quality layers; got {depth}")
+        if not 0 <= held < depth:
+            raise BadRequestError(f"expected to hold fewer than the {depth} quality layers asked for; got {held}")
+        if held:
+            return tuple(s for s in self.sections if s.layer in layers and held <= s.quality_layer < depth)
         return tuple(
             s
             for s in self.sections
@@ -163,10 +174,12 @@ class ContainerHead:
             or (s.codec_id == CodecId.JOINT_PREDICTED and s.layer < layers.start and s.quality_layer == 0)
         )
 
-    def byte_ranges(self, layers: range, quality_layers: int | None = None) -> tuple[tuple[int, int], ...]:
-        """Half-open byte ranges of `select(layers, quality_layers)`, adjacent ones merged."""
+    def byte_ranges(
+        self, layers: range, quality_layers: int | None = None, held: int = 0
+    ) -> tuple[tuple[int, int], ...]:
+        """Half-open byte ranges of `select(layers, quality_layers, held)`, adjacent ones merged."""
         ranges: list[tuple[int, int]] = []
-        for section in self.select(layers, quality_layers):
+        for section in self.select(layers, quality_layers, held):
             if ranges and ranges[-1][1] == section.offset:
                 ranges[-1] = (ranges[-1][0], section.offset + section.length)
             else:
@@ -221,6 +234,7 @@ def parse_head(buffer: bytes | memoryview) -> ContainerHead:
     try:
         header = msgspec.json.decode(body[PREFIX.size : PREFIX.size + header_size], type=Header)
         layout = header.layout
+        _ = header.form
     except (msgspec.MsgspecError, UnicodeDecodeError, BadRequestError) as error:
         raise IntegrityError(f"expected a valid header; got {error}") from None
     check_expansion(layout, header.tokens, size + payload)

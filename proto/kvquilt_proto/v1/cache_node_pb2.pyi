@@ -31,12 +31,16 @@ class ObjectMeta(_message.Message):
     VARIANT_KIND_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
+    PROFILE_DIGEST_FIELD_NUMBER: _builtins.int
     model_fingerprint: _builtins.str
     token_count: _builtins.int
     variant_kind: _common_pb2.VariantKind.ValueType
     level: _common_pb2.Level.ValueType
+    """The finest level that the object serves: LEVEL_LOSSLESS or LEVEL_HIGH; with a profile LEVEL_HIGH."""
     compute_seconds: _builtins.float
     """Measured seconds that computing this KV took."""
+    profile_digest: _builtins.str
+    """Hex SHA-256 of the profile that the object is coded with; empty: none. The node must have it."""
     @_builtins.property
     def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Documents that this chunk belongs to."""
@@ -50,10 +54,11 @@ class ObjectMeta(_message.Message):
         variant_kind: _common_pb2.VariantKind.ValueType = ...,
         level: _common_pb2.Level.ValueType = ...,
         compute_seconds: _builtins.float = ...,
+        profile_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_seconds", b"compute_seconds", "document_ids", b"document_ids", "level", b"level", "model_fingerprint", b"model_fingerprint", "token_count", b"token_count", "variant_kind", b"variant_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_seconds", b"compute_seconds", "document_ids", b"document_ids", "level", b"level", "model_fingerprint", b"model_fingerprint", "profile_digest", b"profile_digest", "token_count", b"token_count", "variant_kind", b"variant_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,12 +196,20 @@ class GetChunkRequest(_message.Message):
     MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     DECODED_FIELD_NUMBER: _builtins.int
+    QUALITY_LAYERS_FIELD_NUMBER: _builtins.int
+    HELD_QUALITY_LAYERS_FIELD_NUMBER: _builtins.int
     object_key: _builtins.bytes
     model_fingerprint: _builtins.str
     """The model the caller runs; an object of another model is refused."""
     decoded: _builtins.bool
     """True: the node decodes and sends raw tensors. False: it sends the container, or, for a layer range,
     the container's head followed by the sections of that range.
+    """
+    quality_layers: _builtins.int
+    """How many quality layers, the coarsest first; 0: all. Each takes the object nearer to its finest level."""
+    held_quality_layers: _builtins.int
+    """How many quality layers of these layers the caller has already. Their sections are left out; the head is sent
+    again, and must be the one that the caller has. Not with `decoded`.
     """
     @_builtins.property
     def layers(self) -> _common_pb2.LayerRange: ...
@@ -207,10 +220,12 @@ class GetChunkRequest(_message.Message):
         model_fingerprint: _builtins.str = ...,
         layers: _common_pb2.LayerRange | None = ...,
         decoded: _builtins.bool = ...,
+        quality_layers: _builtins.int = ...,
+        held_quality_layers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_layers", b"_layers", "layers", b"layers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_layers", b"_layers", "decoded", b"decoded", "layers", b"layers", "model_fingerprint", b"model_fingerprint", "object_key", b"object_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_layers", b"_layers", "decoded", b"decoded", "held_quality_layers", b"held_quality_layers", "layers", b"layers", "model_fingerprint", b"model_fingerprint", "object_key", b"object_key", "quality_layers", b"quality_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__layers: _TypeAlias = _typing.Literal["layers"]  # noqa: Y015
     _WhichOneofArgType__layers: _TypeAlias = _typing.Literal["_layers", b"_layers"]  # noqa: Y015
@@ -466,6 +481,214 @@ class ForgetChunksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForgetChunksResponse: _TypeAlias = ForgetChunksResponse  # noqa: Y015
+
+@_typing.final
+class PutProfileHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_DIGEST_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    profile_digest: _builtins.str
+    """Hex SHA-256 of the payload."""
+    model_fingerprint: _builtins.str
+    """The model that the profile says it is for."""
+    payload_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        profile_digest: _builtins.str = ...,
+        model_fingerprint: _builtins.str = ...,
+        payload_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "payload_bytes", b"payload_bytes", "profile_digest", b"profile_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutProfileHeader: _TypeAlias = PutProfileHeader  # noqa: Y015
+
+@_typing.final
+class PutProfileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___PutProfileHeader: ...
+    @_builtins.property
+    def frame(self) -> _common_pb2.Frame: ...
+    def __init__(
+        self,
+        *,
+        header: Global___PutProfileHeader | None = ...,
+        frame: _common_pb2.Frame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "frame"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___PutProfileRequest: _TypeAlias = PutProfileRequest  # noqa: Y015
+
+@_typing.final
+class PutProfileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: _builtins.int
+    stored: _builtins.bool
+    """False: the node had it already."""
+    def __init__(
+        self,
+        *,
+        stored: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutProfileResponse: _TypeAlias = PutProfileResponse  # noqa: Y015
+
+@_typing.final
+class GetProfileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_DIGEST_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    profile_digest: _builtins.str
+    model_fingerprint: _builtins.str
+    """The model the caller runs: a profile of another model is refused. Empty: any."""
+    def __init__(
+        self,
+        *,
+        profile_digest: _builtins.str = ...,
+        model_fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "profile_digest", b"profile_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProfileRequest: _TypeAlias = GetProfileRequest  # noqa: Y015
+
+@_typing.final
+class GetProfileHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    model_fingerprint: _builtins.str
+    payload_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        model_fingerprint: _builtins.str = ...,
+        payload_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "payload_bytes", b"payload_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProfileHeader: _TypeAlias = GetProfileHeader  # noqa: Y015
+
+@_typing.final
+class GetProfileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___GetProfileHeader: ...
+    @_builtins.property
+    def frame(self) -> _common_pb2.Frame: ...
+    def __init__(
+        self,
+        *,
+        header: Global___GetProfileHeader | None = ...,
+        frame: _common_pb2.Frame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "frame"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___GetProfileResponse: _TypeAlias = GetProfileResponse  # noqa: Y015
+
+@_typing.final
+class ListProfilesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProfilesRequest: _TypeAlias = ListProfilesRequest  # noqa: Y015
+
+@_typing.final
+class ProfileInfo(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_DIGEST_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    profile_digest: _builtins.str
+    model_fingerprint: _builtins.str
+    stored_bytes: _builtins.int
+    objects: _builtins.int
+    """How many stored objects are coded with it."""
+    def __init__(
+        self,
+        *,
+        profile_digest: _builtins.str = ...,
+        model_fingerprint: _builtins.str = ...,
+        stored_bytes: _builtins.int = ...,
+        objects: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "objects", b"objects", "profile_digest", b"profile_digest", "stored_bytes", b"stored_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileInfo: _TypeAlias = ProfileInfo  # noqa: Y015
+
+@_typing.final
+class ListProfilesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def profiles(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileInfo]: ...
+    def __init__(
+        self,
+        *,
+        profiles: _abc.Iterable[Global___ProfileInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profiles", b"profiles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProfilesResponse: _TypeAlias = ListProfilesResponse  # noqa: Y015
 
 @_typing.final
 class GetNodeStatusRequest(_message.Message):

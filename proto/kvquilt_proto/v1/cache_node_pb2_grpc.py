@@ -60,6 +60,21 @@ class CacheNodeServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ForgetChunksRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ForgetChunksResponse.FromString,
                 _registered_method=True)
+        self.PutProfile = channel.stream_unary(
+                '/kvquilt.v1.CacheNodeService/PutProfile',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PutProfileRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PutProfileResponse.FromString,
+                _registered_method=True)
+        self.GetProfile = channel.unary_stream(
+                '/kvquilt.v1.CacheNodeService/GetProfile',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetProfileRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetProfileResponse.FromString,
+                _registered_method=True)
+        self.ListProfiles = channel.unary_unary(
+                '/kvquilt.v1.CacheNodeService/ListProfiles',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesResponse.FromString,
+                _registered_method=True)
         self.GetNodeStatus = channel.unary_unary(
                 '/kvquilt.v1.CacheNodeService/GetNodeStatus',
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetNodeStatusRequest.SerializeToString,
@@ -106,6 +121,27 @@ class CacheNodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutProfile(self, request_iterator, context):
+        """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProfile(self, request, context):
+        """Serves a codec profile: first a header, then frames.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProfiles(self, request, context):
+        """Lists the stored profiles.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetNodeStatus(self, request, context):
         """Tells how the node is: store, bytes, counters.
         """
@@ -140,6 +176,21 @@ def add_CacheNodeServiceServicer_to_server(servicer, server):
                     servicer.ForgetChunks,
                     request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ForgetChunksRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ForgetChunksResponse.SerializeToString,
+            ),
+            'PutProfile': grpc.stream_unary_rpc_method_handler(
+                    servicer.PutProfile,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PutProfileRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PutProfileResponse.SerializeToString,
+            ),
+            'GetProfile': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetProfile,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetProfileRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetProfileResponse.SerializeToString,
+            ),
+            'ListProfiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProfiles,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesResponse.SerializeToString,
             ),
             'GetNodeStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNodeStatus,
@@ -283,6 +334,87 @@ class CacheNodeService:
             '/kvquilt.v1.CacheNodeService/ForgetChunks',
             kvquilt__proto_dot_v1_dot_cache__node__pb2.ForgetChunksRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_cache__node__pb2.ForgetChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutProfile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/kvquilt.v1.CacheNodeService/PutProfile',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.PutProfileRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.PutProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProfile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/GetProfile',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.GetProfileRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.GetProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProfiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/ListProfiles',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesResponse.FromString,
             options,
             channel_credentials,
             insecure,

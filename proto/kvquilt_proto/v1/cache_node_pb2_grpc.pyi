@@ -43,6 +43,12 @@ class CacheNodeServiceStub:
     """Lets documents hold objects that exist, and counts a use of them."""
     ForgetChunks: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.ForgetChunksRequest, _cache_node_pb2.ForgetChunksResponse]
     """Deletes objects by key or by document and returns a receipt."""
+    PutProfile: _grpc.StreamUnaryMultiCallable[_cache_node_pb2.PutProfileRequest, _cache_node_pb2.PutProfileResponse]
+    """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent."""
+    GetProfile: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.GetProfileRequest, _cache_node_pb2.GetProfileResponse]
+    """Serves a codec profile: first a header, then frames."""
+    ListProfiles: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.ListProfilesRequest, _cache_node_pb2.ListProfilesResponse]
+    """Lists the stored profiles."""
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]
     """Tells how the node is: store, bytes, counters."""
 
@@ -61,6 +67,12 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     """Lets documents hold objects that exist, and counts a use of them."""
     ForgetChunks: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.ForgetChunksRequest, _cache_node_pb2.ForgetChunksResponse]  # type: ignore[assignment]
     """Deletes objects by key or by document and returns a receipt."""
+    PutProfile: _aio.StreamUnaryMultiCallable[_cache_node_pb2.PutProfileRequest, _cache_node_pb2.PutProfileResponse]  # type: ignore[assignment]
+    """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent."""
+    GetProfile: _aio.UnaryStreamMultiCallable[_cache_node_pb2.GetProfileRequest, _cache_node_pb2.GetProfileResponse]  # type: ignore[assignment]
+    """Serves a codec profile: first a header, then frames."""
+    ListProfiles: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.ListProfilesRequest, _cache_node_pb2.ListProfilesResponse]  # type: ignore[assignment]
+    """Lists the stored profiles."""
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]  # type: ignore[assignment]
     """Tells how the node is: store, bytes, counters."""
 
@@ -106,6 +118,30 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_node_pb2.ForgetChunksResponse, _abc.Awaitable[_cache_node_pb2.ForgetChunksResponse]]:
         """Deletes objects by key or by document and returns a receipt."""
+
+    @_abc_1.abstractmethod
+    def PutProfile(
+        self,
+        request_iterator: _MaybeAsyncIterator[_cache_node_pb2.PutProfileRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_node_pb2.PutProfileResponse, _abc.Awaitable[_cache_node_pb2.PutProfileResponse]]:
+        """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def GetProfile(
+        self,
+        request: _cache_node_pb2.GetProfileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.GetProfileResponse], _abc.AsyncIterator[_cache_node_pb2.GetProfileResponse]]:
+        """Serves a codec profile: first a header, then frames."""
+
+    @_abc_1.abstractmethod
+    def ListProfiles(
+        self,
+        request: _cache_node_pb2.ListProfilesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_node_pb2.ListProfilesResponse, _abc.Awaitable[_cache_node_pb2.ListProfilesResponse]]:
+        """Lists the stored profiles."""
 
     @_abc_1.abstractmethod
     def GetNodeStatus(

@@ -49,16 +49,22 @@ class _LevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Level.ValueType
     LEVEL_LOSSLESS: _Level.ValueType  # 1
     """The stored tensors come back bit for bit."""
     LEVEL_HIGH: _Level.ValueType  # 2
-    """8 bits per element, one scale per token and KV head."""
+    """With a profile all quality layers of it; without one 8 bits per element."""
+    LEVEL_MEDIUM: _Level.ValueType  # 3
+    """Fewer quality layers of the same stored object; both take a profile."""
+    LEVEL_LOW: _Level.ValueType  # 4
 
 class Level(_Level, metaclass=_LevelEnumTypeWrapper):
-    """A named operating point of the codec."""
+    """A named operating point of the codec. What each costs and does is measured per model, in its profile."""
 
 LEVEL_UNSPECIFIED: Level.ValueType  # 0
 LEVEL_LOSSLESS: Level.ValueType  # 1
 """The stored tensors come back bit for bit."""
 LEVEL_HIGH: Level.ValueType  # 2
-"""8 bits per element, one scale per token and KV head."""
+"""With a profile all quality layers of it; without one 8 bits per element."""
+LEVEL_MEDIUM: Level.ValueType  # 3
+"""Fewer quality layers of the same stored object; both take a profile."""
+LEVEL_LOW: Level.ValueType  # 4
 Global___Level: _TypeAlias = Level  # noqa: Y015
 
 class _VariantKind:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from kvquilt_proto.v1 import common_pb2 as kvquilt__proto_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkvquilt_proto/v1/router.proto\x12\nkvquilt.v1\x1a\x1dkvquilt_proto/v1/common.proto\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"I\n\x07\x43ontent\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12&\n\x06tokens\x18\x02 \x01(\x0b\x32\x14.kvquilt.v1.TokenIdsH\x00\x42\x06\n\x04\x66orm\"\x9a\x01\n\x06Prompt\x12/\n\rshared_prefix\x18\x01 \x01(\x0b\x32\x13.kvquilt.v1.ContentH\x00\x88\x01\x01\x12&\n\tdocuments\x18\x02 \x03(\x0b\x32\x13.kvquilt.v1.Content\x12%\n\x08question\x18\x03 \x01(\x0b\x32\x13.kvquilt.v1.ContentB\x10\n\x0e_shared_prefix\"\x90\x01\n\x0c\x42lendOptions\x12\x13\n\x06policy\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0frecompute_ratio\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12 \n\x05level\x18\x03 \x01(\x0e\x32\x11.kvquilt.v1.Level\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x42\t\n\x07_policyB\x12\n\x10_recompute_ratio\"l\n\x0c\x42lendRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06prompt\x18\x02 \x01(\x0b\x32\x12.kvquilt.v1.Prompt\x12)\n\x07options\x18\x03 \x01(\x0b\x32\x18.kvquilt.v1.BlendOptions\"\x8b\x01\n\x0b\x42lendHeader\x12\x19\n\x11model_fingerprint\x18\x01 \x01(\t\x12$\n\x06layout\x18\x02 \x01(\x0b\x32\x14.kvquilt.v1.KvLayout\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x11\n\tkv_tokens\x18\x04 \x01(\r\x12\x15\n\rpayload_bytes\x18\x05 \x01(\x04\"\xaf\x01\n\x0b\x43hunkReport\x12\x0f\n\x07segment\x18\x01 \x01(\r\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\x12-\n\x0cvariant_kind\x18\x04 \x01(\x0e\x32\x17.kvquilt.v1.VariantKind\x12\x13\n\x0bmiss_reason\x18\x05 \x01(\t\x12\x15\n\rfetched_bytes\x18\x06 \x01(\x04\x12\x18\n\x10in_exact_context\x18\x07 \x01(\x08\"\xca\x02\n\x0b\x42lendReport\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x17\n\x0frecompute_ratio\x18\x02 \x01(\x01\x12\x14\n\x0ctokens_exact\x18\x03 \x01(\r\x12\x15\n\rtokens_reused\x18\x04 \x01(\r\x12\x19\n\x11tokens_recomputed\x18\x05 \x01(\r\x12\x17\n\x0ftokens_computed\x18\x06 \x01(\r\x12\x15\n\rfetched_bytes\x18\x07 \x01(\x04\x12\x12\n\nbf16_bytes\x18\x08 \x01(\x04\x12\'\n\x06\x63hunks\x18\t \x03(\x0b\x32\x17.kvquilt.v1.ChunkReport\x12\x15\n\rfetch_seconds\x18\n \x01(\x01\x12\x16\n\x0eselect_seconds\x18\x0b \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x0c \x01(\x01\x12\x15\n\rtotal_seconds\x18\r \x01(\x01\"\x91\x01\n\rBlendResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.kvquilt.v1.BlendHeaderH\x00\x12\"\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x11.kvquilt.v1.FrameH\x00\x12)\n\x06report\x18\x03 \x01(\x0b\x32\x17.kvquilt.v1.BlendReportH\x00\x42\x06\n\x04part\"p\n\x10PlanBlendRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06prompt\x18\x02 \x01(\x0b\x32\x12.kvquilt.v1.Prompt\x12)\n\x07options\x18\x03 \x01(\x0b\x32\x18.kvquilt.v1.BlendOptions\"|\n\x11PlanBlendResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x17\n\x0frecompute_ratio\x18\x02 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\'\n\x06\x63hunks\x18\x04 \x03(\x0b\x32\x17.kvquilt.v1.ChunkReport\"E\n\x08\x44ocument\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12$\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x13.kvquilt.v1.Content\"\xae\x01\n\x0fPrefetchRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\rshared_prefix\x18\x02 \x01(\x0b\x32\x13.kvquilt.v1.ContentH\x00\x88\x01\x01\x12\'\n\tdocuments\x18\x03 \x03(\x0b\x32\x14.kvquilt.v1.Document\x12 \n\x05level\x18\x04 \x01(\x0e\x32\x11.kvquilt.v1.LevelB\x10\n\x0e_shared_prefix\"\xfa\x01\n\x10PrefetchResponse\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x15\n\rchunks_stored\x18\x02 \x01(\r\x12\x16\n\x0e\x63hunks_present\x18\x03 \x01(\r\x12\x15\n\rchunks_failed\x18\x04 \x01(\r\x12\x16\n\x0e\x66\x61ilure_reason\x18\x05 \x01(\t\x12\x13\n\x0btoken_count\x18\x06 \x01(\r\x12\x14\n\x0cstored_bytes\x18\x07 \x01(\x04\x12\x17\n\x0f\x63ompute_seconds\x18\x08 \x01(\x01\x12\x16\n\x0e\x64ocuments_done\x18\t \x01(\r\x12\x17\n\x0f\x64ocuments_total\x18\n \x01(\r\"%\n\rForgetRequest\x12\x14\n\x0c\x64ocument_ids\x18\x01 \x03(\t\"]\n\x0e\x46orgetResponse\x12\x17\n\x0fobjects_deleted\x18\x01 \x01(\x04\x12\x15\n\rbytes_deleted\x18\x02 \x01(\x04\x12\x1b\n\x13objects_kept_shared\x18\x03 \x01(\x04\"\x13\n\x11ListModelsRequest\"\x88\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12$\n\x06layout\x18\x04 \x01(\x0b\x32\x14.kvquilt.v1.KvLayout\x12\x1a\n\x12max_context_tokens\x18\x05 \x01(\r\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.kvquilt.v1.Model\"\x12\n\x10GetStatusRequest\"\xcf\x03\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12!\n\x06models\x18\x02 \x03(\x0b\x32\x11.kvquilt.v1.Model\x12\x10\n\x08policies\x18\x03 \x03(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_policy\x18\x04 \x01(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_recompute_ratio\x18\x05 \x01(\x01\x12(\n\rdefault_level\x18\x06 \x01(\x0e\x32\x11.kvquilt.v1.Level\x12=\n\x08\x63ounters\x18\x07 \x03(\x0b\x32+.kvquilt.v1.GetStatusResponse.CountersEntry\x12\x16\n\x0enode_reachable\x18\x08 \x01(\x08\x12\x13\n\x0bnode_target\x18\t \x01(\t\x12\x12\n\nnode_store\x18\n \x01(\t\x12\x14\n\x0cnode_objects\x18\x0b \x01(\x04\x12\x17\n\x0fnode_used_bytes\x18\x0c \x01(\x04\x12\x1b\n\x13node_capacity_bytes\x18\r \x01(\x04\x12\x14\n\x0cnode_kernels\x18\x0e \x01(\t\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xba\x03\n\rRouterService\x12>\n\x05\x42lend\x12\x18.kvquilt.v1.BlendRequest\x1a\x19.kvquilt.v1.BlendResponse0\x01\x12H\n\tPlanBlend\x12\x1c.kvquilt.v1.PlanBlendRequest\x1a\x1d.kvquilt.v1.PlanBlendResponse\x12G\n\x08Prefetch\x12\x1b.kvquilt.v1.PrefetchRequest\x1a\x1c.kvquilt.v1.PrefetchResponse0\x01\x12?\n\x06\x46orget\x12\x19.kvquilt.v1.ForgetRequest\x1a\x1a.kvquilt.v1.ForgetResponse\x12K\n\nListModels\x12\x1d.kvquilt.v1.ListModelsRequest\x1a\x1e.kvquilt.v1.ListModelsResponse\x12H\n\tGetStatus\x12\x1c.kvquilt.v1.GetStatusRequest\x1a\x1d.kvquilt.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkvquilt_proto/v1/router.proto\x12\nkvquilt.v1\x1a\x1dkvquilt_proto/v1/common.proto\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"I\n\x07\x43ontent\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12&\n\x06tokens\x18\x02 \x01(\x0b\x32\x14.kvquilt.v1.TokenIdsH\x00\x42\x06\n\x04\x66orm\"\x9a\x01\n\x06Prompt\x12/\n\rshared_prefix\x18\x01 \x01(\x0b\x32\x13.kvquilt.v1.ContentH\x00\x88\x01\x01\x12&\n\tdocuments\x18\x02 \x03(\x0b\x32\x13.kvquilt.v1.Content\x12%\n\x08question\x18\x03 \x01(\x0b\x32\x13.kvquilt.v1.ContentB\x10\n\x0e_shared_prefix\"\xb4\x01\n\x0c\x42lendOptions\x12\x13\n\x06policy\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0frecompute_ratio\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12 \n\x05level\x18\x03 \x01(\x0e\x32\x11.kvquilt.v1.Level\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x15\n\x08kl_below\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\t\n\x07_policyB\x12\n\x10_recompute_ratioB\x0b\n\t_kl_below\"l\n\x0c\x42lendRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06prompt\x18\x02 \x01(\x0b\x32\x12.kvquilt.v1.Prompt\x12)\n\x07options\x18\x03 \x01(\x0b\x32\x18.kvquilt.v1.BlendOptions\"\x8b\x01\n\x0b\x42lendHeader\x12\x19\n\x11model_fingerprint\x18\x01 \x01(\t\x12$\n\x06layout\x18\x02 \x01(\x0b\x32\x14.kvquilt.v1.KvLayout\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x11\n\tkv_tokens\x18\x04 \x01(\r\x12\x15\n\rpayload_bytes\x18\x05 \x01(\x04\"\xaf\x01\n\x0b\x43hunkReport\x12\x0f\n\x07segment\x18\x01 \x01(\r\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\x12-\n\x0cvariant_kind\x18\x04 \x01(\x0e\x32\x17.kvquilt.v1.VariantKind\x12\x13\n\x0bmiss_reason\x18\x05 \x01(\t\x12\x15\n\rfetched_bytes\x18\x06 \x01(\x04\x12\x18\n\x10in_exact_context\x18\x07 \x01(\x08\"\xd9\x02\n\x0b\x42lendReport\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x17\n\x0frecompute_ratio\x18\x02 \x01(\x01\x12\x14\n\x0ctokens_exact\x18\x03 \x01(\r\x12\x15\n\rtokens_reused\x18\x04 \x01(\r\x12\x19\n\x11tokens_recomputed\x18\x05 \x01(\r\x12\x17\n\x0ftokens_computed\x18\x06 \x01(\r\x12\x15\n\rfetched_bytes\x18\x07 \x01(\x04\x12\x12\n\nbf16_bytes\x18\x08 \x01(\x04\x12\'\n\x06\x63hunks\x18\t \x03(\x0b\x32\x17.kvquilt.v1.ChunkReport\x12\x15\n\rfetch_seconds\x18\n \x01(\x01\x12\x16\n\x0eselect_seconds\x18\x0b \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x0c \x01(\x01\x12\x15\n\rtotal_seconds\x18\r \x01(\x01\x12\r\n\x05level\x18\x0e \x01(\t\"\x91\x01\n\rBlendResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.kvquilt.v1.BlendHeaderH\x00\x12\"\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x11.kvquilt.v1.FrameH\x00\x12)\n\x06report\x18\x03 \x01(\x0b\x32\x17.kvquilt.v1.BlendReportH\x00\x42\x06\n\x04part\"p\n\x10PlanBlendRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06prompt\x18\x02 \x01(\x0b\x32\x12.kvquilt.v1.Prompt\x12)\n\x07options\x18\x03 \x01(\x0b\x32\x18.kvquilt.v1.BlendOptions\"\x8b\x01\n\x11PlanBlendResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x17\n\x0frecompute_ratio\x18\x02 \x01(\x01\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\'\n\x06\x63hunks\x18\x04 \x03(\x0b\x32\x17.kvquilt.v1.ChunkReport\x12\r\n\x05level\x18\x05 \x01(\t\"E\n\x08\x44ocument\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12$\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x13.kvquilt.v1.Content\"\xd2\x01\n\x0fPrefetchRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\rshared_prefix\x18\x02 \x01(\x0b\x32\x13.kvquilt.v1.ContentH\x00\x88\x01\x01\x12\'\n\tdocuments\x18\x03 \x03(\x0b\x32\x14.kvquilt.v1.Document\x12 \n\x05level\x18\x04 \x01(\x0e\x32\x11.kvquilt.v1.Level\x12\x15\n\x08kl_below\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x10\n\x0e_shared_prefixB\x0b\n\t_kl_below\"\x89\x02\n\x10PrefetchResponse\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x15\n\rchunks_stored\x18\x02 \x01(\r\x12\x16\n\x0e\x63hunks_present\x18\x03 \x01(\r\x12\x15\n\rchunks_failed\x18\x04 \x01(\r\x12\x16\n\x0e\x66\x61ilure_reason\x18\x05 \x01(\t\x12\x13\n\x0btoken_count\x18\x06 \x01(\r\x12\x14\n\x0cstored_bytes\x18\x07 \x01(\x04\x12\x17\n\x0f\x63ompute_seconds\x18\x08 \x01(\x01\x12\x16\n\x0e\x64ocuments_done\x18\t \x01(\r\x12\x17\n\x0f\x64ocuments_total\x18\n \x01(\r\x12\r\n\x05level\x18\x0b \x01(\t\"%\n\rForgetRequest\x12\x14\n\x0c\x64ocument_ids\x18\x01 \x03(\t\"]\n\x0e\x46orgetResponse\x12\x17\n\x0fobjects_deleted\x18\x01 \x01(\x04\x12\x15\n\rbytes_deleted\x18\x02 \x01(\x04\x12\x1b\n\x13objects_kept_shared\x18\x03 \x01(\x04\"\x13\n\x11ListModelsRequest\"p\n\tLevelCard\x12\r\n\x05level\x18\x01 \x01(\t\x12\x16\n\x0equality_layers\x18\x02 \x01(\r\x12\x18\n\x10\x62its_per_element\x18\x03 \x01(\x01\x12\n\n\x02kl\x18\x04 \x01(\x01\x12\x16\n\x0etop1_agreement\x18\x05 \x01(\x01\"l\n\x07Profile\x12\x16\n\x0eprofile_digest\x18\x01 \x01(\t\x12\x13\n\x0bmiss_reason\x18\x02 \x01(\t\x12%\n\x06levels\x18\x03 \x03(\x0b\x32\x15.kvquilt.v1.LevelCard\x12\r\n\x05texts\x18\x04 \x01(\t\"\xbf\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12$\n\x06layout\x18\x04 \x01(\x0b\x32\x14.kvquilt.v1.KvLayout\x12\x1a\n\x12max_context_tokens\x18\x05 \x01(\r\x12)\n\x07profile\x18\x06 \x01(\x0b\x32\x13.kvquilt.v1.ProfileH\x00\x88\x01\x01\x42\n\n\x08_profile\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.kvquilt.v1.Model\"\x12\n\x10GetStatusRequest\"\xbc\x03\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12!\n\x06models\x18\x02 \x03(\x0b\x32\x11.kvquilt.v1.Model\x12\x10\n\x08policies\x18\x03 \x03(\t\x12\x16\n\x0e\x64\x65\x66\x61ult_policy\x18\x04 \x01(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_recompute_ratio\x18\x05 \x01(\x01\x12\x15\n\rdefault_level\x18\x06 \x01(\t\x12=\n\x08\x63ounters\x18\x07 \x03(\x0b\x32+.kvquilt.v1.GetStatusResponse.CountersEntry\x12\x16\n\x0enode_reachable\x18\x08 \x01(\x08\x12\x13\n\x0bnode_target\x18\t \x01(\t\x12\x12\n\nnode_store\x18\n \x01(\t\x12\x14\n\x0cnode_objects\x18\x0b \x01(\x04\x12\x17\n\x0fnode_used_bytes\x18\x0c \x01(\x04\x12\x1b\n\x13node_capacity_bytes\x18\r \x01(\x04\x12\x14\n\x0cnode_kernels\x18\x0e \x01(\t\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32\xba\x03\n\rRouterService\x12>\n\x05\x42lend\x12\x18.kvquilt.v1.BlendRequest\x1a\x19.kvquilt.v1.BlendResponse0\x01\x12H\n\tPlanBlend\x12\x1c.kvquilt.v1.PlanBlendRequest\x1a\x1d.kvquilt.v1.PlanBlendResponse\x12G\n\x08Prefetch\x12\x1b.kvquilt.v1.PrefetchRequest\x1a\x1c.kvquilt.v1.PrefetchResponse0\x01\x12?\n\x06\x46orget\x12\x19.kvquilt.v1.ForgetRequest\x1a\x1a.kvquilt.v1.ForgetResponse\x12K\n\nListModels\x12\x1d.kvquilt.v1.ListModelsRequest\x1a\x1e.kvquilt.v1.ListModelsResponse\x12H\n\tGetStatus\x12\x1c.kvquilt.v1.GetStatusRequest\x1a\x1d.kvquilt.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,43 +41,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMPT']._serialized_start=177
   _globals['_PROMPT']._serialized_end=331
   _globals['_BLENDOPTIONS']._serialized_start=334
-  _globals['_BLENDOPTIONS']._serialized_end=478
-  _globals['_BLENDREQUEST']._serialized_start=480
-  _globals['_BLENDREQUEST']._serialized_end=588
-  _globals['_BLENDHEADER']._serialized_start=591
-  _globals['_BLENDHEADER']._serialized_end=730
-  _globals['_CHUNKREPORT']._serialized_start=733
-  _globals['_CHUNKREPORT']._serialized_end=908
-  _globals['_BLENDREPORT']._serialized_start=911
-  _globals['_BLENDREPORT']._serialized_end=1241
-  _globals['_BLENDRESPONSE']._serialized_start=1244
-  _globals['_BLENDRESPONSE']._serialized_end=1389
-  _globals['_PLANBLENDREQUEST']._serialized_start=1391
-  _globals['_PLANBLENDREQUEST']._serialized_end=1503
-  _globals['_PLANBLENDRESPONSE']._serialized_start=1505
-  _globals['_PLANBLENDRESPONSE']._serialized_end=1629
-  _globals['_DOCUMENT']._serialized_start=1631
-  _globals['_DOCUMENT']._serialized_end=1700
-  _globals['_PREFETCHREQUEST']._serialized_start=1703
-  _globals['_PREFETCHREQUEST']._serialized_end=1877
-  _globals['_PREFETCHRESPONSE']._serialized_start=1880
-  _globals['_PREFETCHRESPONSE']._serialized_end=2130
-  _globals['_FORGETREQUEST']._serialized_start=2132
-  _globals['_FORGETREQUEST']._serialized_end=2169
-  _globals['_FORGETRESPONSE']._serialized_start=2171
-  _globals['_FORGETRESPONSE']._serialized_end=2264
-  _globals['_LISTMODELSREQUEST']._serialized_start=2266
-  _globals['_LISTMODELSREQUEST']._serialized_end=2285
-  _globals['_MODEL']._serialized_start=2288
-  _globals['_MODEL']._serialized_end=2424
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2426
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2481
-  _globals['_GETSTATUSREQUEST']._serialized_start=2483
-  _globals['_GETSTATUSREQUEST']._serialized_end=2501
-  _globals['_GETSTATUSRESPONSE']._serialized_start=2504
-  _globals['_GETSTATUSRESPONSE']._serialized_end=2967
-  _globals['_GETSTATUSRESPONSE_COUNTERSENTRY']._serialized_start=2920
-  _globals['_GETSTATUSRESPONSE_COUNTERSENTRY']._serialized_end=2967
-  _globals['_ROUTERSERVICE']._serialized_start=2970
-  _globals['_ROUTERSERVICE']._serialized_end=3412
+  _globals['_BLENDOPTIONS']._serialized_end=514
+  _globals['_BLENDREQUEST']._serialized_start=516
+  _globals['_BLENDREQUEST']._serialized_end=624
+  _globals['_BLENDHEADER']._serialized_start=627
+  _globals['_BLENDHEADER']._serialized_end=766
+  _globals['_CHUNKREPORT']._serialized_start=769
+  _globals['_CHUNKREPORT']._serialized_end=944
+  _globals['_BLENDREPORT']._serialized_start=947
+  _globals['_BLENDREPORT']._serialized_end=1292
+  _globals['_BLENDRESPONSE']._serialized_start=1295
+  _globals['_BLENDRESPONSE']._serialized_end=1440
+  _globals['_PLANBLENDREQUEST']._serialized_start=1442
+  _globals['_PLANBLENDREQUEST']._serialized_end=1554
+  _globals['_PLANBLENDRESPONSE']._serialized_start=1557
+  _globals['_PLANBLENDRESPONSE']._serialized_end=1696
+  _globals['_DOCUMENT']._serialized_start=1698
+  _globals['_DOCUMENT']._serialized_end=1767
+  _globals['_PREFETCHREQUEST']._serialized_start=1770
+  _globals['_PREFETCHREQUEST']._serialized_end=1980
+  _globals['_PREFETCHRESPONSE']._serialized_start=1983
+  _globals['_PREFETCHRESPONSE']._serialized_end=2248
+  _globals['_FORGETREQUEST']._serialized_start=2250
+  _globals['_FORGETREQUEST']._serialized_end=2287
+  _globals['_FORGETRESPONSE']._serialized_start=2289
+  _globals['_FORGETRESPONSE']._serialized_end=2382
+  _globals['_LISTMODELSREQUEST']._serialized_start=2384
+  _globals['_LISTMODELSREQUEST']._serialized_end=2403
+  _globals['_LEVELCARD']._serialized_start=2405
+  _globals['_LEVELCARD']._serialized_end=2517
+  _globals['_PROFILE']._serialized_start=2519
+  _globals['_PROFILE']._serialized_end=2627
+  _globals['_MODEL']._serialized_start=2630
+  _globals['_MODEL']._serialized_end=2821
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2823
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2878
+  _globals['_GETSTATUSREQUEST']._serialized_start=2880
+  _globals['_GETSTATUSREQUEST']._serialized_end=2898
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2901
+  _globals['_GETSTATUSRESPONSE']._serialized_end=3345
+  _globals['_GETSTATUSRESPONSE_COUNTERSENTRY']._serialized_start=3298
+  _globals['_GETSTATUSRESPONSE_COUNTERSENTRY']._serialized_end=3345
+  _globals['_ROUTERSERVICE']._serialized_start=3348
+  _globals['_ROUTERSERVICE']._serialized_end=3790
 # @@protoc_insertion_point(module_scope)

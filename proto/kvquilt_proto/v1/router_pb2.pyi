@@ -116,12 +116,15 @@ class BlendOptions(_message.Message):
     RECOMPUTE_RATIO_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    KL_BELOW_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     """Share of reused tokens to recompute, 0 to 1."""
     level: _common_pb2.Level.ValueType
     seed: _builtins.int
     """Seed of policies that draw at random."""
+    kl_below: _builtins.float
+    """Instead of a level: the cheapest one whose measured KL is below this many nats; where there is none, lossless."""
     def __init__(
         self,
         *,
@@ -129,15 +132,20 @@ class BlendOptions(_message.Message):
         recompute_ratio: _builtins.float | None = ...,
         level: _common_pb2.Level.ValueType = ...,
         seed: _builtins.int = ...,
+        kl_below: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "policy", b"policy", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "kl_below", b"kl_below", "policy", b"policy", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "level", b"level", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "kl_below", b"kl_below", "level", b"level", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kl_below: _TypeAlias = _typing.Literal["kl_below"]  # noqa: Y015
+    _WhichOneofArgType__kl_below: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below"]  # noqa: Y015
     _WhichOneofReturnType__policy: _TypeAlias = _typing.Literal["policy"]  # noqa: Y015
     _WhichOneofArgType__policy: _TypeAlias = _typing.Literal["_policy", b"_policy"]  # noqa: Y015
     _WhichOneofReturnType__recompute_ratio: _TypeAlias = _typing.Literal["recompute_ratio"]  # noqa: Y015
     _WhichOneofArgType__recompute_ratio: _TypeAlias = _typing.Literal["_recompute_ratio", b"_recompute_ratio"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_below) -> _WhichOneofReturnType__kl_below | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__policy) -> _WhichOneofReturnType__policy | None: ...
     @_typing.overload
@@ -268,6 +276,7 @@ class BlendReport(_message.Message):
     SELECT_SECONDS_FIELD_NUMBER: _builtins.int
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     tokens_exact: _builtins.int
@@ -288,6 +297,8 @@ class BlendReport(_message.Message):
     compute_seconds: _builtins.float
     """Recompute, while finished layers are sent."""
     total_seconds: _builtins.float
+    level: _builtins.str
+    """The level that the documents were asked for at, for instance "lossless" where no level meets a bound."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
     def __init__(
@@ -306,10 +317,11 @@ class BlendReport(_message.Message):
         select_seconds: _builtins.float = ...,
         compute_seconds: _builtins.float = ...,
         total_seconds: _builtins.float = ...,
+        level: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "level", b"level", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,9 +392,12 @@ class PlanBlendResponse(_message.Message):
     RECOMPUTE_RATIO_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     prompt_tokens: _builtins.int
+    level: _builtins.str
+    """As in BlendReport."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
     def __init__(
@@ -392,10 +407,11 @@ class PlanBlendResponse(_message.Message):
         recompute_ratio: _builtins.float = ...,
         prompt_tokens: _builtins.int = ...,
         chunks: _abc.Iterable[Global___ChunkReport] | None = ...,
+        level: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "policy", b"policy", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "level", b"level", "policy", b"policy", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -433,8 +449,11 @@ class PrefetchRequest(_message.Message):
     SHARED_PREFIX_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    KL_BELOW_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     level: _common_pb2.Level.ValueType
+    kl_below: _builtins.float
+    """As in BlendOptions."""
     @_builtins.property
     def shared_prefix(self) -> Global___Content: ...
     @_builtins.property
@@ -446,13 +465,19 @@ class PrefetchRequest(_message.Message):
         shared_prefix: Global___Content | None = ...,
         documents: _abc.Iterable[Global___Document] | None = ...,
         level: _common_pb2.Level.ValueType = ...,
+        kl_below: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_shared_prefix", b"_shared_prefix", "shared_prefix", b"shared_prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_shared_prefix", b"_shared_prefix", "kl_below", b"kl_below", "shared_prefix", b"shared_prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shared_prefix", b"_shared_prefix", "documents", b"documents", "level", b"level", "model", b"model", "shared_prefix", b"shared_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_shared_prefix", b"_shared_prefix", "documents", b"documents", "kl_below", b"kl_below", "level", b"level", "model", b"model", "shared_prefix", b"shared_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kl_below: _TypeAlias = _typing.Literal["kl_below"]  # noqa: Y015
+    _WhichOneofArgType__kl_below: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below"]  # noqa: Y015
     _WhichOneofReturnType__shared_prefix: _TypeAlias = _typing.Literal["shared_prefix"]  # noqa: Y015
     _WhichOneofArgType__shared_prefix: _TypeAlias = _typing.Literal["_shared_prefix", b"_shared_prefix"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_below) -> _WhichOneofReturnType__kl_below | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shared_prefix) -> _WhichOneofReturnType__shared_prefix | None: ...
 
 Global___PrefetchRequest: _TypeAlias = PrefetchRequest  # noqa: Y015
@@ -471,6 +496,7 @@ class PrefetchResponse(_message.Message):
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     DOCUMENTS_DONE_FIELD_NUMBER: _builtins.int
     DOCUMENTS_TOTAL_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     chunks_stored: _builtins.int
     chunks_present: _builtins.int
@@ -483,6 +509,8 @@ class PrefetchResponse(_message.Message):
     compute_seconds: _builtins.float
     documents_done: _builtins.int
     documents_total: _builtins.int
+    level: _builtins.str
+    """The level that the document can be read at after this: one stored object serves the coarser ones too."""
     def __init__(
         self,
         *,
@@ -496,10 +524,11 @@ class PrefetchResponse(_message.Message):
         compute_seconds: _builtins.float = ...,
         documents_done: _builtins.int = ...,
         documents_total: _builtins.int = ...,
+        level: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks_failed", b"chunks_failed", "chunks_present", b"chunks_present", "chunks_stored", b"chunks_stored", "compute_seconds", b"compute_seconds", "document_id", b"document_id", "documents_done", b"documents_done", "documents_total", b"documents_total", "failure_reason", b"failure_reason", "stored_bytes", b"stored_bytes", "token_count", b"token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks_failed", b"chunks_failed", "chunks_present", b"chunks_present", "chunks_stored", b"chunks_stored", "compute_seconds", b"compute_seconds", "document_id", b"document_id", "documents_done", b"documents_done", "documents_total", b"documents_total", "failure_reason", b"failure_reason", "level", b"level", "stored_bytes", b"stored_bytes", "token_count", b"token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -566,6 +595,77 @@ class ListModelsRequest(_message.Message):
 Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
+class LevelCard(_message.Message):
+    """What was measured of one level, on texts that the profile was not learned from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    QUALITY_LAYERS_FIELD_NUMBER: _builtins.int
+    BITS_PER_ELEMENT_FIELD_NUMBER: _builtins.int
+    KL_FIELD_NUMBER: _builtins.int
+    TOP1_AGREEMENT_FIELD_NUMBER: _builtins.int
+    level: _builtins.str
+    quality_layers: _builtins.int
+    bits_per_element: _builtins.float
+    """Of stored containers, everything included."""
+    kl: _builtins.float
+    """Mean KL(full || codec) of the next token, in nats."""
+    top1_agreement: _builtins.float
+    def __init__(
+        self,
+        *,
+        level: _builtins.str = ...,
+        quality_layers: _builtins.int = ...,
+        bits_per_element: _builtins.float = ...,
+        kl: _builtins.float = ...,
+        top1_agreement: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits_per_element", b"bits_per_element", "kl", b"kl", "level", b"level", "quality_layers", b"quality_layers", "top1_agreement", b"top1_agreement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LevelCard: _TypeAlias = LevelCard  # noqa: Y015
+
+@_typing.final
+class Profile(_message.Message):
+    """The codec profile in force for a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_DIGEST_FIELD_NUMBER: _builtins.int
+    MISS_REASON_FIELD_NUMBER: _builtins.int
+    LEVELS_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    profile_digest: _builtins.str
+    """Hex SHA-256 of its file."""
+    miss_reason: _builtins.str
+    """Empty: it is at hand. Otherwise the reason why documents are missed, for instance "profile_missing"."""
+    texts: _builtins.str
+    """What it was calibrated on, in words."""
+    @_builtins.property
+    def levels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LevelCard]:
+        """The finest first."""
+
+    def __init__(
+        self,
+        *,
+        profile_digest: _builtins.str = ...,
+        miss_reason: _builtins.str = ...,
+        levels: _abc.Iterable[Global___LevelCard] | None = ...,
+        texts: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["levels", b"levels", "miss_reason", b"miss_reason", "profile_digest", b"profile_digest", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Profile: _TypeAlias = Profile  # noqa: Y015
+
+@_typing.final
 class Model(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -574,12 +674,17 @@ class Model(_message.Message):
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     model_fingerprint: _builtins.str
     architecture: _builtins.str
     max_context_tokens: _builtins.int
     @_builtins.property
     def layout(self) -> _common_pb2.KvLayout: ...
+    @_builtins.property
+    def profile(self) -> Global___Profile:
+        """Unset: none; the levels are then lossless and high."""
+
     def __init__(
         self,
         *,
@@ -588,12 +693,15 @@ class Model(_message.Message):
         architecture: _builtins.str = ...,
         layout: _common_pb2.KvLayout | None = ...,
         max_context_tokens: _builtins.int = ...,
+        profile: Global___Profile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "layout", b"layout", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "layout", b"layout", "max_context_tokens", b"max_context_tokens", "model_fingerprint", b"model_fingerprint", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "architecture", b"architecture", "layout", b"layout", "max_context_tokens", b"max_context_tokens", "model_fingerprint", b"model_fingerprint", "name", b"name", "profile", b"profile"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__profile: _TypeAlias = _typing.Literal["profile"]  # noqa: Y015
+    _WhichOneofArgType__profile: _TypeAlias = _typing.Literal["_profile", b"_profile"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__profile) -> _WhichOneofReturnType__profile | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
 
@@ -673,7 +781,8 @@ class GetStatusResponse(_message.Message):
     version: _builtins.str
     default_policy: _builtins.str
     default_recompute_ratio: _builtins.float
-    default_level: _common_pb2.Level.ValueType
+    default_level: _builtins.str
+    """A level's name or a bound like "kl<1e-3"."""
     node_reachable: _builtins.bool
     node_target: _builtins.str
     node_store: _builtins.str
@@ -697,7 +806,7 @@ class GetStatusResponse(_message.Message):
         policies: _abc.Iterable[_builtins.str] | None = ...,
         default_policy: _builtins.str = ...,
         default_recompute_ratio: _builtins.float = ...,
-        default_level: _common_pb2.Level.ValueType = ...,
+        default_level: _builtins.str = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         node_reachable: _builtins.bool = ...,
         node_target: _builtins.str = ...,

@@ -1,0 +1,143 @@
+"""`kvquilt profile`: codec profiles, as files and on a cache node; and how a profile's card is shown."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.table import Table
+
+from kvquilt.cli.options import ConfigFile, Json, Node, Set, overrides
+from kvquilt.cli.output import explained, out, print_json, print_table, size
+from kvquilt.cli.settings import load
+from kvquilt_codec.errors import NotFoundError
+from kvquilt_codec.levels import level_cards
+from kvquilt_codec.profile import file
+from kvquilt_rpc.node_client import NodeClient
+
+profile_app = typer.Typer(no_args_is_help=True, help="Show codec profiles, and give them to a cache node.")
+
+Result = TypeVar("Result")
+
+
+@profile_app.command("put")
+def put(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="What `kvquilt calibrate` wrote.")],
+    node: Node = None,
+    flags: Set = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Store a profile on a cache node, where routers find it by its digest (router.profile)."""
+    with explained(as_json):
+        data = _read(path)
+        profile, digest = file.load(data), file.digest(data)
+        stored = _call(
+            config,
+            overrides(flags, router__node=node),
+            lambda client, deadline: client.put_profile(data, digest, profile.model_fingerprint, deadline=deadline),
+        )
+        if as_json:
+            print_json({"digest": digest, "bytes": len(data), "stored": stored})
+        else:
+            out.print(f"{digest} {'stored' if stored else 'was there already'}, {size(len(data))}")
+
+
+@profile_app.command("list")
+def list_profiles(node: Node = None, flags: Set = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """List the profiles that a cache node has."""
+    with explained(as_json):
+        found = _call(
+            config,
+            overrides(flags, router__node=node),
+            lambda client, deadline: client.list_profiles(deadline=deadline),
+        )
+        if as_json:
+            print_json({"profiles": found})
+            return
+        table = Table("digest", "model", "size", "objects")
+        table.columns[0].overflow = "fold"  # digests are copied: none may be cut
+        for info in found:
+            table.add_row(info.digest, f"{info.model_fingerprint[:16]}...", size(info.stored_bytes), str(info.objects))
+        out.print(table)
+
+
+@profile_app.command("show")
+def show(
+    which: Annotated[str, typer.Argument(metavar="PROFILE", help="A file, or the digest of one on the node.")],
+    node: Node = None,
+    flags: Set = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show a profile's card: its levels, what each takes and does, and what it was learned from."""
+    with explained(as_json):
+        if re.fullmatch("[0-9a-f]{64}", which) and not Path(which).exists():
+            data = _call(
+                config,
+                overrides(flags, router__node=node),
+                lambda client, deadline: client.get_profile(which, deadline=deadline),
+            )
+        else:
+            data = _read(Path(which))
+        print_card(which, data, as_json)
+
+
+def print_card(name: str, data: bytes, as_json: bool) -> None:
+    """Print what a profile's file says of itself.
+
+    Raises:
+        IntegrityError: it is no profile.
+    """
+    profile = file.load(data)
+    reach = (0 if layer.predictor is None else len(layer.predictor) // layer.channels for layer in profile.layers)
+    cards = list(level_cards(profile).values())
+    rows: dict[str, Any] = {
+        "digest": file.digest(data),
+        "model fingerprint": profile.model_fingerprint,
+        "bytes": len(data),
+        "layers": len(profile.layers),
+        "layers predicted from": max(reach, default=0),
+        "quality layers": len(profile.quality),
+        "step": profile.step,
+        "outlier rules": len(profile.outliers),
+        "texts": profile.texts,
+        "levels": cards,
+    }
+    if as_json:
+        print_json({key.replace(" ", "_"): value for key, value in rows.items()})
+        return
+    del rows["levels"]
+    print_table(name, rows | {"bytes": size(len(data))})
+    table = Table("level", "quality layers", "bits per element", "KL", "top-1")
+    for card in cards:
+        table.add_row(
+            card.level,
+            str(card.quality_layers),
+            f"{card.bits_per_element:.2f}",
+            f"{card.kl:.2e}",
+            f"{card.top1_agreement:.1%}",
+        )
+    out.print(table)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"expected a profile's file; got {error}") from None
+
+
+def _call(config: Path | None, flags: list[str], call: Callable[[NodeClient, float], Awaitable[Result]]) -> Result:
+    settings = load(config, flags).settings.router
+
+    async def called() -> Result:
+        client = NodeClient(settings.node)
+        try:
+            return await call(client, settings.put_deadline)
+        finally:
+            await client.close()
+
+    return asyncio.run(called())
