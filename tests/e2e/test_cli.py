@@ -210,8 +210,9 @@ def test_version_and_help():
         assert "Usage" in kvquilt(command, "--help").stdout
 
 
-def test_the_demo_keeps_its_promises(tmp_path):
-    kvquilt("demo", "--max-tokens", "6", "--runs", "1", "--output", tmp_path / "demo.json")
+def test_the_demo_keeps_its_promises(calibrated, tmp_path):
+    options = ("--max-tokens", "6", "--runs", "1", "--profile", calibrated[0])
+    kvquilt("demo", *options, "--output", tmp_path / "demo.json")
     figures = json.loads((tmp_path / "demo.json").read_text())
     assert figures["name"] == "demo"
     rows = figures["rows"]
@@ -221,9 +222,13 @@ def test_the_demo_keeps_its_promises(tmp_path):
         assert row["chunks_missed"] == 0
         counted = row["tokens_exact"] + row["tokens_reused"] + row["tokens_recomputed"] + row["tokens_computed"]
         assert counted > row["context_tokens"]
-        assert 0 < row["bytes_fetched"] < row["bytes_bf16"]
+        assert 0 < row["bytes_fetched"] < row["bytes_bf16"] / 2, "8 bits would take more"
         assert row["first_token_kl"] >= 0
         assert 0 <= row["top1_agreement"] <= 1
+    high, medium = figures["levels"]
+    assert (high["level"], medium["level"]) == ("high", "medium")
+    assert medium["bytes_fetched"] < high["bytes_fetched"] == rows[2]["bytes_fetched"]
+    assert high["first_token_kl"] == pytest.approx(rows[2]["first_token_kl"], rel=1e-3)
     before, after = rows[:3], rows[3:]
     # Stored KV is what it was: the same blend gives the same distribution after the restart.
     assert [row["first_token_kl"] for row in before] == pytest.approx(

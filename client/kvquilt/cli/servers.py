@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from threadpoolctl import threadpool_limits
 
 from kvquilt.cli.options import ConfigFile, Json, Node, Set, overrides
 from kvquilt.cli.output import err, explained, out, print_json
@@ -79,7 +80,9 @@ def router(
 
 def _run(config: Path | None, flags: list[str], as_json: bool, start: Callable[[KvquiltSettings], Running]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with explained(as_json):
+    # Chunks are decoded several at a time. Their small matrix products on BLAS threads of their own take many times the
+    # CPU time where cores are busy: the threads wait for each other in spinning loops.
+    with explained(as_json), threadpool_limits(1, user_api="blas"):
         settings = load(config, flags).settings
         asyncio.run(_until_signal(settings, as_json, start))
 

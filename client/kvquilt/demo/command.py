@@ -14,13 +14,19 @@ from kvquilt.cli.options import Json
 from kvquilt.cli.output import err, explained, out, print_json, size
 
 if TYPE_CHECKING:
-    from kvquilt.demo.run import Measured
+    from kvquilt.demo.run import Measured, MeasuredLevel
 
 
 def demo(
     model: Annotated[str, typer.Option(help='Folder of a Hugging Face model, or "smollm2".')] = "smollm2",
     max_tokens: Annotated[int, typer.Option(min=1, max=512, help="Longest answer.")] = 32,
     runs: Annotated[int, typer.Option(min=1, max=99, help="TTFT is the median of this many runs, both ways.")] = 3,
+    profile: Annotated[
+        str,
+        typer.Option(
+            help="Codec profile: a file, empty for none, or auto: that of smollm2, made on first use (minutes)."
+        ),
+    ] = "auto",
     output: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -30,31 +36,44 @@ def demo(
     over them in orders that it never saw, restarts the server and asks again.
     """
     with explained(as_json), tempfile.TemporaryDirectory(prefix="kvquilt-demo-") as folder:
-        from kvquilt.demo.run import results, run  # imports torch
+        from kvquilt.demo.profile import profile_setting  # imports torch
+        from kvquilt.demo.run import Measured, MeasuredLevel, results, run
 
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         rows: list[Measured] = []
+        levels: list[MeasuredLevel] = []
         with Progress(*columns, console=err, transient=True, disable=as_json) as progress:
             task = progress.add_task("", total=None)
+            profile = profile_setting(
+                profile,
+                model,
+                lambda: err.print("making the codec profile of the demo model: once, some minutes"),
+                lambda stage, done, total: progress.update(task, description=f"codec profile: {stage} {done}/{total}"),
+            )
             steps = run(
                 Path(folder),
                 model,
+                profile,
                 max_tokens,
                 runs,
                 told=lambda step: progress.update(task, description=step),
                 prefetched=lambda item: progress.update(task, description=f"prefetched {item.done}/{item.total}"),
             )
             for measured in steps:
+                if isinstance(measured, MeasuredLevel):
+                    levels.append(measured)
+                    continue
                 rows.append(measured)
                 if not as_json:
                     _show(measured)
-        figures = results(rows, model, runs)
+        figures = results(rows, levels, model, profile, runs)
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
         if as_json:
             print_json(figures)
         else:
+            _show_levels(levels)
             _summary(rows, output)
 
 
@@ -78,6 +97,29 @@ def _show(measured: "Measured") -> None:
     )
     table.add_row("full prefill says", row["answer_full"])
     table.add_row("kvquilt says", row["answer"])
+    out.print(table)
+
+
+def _show_levels(levels: "list[MeasuredLevel]") -> None:
+    if not levels:
+        out.print("no codec profile: documents are stored in 8 bits per element")
+        return
+    table = Table(
+        "level",
+        "fetched",
+        "of bf16",
+        "first token KL",
+        "top-1",
+        title="The last question at every level, from the same stored objects",
+    )
+    for level in levels:
+        table.add_row(
+            level.level,
+            size(level.bytes_fetched),
+            f"{level.bytes_fetched / level.bytes_bf16:.0%}",
+            f"{level.first_token_kl:.3f}",
+            f"{level.top1_agreement:.0%}",
+        )
     out.print(table)
 
 

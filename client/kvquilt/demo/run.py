@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -70,23 +70,46 @@ class Measured:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredLevel:
+    """The last question once more, at a level of the profile in force.
+
+    Attributes:
+        level: by name.
+        bytes_fetched: of the prompt's chunks, the shared prefix (always lossless) included.
+        bytes_bf16: what the fetched tensors take as bfloat16.
+        first_token_kl: KL(full || blended) of the first answer token, in nats; most of it comes from blending.
+        top1_agreement: share of the full prefill's answer tokens that are ranked first too.
+    """
+
+    level: str
+    bytes_fetched: int
+    bytes_bf16: int
+    first_token_kl: float
+    top1_agreement: float
+
+
 def run(
     data_dir: Path,
     model: str,
+    profile: str,
     max_tokens: int,
     runs: int,
     *,
     told: Callable[[str], None],
     prefetched: Callable[[PrefetchProgress], None],
-) -> Iterator[Measured]:
+) -> Iterator[Measured | MeasuredLevel]:
     """Run the demo; yields each question once before and once after the restart, its times medians of `runs`.
+
+    With a codec profile (`router.profile`), each of its levels comes between the two.
 
     Raises:
         KvquiltError: a step failed, or a promise of the demo does not hold (a miss after the prefetch).
     """
     documents = passages()
+    settings = [f"router.model={model}", f"router.profile={profile}"]
     told("starting kvquilt serve")
-    with serving(data_dir, [f"router.model={model}"]) as router:
+    with serving(data_dir, settings) as router:
         told("loading the worker's model")
         worker = Worker(model, router)
         told("prefetching")
@@ -99,9 +122,12 @@ def run(
         worker.ask(_segments(documents, WARM_UP), max_tokens=1)
         for question in QUESTIONS:
             told("asking, both ways")
-            yield _measured(worker, documents, question, max_tokens, runs, restarted=False)
+            measured = _measured(worker, documents, question, max_tokens, runs, restarted=False)
+            yield measured
+        told("asking at every level")
+        yield from _levels(worker, measured.full, _segments(documents, question), max_tokens)
     told("restarting the server")
-    with serving(data_dir, [f"router.model={model}"]) as router:
+    with serving(data_dir, settings) as router:
         worker.connect(router)
         told("warming up")
         worker.ask(_segments(documents, WARM_UP), max_tokens=1)
@@ -111,7 +137,23 @@ def run(
         worker.close()
 
 
-def results(rows: Sequence[Measured], model: str, runs: int) -> dict[str, Any]:
+def _levels(worker: Worker, full: Answer, segments: list[Any], max_tokens: int) -> Iterator[MeasuredLevel]:
+    """A question at every level of the profile in force; nothing is stored for it."""
+    profile = worker.client.status().models[0].profile
+    for card in profile.levels if profile is not None else ():
+        answer = worker.ask(segments, max_tokens=max_tokens, level=card.level)
+        report = answer.filled.report if answer.filled is not None else None
+        if report is None or not report.hit:
+            raise KvquiltError(f"expected one stored object to serve level {card.level}; a chunk was missed")
+        difference = worker.difference(full, answer)
+        yield MeasuredLevel(
+            card.level, report.fetched_bytes, report.bf16_bytes, difference.first_token_kl, difference.top1_agreement
+        )
+
+
+def results(
+    rows: Sequence[Measured], levels: Sequence[MeasuredLevel], model: str, profile: str, runs: int
+) -> dict[str, Any]:
     """The content of `demo.json`."""
     return {
         "name": "demo",
@@ -119,6 +161,7 @@ def results(rows: Sequence[Measured], model: str, runs: int) -> dict[str, Any]:
         "conditions": {
             "model": model,
             "dtype": "float32",
+            "profile": Path(profile).name,
             "runs": f"median of {runs}",
             "texts": f"{len(passages())} passages that ship with kvquilt",
             "threads": torch.get_num_threads(),
@@ -126,6 +169,7 @@ def results(rows: Sequence[Measured], model: str, runs: int) -> dict[str, Any]:
             "torch": str(torch.__version__),
         },
         "rows": [row.row() for row in rows],
+        "levels": [asdict(level) for level in levels],
     }
 
 
