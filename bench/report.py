@@ -15,13 +15,30 @@ from kvquilt_rpc.version import VERSION
 RESULTS = Path(__file__).parent / "results"
 
 
-def publish(name: str, conditions: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+def publish(name: str, conditions: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write `results/NAME.json` and print the rows."""
-    machine = {"threads": torch.get_num_threads(), "cpu": platform.machine(), "torch": str(torch.__version__)}
+    machine = {"threads": torch.get_num_threads(), "cpu": _cpu(), "torch": str(torch.__version__)}
     frame = {"name": name, "version": VERSION, "conditions": {**conditions, **machine}, "rows": list(rows)}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(frame)) + b"\n")
+    path = RESULTS / f"{name}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(frame)) + b"\n")
     table = Table(*rows[0], caption=", ".join(f"{key}: {value}" for key, value in frame["conditions"].items()))
     for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*map(_cell, row.values()))
     Console(width=160).print(table)
+    return path
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _cpu() -> str:
+    """The processor's name where Linux tells it, else the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
