@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 import chart
-import demo_profile
 import kvquilt_kernels
 from comparators import lmcache_cachegen
 from comparators.cachegen_paper import CacheGenPaper
@@ -30,6 +29,7 @@ from comparators.kvquilt_levels import WithoutProfile, WithProfile
 from comparators.plain import Bf16, Zstd
 from comparators.types import Comparator, Context, in_bfloat16
 from effect import Effect, Judge, mean
+from kvquilt.demo.profile import made_once
 from kvquilt_codec.errors import BadRequestError, KvquiltError, UnavailableError
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file
@@ -197,15 +197,23 @@ def measure(
     return [*rows[:first], *theirs, *rows[first:]], lmcache
 
 
+def told(progress: Progress, task: TaskID) -> Callable[[str, int, int], None]:
+    """Calibration's stages, shown."""
+    return lambda stage, done, total: progress.update(task, description=stage, completed=done, total=total)
+
+
 def main(python: Path, given: Path | None, only: Sequence[str]) -> None:
     """Measure and publish."""
     texts = bench_texts(only)
     model = load_model(MODEL)
-    data = (given or demo_profile.ensure(model.fingerprint)).read_bytes()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("profile of the demo model", total=None)
+        data = (given or made_once(model, shipped_texts, lambda: None, told(progress, task))).read_bytes()
+        progress.remove_task(task)
     coder = JointCoder(file.load(data), file.digest(data))
     if coder.profile.model_fingerprint != model.fingerprint:
         raise BadRequestError(f"expected a profile of {MODEL}; got another model's: calibrate {MODEL}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         rows, lmcache = measure(model, coder, python, texts, progress)
     conditions = {

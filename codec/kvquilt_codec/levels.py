@@ -9,6 +9,7 @@ from kvquilt_codec.forms import LOSSLESS, StorageForm
 from kvquilt_codec.profile.types import LevelCard, Profile
 from kvquilt_codec.types import Level
 
+_FINEST_FIRST = (Level.LOSSLESS, Level.HIGH, Level.MEDIUM, Level.LOW)
 _BOUND = re.compile(r"kl\s*<\s*(\S+)")
 
 
@@ -81,8 +82,10 @@ def operating_point(request: LevelRequest, profile: Profile | None, digest: str 
         profile: the profile in force; without one there are `LOSSLESS` and `HIGH` (8 bits), and none is measured.
         digest: of the profile.
 
+    A level that the profile has not is read as the next better one, lossless at last.
+
     Raises:
-        BadRequestError: a level that takes a profile, or that this profile has not.
+        BadRequestError: a level that takes a profile, and there is none, or one that has no measured level.
     """
     if request is Level.LOSSLESS:
         return LOSSLESS_POINT
@@ -97,16 +100,19 @@ def operating_point(request: LevelRequest, profile: Profile | None, digest: str 
             )
         return OperatingPoint(Level.HIGH, StorageForm(Level.HIGH))
     cards = level_cards(profile)
+    if not cards:
+        raise BadRequestError(f"expected a profile with measured levels; {digest[:16]}... has none: calibrate again")
     if isinstance(request, KlBound):
         meeting = {level: card for level, card in cards.items() if card.kl < request.kl}
         if not meeting:
             return LOSSLESS_POINT
         level = min(meeting, key=lambda level: meeting[level].bits_per_element)
-    elif request in cards:
-        level = request
     else:
-        names = [level.value for level in (Level.LOSSLESS, *cards)]
-        raise BadRequestError(f"expected a level in {names} of the profile in force; got {request.value}")
+        better = _FINEST_FIRST[: _FINEST_FIRST.index(request) + 1]
+        found = next((candidate for candidate in reversed(better) if candidate in cards), None)
+        if found is None:
+            return LOSSLESS_POINT
+        level = found
     return OperatingPoint(level, StorageForm(Level.HIGH, digest), cards[level].quality_layers)
 
 

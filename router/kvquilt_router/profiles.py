@@ -17,6 +17,7 @@ from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.levels import LOSSLESS_POINT, LevelRequest, OperatingPoint, operating_point
 from kvquilt_codec.profile import Profile, file
 from kvquilt_codec.types import Level
+from kvquilt_router.calibration.recipe import recipe
 from kvquilt_router.engine.smollm2 import cache_dir
 from kvquilt_rpc.node_client import NodeClient
 
@@ -36,8 +37,8 @@ class _AtHand:
 
 
 def cached_path(model_fingerprint: str) -> Path:
-    """Where the profile of a model is cached on this machine."""
-    return cache_dir() / f"profile-{model_fingerprint[:16]}.safetensors"
+    """Where the profile of a model that this version of calibration makes is cached on this machine."""
+    return cache_dir() / f"profile-{model_fingerprint[:16]}-{recipe()[:8]}.safetensors"
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -99,16 +99,18 @@ def test_a_bound_takes_the_cheapest_level_that_was_measured_below_it(bound, leve
     assert operating_point(KlBound(bound), PROFILE, DIGEST).level is level
 
 
-def test_a_level_that_the_profile_has_not_is_refused_and_strange_cards_are_not_offered():
-    two = replace(
-        make_profile(quality_layers=2), cards=(replace(CARDS[1], quality_layers=1), replace(CARDS[2], quality_layers=2))
-    )
-    with pytest.raises(BadRequestError, match=r"lossless.*high.*medium.*got low"):
-        operating_point(Level.LOW, two, DIGEST)
-    strange = replace(PROFILE, cards=(*CARDS, LevelCard("lossless", 1, 0.1, 0, 1), LevelCard("best", 1, 0.1, 0, 1)))
-    assert list(level_cards(strange)) == [Level.HIGH, Level.MEDIUM, Level.LOW]
-    deep = replace(PROFILE, cards=(LevelCard("high", 4, 1, 0, 1), LevelCard("low", 0, 1, 0, 1)))
-    assert not level_cards(deep)
+def test_a_level_that_the_profile_has_not_is_the_next_better_one_and_strange_cards_are_not_offered():
+    strange = (LevelCard("lossless", 1, 1, 1, 1), LevelCard("huge", 1, 1, 1, 1), LevelCard("low", 4, 1, 1, 1))
+    two = replace(PROFILE, cards=(*CARDS[1:], *strange))
+    assert set(level_cards(two)) == {Level.HIGH, Level.MEDIUM}
+    assert operating_point(Level.LOW, two, DIGEST) == operating_point(Level.MEDIUM, two, DIGEST)
+    assert operating_point(Level.LOW, two, DIGEST).level is Level.MEDIUM, "a reader is told what it gets"
+    finest = replace(PROFILE, cards=CARDS[2:])
+    assert operating_point(Level.LOW, finest, DIGEST).level is Level.HIGH
+    coarsest = replace(PROFILE, cards=CARDS[:1])
+    assert operating_point(Level.HIGH, coarsest, DIGEST) == LOSSLESS_POINT, "never worse than asked"
+    with pytest.raises(BadRequestError, match="measured levels"):
+        operating_point(Level.HIGH, replace(PROFILE, cards=()), DIGEST)
 
 
 @pytest.mark.parametrize("form", [LOSSLESS, StorageForm(Level.HIGH), CODED])
