@@ -164,8 +164,8 @@ def lmcache_rows(python: Path, judges: Sequence[Judge], step: Step) -> tuple[lis
 
 def measure(
     model: LoadedModel, coder: JointCoder, python: Path, texts: Sequence[Text], progress: Progress
-) -> tuple[list[dict[str, Any]], str]:
-    """Every method's row, and LMCache's version or why it was not measured."""
+) -> tuple[list[dict[str, Any]], str, list[Judge]]:
+    """Every method's row, LMCache's version or why it was not measured, and the judges, one a text."""
     methods = 12 + len(coder.profile.cards) + len(LMCACHE_FACTORS)
     task = progress.add_task("full prefills", total=len(texts) * (methods + 1) + len(shipped_texts()))
 
@@ -193,8 +193,8 @@ def measure(
         for each in (*rows, *theirs):
             if each["decode_gsym_s"]:
                 each["decode_vs_lmcache"] = each["decode_gsym_s"] / theirs[0]["decode_gsym_s"]
-    first = next(index for index, each in enumerate(rows) if each["method"] == "kvquilt")
-    return [*rows[:first], *theirs, *rows[first:]], lmcache
+    first = next(index for index, each in enumerate(rows) if each["method"].startswith("kvquilt"))
+    return [*rows[:first], *theirs, *rows[first:]], lmcache, judges
 
 
 def told(progress: Progress, task: TaskID) -> Callable[[str, int, int], None]:
@@ -215,17 +215,18 @@ def main(python: Path, given: Path | None, only: Sequence[str]) -> None:
     if coder.profile.model_fingerprint != model.fingerprint:
         raise BadRequestError(f"expected a profile of {MODEL}; got another model's: calibrate {MODEL}")
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        rows, lmcache = measure(model, coder, python, texts, progress)
+        rows, lmcache, judges = measure(model, coder, python, texts, progress)
     conditions = {
         "model": f"SmolLM2-135M-Instruct, computing in float32 with {torch.get_num_threads()} threads",
         "kv": "rounded to bfloat16; kvquilt's levels but lossless un-rotate keys, other methods take them rotated",
         "texts": ", ".join(text.name for text in texts),
         "tokens": f"{PIECE_TOKENS * 3 // 4} context, {PIECE_TOKENS // 4} continuation each",
-        "calibration": f"shipped texts, {coder.profile.texts}",
+        "calibration": coder.profile.texts,
         "profile": coder.digest,
         "rate": "of stored bytes; CacheGen (paper): ideal code length",
         "speed": "elements per CPU second, a context of one thread, median of the texts; fp8, int and KIVI are NumPy",
         "kernels": kvquilt_kernels.default().name,
+        "perplexity": f"{mean([judge.full for judge in judges]).perplexity:.3f} after a full prefill",
         "lmcache": f"{lmcache}, chunks of {lmcache_cachegen.CHUNK} tokens",
     }
     path = publish("codec", conditions, rows)

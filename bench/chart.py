@@ -18,7 +18,7 @@ def draw(rows: Sequence[Mapping[str, Any]], caption: str, path: Path) -> None:
     shown = [row for row in rows if row["kl"] and row["bits_per_element"] and row["bits_per_element"] < 15]
     figure, axes = plt.subplots(figsize=(9, 6.6))
     for number, method in enumerate(dict.fromkeys(row["method"] for row in shown)):
-        own = method == "kvquilt"
+        own = method.startswith("kvquilt")
         points = sorted((row["bits_per_element"], row["kl"], row["level"]) for row in shown if row["method"] == method)
         style = {"color": "black", "linewidth": 1.6, "zorder": 3} if own else {"linewidth": 0.8, "alpha": 0.9}
         axes.plot(
@@ -27,7 +27,7 @@ def draw(rows: Sequence[Mapping[str, Any]], caption: str, path: Path) -> None:
         for *place, level in points:
             axes.annotate(level, place, textcoords="offset points", xytext=(6, 5), fontsize=7)
     axes.set_yscale("log")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 14)
     axes.set_xlabel("bits per KV element, everything stored included")
     axes.set_ylabel("KL(full prefill || codec) of the next token, nats")
     axes.grid(True, which="both", alpha=0.25)

@@ -22,7 +22,10 @@ def publish(name: str, conditions: Mapping[str, Any], rows: Sequence[Mapping[str
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(frame)) + b"\n")
-    table = Table(*rows[0], caption=", ".join(f"{key}: {value}" for key, value in frame["conditions"].items()))
+    table = Table(
+        *(key.replace("_", " ") for key in rows[0]),
+        caption=", ".join(f"{key}: {value}" for key, value in frame["conditions"].items()),
+    )
     for row in rows:
         table.add_row(*map(_cell, row.values()))
     Console(width=160).print(table)

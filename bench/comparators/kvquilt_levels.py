@@ -22,11 +22,11 @@ class WithoutProfile:
         fingerprint: of the model.
     """
 
-    method = "kvquilt"
+    method = "kvquilt, no profile"
     timed = True
 
     def __init__(self, level: Level, fingerprint: str) -> None:
-        self.level = level.value if level is Level.LOSSLESS else f"{level.value}, no profile"
+        self.level = level.value
         self._level = level
         self._fingerprint = fingerprint
 
