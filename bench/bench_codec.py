@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from subprocess import CalledProcessError
 from time import process_time
 from typing import Any
 
@@ -39,6 +38,7 @@ from kvquilt_router.calibration.corpus import shipped_texts
 from kvquilt_router.calibration.texts import PIECE_TOKENS
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine.model import resolve
+from kvquilt_router.profiles import read_profile
 from report import RESULTS, publish
 
 ROOT = Path(__file__).parent
@@ -209,12 +209,10 @@ def main(python: Path, given: Path | None, only: Sequence[str]) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("profile of the demo model", total=None)
-        data = (given or made_once(model, shipped_texts, lambda: None, told(progress, task))).read_bytes()
+        path = given or made_once(model, shipped_texts, lambda: None, told(progress, task))
+        data = read_profile(path, model.fingerprint)
         progress.remove_task(task)
-    coder = JointCoder(file.load(data), file.digest(data))
-    if coder.profile.model_fingerprint != model.fingerprint:
-        raise BadRequestError(f"expected a profile of {MODEL}; got another model's: calibrate {MODEL}")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        coder = JointCoder(file.load(data), file.digest(data))
         rows, lmcache, judges = measure(model, coder, python, texts, progress)
     conditions = {
         "model": f"SmolLM2-135M-Instruct, computing in float32 with {torch.get_num_threads()} threads",
@@ -229,10 +227,10 @@ def main(python: Path, given: Path | None, only: Sequence[str]) -> None:
         "perplexity": f"{mean([judge.full for judge in judges]).perplexity:.3f} after a full prefill",
         "lmcache": f"{lmcache}, chunks of {lmcache_cachegen.CHUNK} tokens",
     }
-    path = publish("codec", conditions, rows)
+    written = publish("codec", conditions, rows)
     caption = ", ".join(f"{key}: {value}" for key, value in conditions.items())
     chart.draw(rows, caption, RESULTS / "codec.png")
-    Console().print(f"{path}\n{RESULTS / 'codec.png'}", soft_wrap=True)
+    Console().print(f"{written}\n{RESULTS / 'codec.png'}", soft_wrap=True)
     if not lmcache[0].isdigit():
         sys.stderr.write(f"{LMCACHE} was {lmcache}\n")
 
@@ -247,6 +245,6 @@ if __name__ == "__main__":
         main(arguments.lmcache, arguments.profile, arguments.texts)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (KvquiltError, CalledProcessError) as error:
+    except KvquiltError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
