@@ -38,12 +38,6 @@ from tests.codec.samples import (
 levels = pytest.mark.parametrize("level", STORED, ids=lambda level: level.value)
 
 
-@pytest.fixture(params=["memory", "file"])
-async def node(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Node]:
-    async with serving(request.param, tmp_path) as running:
-        yield running
-
-
 @pytest.fixture
 async def memory_node() -> AsyncIterator[Node]:
     async with serving() as running:

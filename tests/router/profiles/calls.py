@@ -1,0 +1,65 @@
+"""What tests of levels and profiles share: a document, nodes that come and go, and calls of them."""
+
+import asyncio
+import contextlib
+import socket
+import time
+
+import numpy as np
+
+from kvquilt import Document
+from kvquilt_cache_node.node import running_node
+from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_codec.profile import file
+from kvquilt_rpc.node_client import NodeClient
+from tests.stack import in_thread
+
+DOCUMENT = Document("one", np.random.default_rng(1).integers(3, 400, 300).tolist())
+QUESTION = [5, 6, 7]
+SEGMENTS = [DOCUMENT.content, QUESTION]
+DEADLINE = 20.0
+
+
+@contextlib.contextmanager
+def node_at(port, folder, store="file"):
+    settings = NodeSettings(port=port, path=folder, store=store, fsync=False, drain_seconds=5)
+    with in_thread(lambda: running_node(settings)) as address:
+        yield address
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def on_node(address, call):
+    async def called():
+        node = NodeClient(address)
+        try:
+            return await call(node)
+        finally:
+            await node.close()
+
+    return asyncio.run(called())
+
+
+def put_profile(address, data):
+    fingerprint = file.load(data).model_fingerprint
+    digest = file.digest(data)
+    on_node(address, lambda node: node.put_profile(data, digest, fingerprint, deadline=DEADLINE))
+    return digest
+
+
+def reasons(kv):
+    return [chunk.miss_reason for chunk in kv.report.chunks]
+
+
+def blended(client, level, **options):
+    kv = client.blend(SEGMENTS, policy="none", level=level, **options)
+    return kv, np.concatenate([kv.layers[i].keys[:300].ravel() for i in range(4)])
+
+
+def eventually(condition):
+    """Wait for what happens in the background; the test's own timeout is the limit."""
+    while not condition():
+        time.sleep(0.02)
