@@ -160,8 +160,9 @@ def decode(
     if len(view) != head.total_bytes:
         raise IntegrityError(f"expected a container of {head.total_bytes} bytes; got {len(view)}")
     decoder.feed(view[: head.head_bytes])
-    for begin, end in head.byte_ranges(layers or range(len(head.layout.layers)), quality_layers):
-        decoder.feed(view[begin:end])
+    # One by one: what is fed is copied.
+    for section in head.select(layers or range(len(head.layout.layers)), quality_layers):
+        decoder.feed(view[section.offset : section.offset + section.length])
     return decoder.finish()
 
 
