@@ -1,7 +1,8 @@
 """TTFT and divergence per policy and ratio, beside a full prefill in the same run. Writes results/ttft.json.
 
-Router and node run in one process, the worker in another, on the demo's passages. Every figure is the median of
-three; full prefills and blends alternate, so that a slow minute of the machine hits both.
+Router and node run in one process, the worker in another, on the demo's passages, in 8 bits and with the demo model's
+codec profile, which is made first if there is none. Every figure is the median of three; full prefills and blends
+alternate, so that a slow minute of the machine hits both.
 """
 
 import tempfile
@@ -11,11 +12,17 @@ from typing import Any
 
 from kvquilt.cli.worker import Worker
 from kvquilt.demo.corpus import QUESTIONS, WARM_UP, Question, passages
+from kvquilt.demo.profile import made_once
 from kvquilt.demo.server import serving
+from kvquilt_router.calibration.corpus import shipped_texts
+from kvquilt_router.calibration.progress import silent
+from kvquilt_router.engine import load_model
 from report import publish
 
 RUNS = 3
-CASES: tuple[tuple[str, float, str], ...] = (
+Cases = tuple[tuple[str, float, str], ...]
+"""Policy, share of reused tokens to recompute, level."""
+WITHOUT_PROFILE: Cases = (
     ("none", 0.0, "high"),
     ("random", 0.15, "high"),
     ("first-tokens", 0.15, "high"),
@@ -25,14 +32,23 @@ CASES: tuple[tuple[str, float, str], ...] = (
     ("deviation", 0.30, "high"),
     ("full", 1.0, "high"),
 )
+WITH_PROFILE: Cases = (("deviation", 0.15, "high"), ("deviation", 0.15, "medium"))
 
 
 def main() -> None:
+    profile = made_once(load_model("smollm2"), shipped_texts, lambda: print("calibrating, some minutes"), silent)
+    rows = [*run("", "8 bits", WITHOUT_PROFILE), *run(str(profile), "with a profile", WITH_PROFILE)]
+    conditions = {"model": "smollm2", "dtype": "float32", "texts": "the demo's passages", "runs": f"median of {RUNS}"}
+    publish("ttft", conditions, rows)
+
+
+def run(profile: str, called: str, cases: Cases) -> list[dict[str, Any]]:
+    """All cases on a server with this codec profile; empty for none."""
     documents = passages()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), ["router.profile="]) as router:
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), [f"router.profile={profile}"]) as router:
         worker = Worker("smollm2", router)
-        for level in ("high", "lossless"):
+        for level in sorted({level for _, _, level in cases} - {"medium"}):
             list(worker.client.prefetch(list(documents.values()), level=level))
 
         def segments(question: Question) -> list[Any]:
@@ -40,12 +56,11 @@ def main() -> None:
 
         worker.ask_in_full(segments(WARM_UP), max_tokens=1)
         worker.ask(segments(WARM_UP), max_tokens=1)
-        for policy, ratio, level in CASES:
-            case = f"{policy} {ratio:.0%}, {level}"
+        for policy, ratio, level in cases:
+            case = f"{policy} {ratio:.0%}, {level}" + ("" if level == "lossless" else f" {called}")
             rows.append(measure(worker, case, segments, policy=policy, recompute_ratio=ratio, level=level))
         worker.close()
-    conditions = {"model": "smollm2", "dtype": "float32", "texts": "the demo's passages", "runs": f"median of {RUNS}"}
-    publish("ttft", conditions, rows)
+    return rows
 
 
 def measure(worker: Worker, case: str, segments: Any, **options: Any) -> dict[str, Any]:
