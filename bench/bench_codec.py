@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits
 
 import chart
 import kvquilt_kernels
@@ -83,11 +84,13 @@ def run(comparator: Comparator, judges: Sequence[Judge]) -> Iterator[Outcome]:
     comparator.decode(comparator.encode(first), first.token_ids, first.layout)
     for judge in judges:
         context = judge.context
-        started = process_time()
-        stored = comparator.encode(context)
-        encoded = process_time()
-        chunk = comparator.decode(stored, context.token_ids, context.layout)
-        decoded = process_time()
+        # As in the servers: threads that wait for each other would count as work.
+        with threadpool_limits(1, user_api="blas"):
+            started = process_time()
+            stored = comparator.encode(context)
+            encoded = process_time()
+            chunk = comparator.decode(stored, context.token_ids, context.layout)
+            decoded = process_time()
         seconds = (encoded - started, decoded - encoded) if comparator.timed else (None, None)
         yield Outcome(stored.bits, *seconds, judge.judge(chunk))
 
