@@ -10,7 +10,10 @@ Trip = Callable[[], None]
 
 @asynccontextmanager
 async def proxy(target: str, after_bytes: int, trip: Trip) -> AsyncIterator[str]:
-    """Forward to `target`; when `after_bytes` have come back from it, call `trip` once. Yields the proxy's address."""
+    """Forward to `target`; when `after_bytes` have come back from it, call `trip` once. Yields the proxy's address.
+
+    What comes back after that is dropped: it may have left the target before the fault, and lie in a socket's buffer.
+    """
     host, _, port = target.rpartition(":")
     seen = 0
     tripped = False
@@ -24,6 +27,8 @@ async def proxy(target: str, after_bytes: int, trip: Trip) -> AsyncIterator[str]
                 if counted and seen >= after_bytes and not tripped:
                     tripped = True
                     trip()
+                if counted and tripped:
+                    continue
                 writer.write(data)
                 await writer.drain()
         writer.close()
