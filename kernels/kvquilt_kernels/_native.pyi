@@ -81,3 +81,16 @@ def decode_bfloat16(
     table_ids: NDArray[np.uint8],
     out: NDArray[np.uint16],
 ) -> None: ...
+
+class Matrix:
+    def __init__(self, values: NDArray[np.float32]) -> None: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+def multiply(
+    isa: str,
+    x: NDArray[np.float32],
+    matrix: Matrix,
+    added: NDArray[np.float32] | None,
+    out: NDArray[np.float32],
+) -> None: ...

@@ -5,13 +5,14 @@ from numpy.typing import NDArray
 
 from kvquilt_kernels import _native
 from kvquilt_kernels.floats_native import NativeFloats
+from kvquilt_kernels.products_native import NativeProducts
 from kvquilt_kernels.rans_native import NativeRans, instruction_sets
 
 __all__ = ["NativeKernels", "instruction_sets"]
 
 
-class NativeKernels(NativeRans, NativeFloats):
-    """C++ backend; see `kvquilt_kernels.types.Kernels`. `isa` chooses what the entropy coder runs on."""
+class NativeKernels(NativeRans, NativeFloats, NativeProducts):
+    """C++ backend; see `kvquilt_kernels.types.Kernels`. `isa` chooses what the kernels run on."""
 
     name = "native"
 

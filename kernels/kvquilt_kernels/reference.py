@@ -4,10 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvquilt_kernels.floats_reference import ReferenceFloats
+from kvquilt_kernels.products_reference import ReferenceProducts
 from kvquilt_kernels.rans_reference import ReferenceRans
 
 
-class ReferenceKernels(ReferenceRans, ReferenceFloats):
+class ReferenceKernels(ReferenceRans, ReferenceFloats, ReferenceProducts):
     """NumPy backend; see `kvquilt_kernels.types.Kernels`."""
 
     name = "reference"

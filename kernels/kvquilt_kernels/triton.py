@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from kvquilt_kernels.rans_triton import TritonRans
-from kvquilt_kernels.types import Anchors, Bytes, FloatFormat, Kernels, SplitFloats, Words
+from kvquilt_kernels.types import Anchors, Bytes, FloatFormat, Floats, Kernels, PreparedMatrix, SplitFloats, Words
 
 
 class TritonKernels(TritonRans):
@@ -52,3 +52,11 @@ class TritonKernels(TritonRans):
     def dequantise_rows(self, codes: NDArray[np.int8], scales: NDArray[np.uint16]) -> NDArray[np.float32]:
         """See `Kernels.dequantise_rows`; on the host."""
         return self._kernels.dequantise_rows(codes, scales)
+
+    def prepare_matrix(self, matrix: Floats) -> PreparedMatrix:
+        """See `Kernels.prepare_matrix`; on the host."""
+        return self._kernels.prepare_matrix(matrix)
+
+    def multiply(self, x: Floats, matrix: PreparedMatrix, added: Floats | None = None) -> Floats:
+        """See `Kernels.multiply`; on the host."""
+        return self._kernels.multiply(x, matrix, added)

@@ -1,4 +1,4 @@
-"""The vocabulary of the kernels: what every backend does, to the bit."""
+"""The vocabulary of the kernels: what every backend does, to the bit (matrix products apart)."""
 
 from typing import Protocol
 
@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from kvquilt_kernels.entropy import Bytes, EntropyKernels, FrequencyTables, RealType, frequencies_from_weights
 from kvquilt_kernels.floats import Anchors, FloatFormat, FloatKernels, SplitFloats, Words
+from kvquilt_kernels.products import Floats, PreparedMatrix, ProductKernels
 
 __all__ = [
     "Anchors",
@@ -15,8 +16,11 @@ __all__ = [
     "EntropyKernels",
     "FloatFormat",
     "FloatKernels",
+    "Floats",
     "FrequencyTables",
     "Kernels",
+    "PreparedMatrix",
+    "ProductKernels",
     "RealType",
     "SplitFloats",
     "Words",
@@ -28,8 +32,9 @@ class BackendUnavailableError(Exception):
     """This installation or this machine lacks what a backend needs; the message says what."""
 
 
-class Kernels(EntropyKernels, FloatKernels, Protocol):
-    """Byte-level operations of the codec. Backends give identical bytes (tests/kernels holds the parity matrix).
+class Kernels(EntropyKernels, FloatKernels, ProductKernels, Protocol):
+    """What the codec computes. Backends give identical bytes (tests/kernels holds the parity matrix), but for the last
+    digits of matrix products.
 
     All arrays are C-contiguous; results are new arrays that the caller owns.
     """

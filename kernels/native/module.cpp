@@ -6,6 +6,7 @@
 
 #include "floats_bindings.hpp"
 #include "int8.hpp"
+#include "products_bindings.hpp"
 #include "rans_bindings.hpp"
 
 namespace nb = nanobind;
@@ -43,5 +44,6 @@ NB_MODULE(_native, module) {
   module.def("quantise_rows", &quantise_rows, nb::arg("values"), nb::arg("codes"), nb::arg("scales"));
   module.def("dequantise_rows", &dequantise_rows, nb::arg("codes"), nb::arg("scales"), nb::arg("values"));
   bind_floats(module);
+  bind_products(module);
   bind_rans(module);
 }
