@@ -15,6 +15,7 @@ from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
 from kvquilt_codec.joint import JointCoder, integers
 from kvquilt_codec.joint.coder import joined
 from kvquilt_codec.types import DataType, KVChunk, LayerShape, Level
+from kvquilt_kernels.reference import ReferenceKernels
 from tests.codec.profiles import make_coder, make_profile
 from tests.codec.samples import FINGERPRINT, UNEVEN, UNIFORM, bits, chunk_identity, make_chunk
 
@@ -102,6 +103,15 @@ def test_a_coarser_level_needs_fewer_bytes_and_errs_more() -> None:
     sizes = [sum(b - a for a, b in head.byte_ranges(range(3), depth)) for depth in (1, 2, 3)]
     assert sizes == sorted(set(sizes))
     assert head.head_bytes + sizes[-1] == head.total_bytes
+
+
+def test_what_another_backend_decodes_differs_by_the_rounding_of_products_alone() -> None:
+    chunk = make_chunk(300, data_type=DataType.FLOAT32)
+    data = encoded(chunk, CODER)
+    other = JointCoder(CODER.profile, CODER.digest, ReferenceKernels())
+    for index, (ours, theirs) in enumerate(zip(decoded(data, CODER).kv, decoded(data, other).kv, strict=True)):
+        difference = joined(ours.keys, ours.values) - joined(theirs.keys, theirs.values)
+        assert np.abs(difference * CODER.profile.layers[index].weight).max() < CODER.profile.step / 20
 
 
 def test_without_prediction_a_layer_needs_no_other() -> None:

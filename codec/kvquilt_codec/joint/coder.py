@@ -33,7 +33,7 @@ class JointCoder:
         self.profile = profile
         self.digest = digest
         self.kernels = kernels or kvquilt_kernels.default()
-        self.layers = make_layers(profile.layers, Design(profile.step, len(profile.quality)))
+        self.layers = make_layers(profile.layers, Design(profile.step, len(profile.quality)), self.kernels)
 
     @property
     def predicts(self) -> bool:
@@ -135,8 +135,8 @@ def split_into(x: Tensor, keys: Array, values: Array) -> None:
     largest = np.float32(ml_dtypes.finfo(keys.dtype).max)
     np.clip(x, -largest, largest, out=x)
     cut = keys[0].size
-    keys[...] = x[:, :cut].reshape(keys.shape).astype(keys.dtype)
-    values[...] = x[:, cut:].reshape(values.shape).astype(values.dtype)
+    keys[...] = x[:, :cut].reshape(keys.shape)
+    values[...] = x[:, cut:].reshape(values.shape)
 
 
 def _flat32(tensor: Array) -> Tensor:

@@ -89,12 +89,16 @@ def decode_refinement(
         symbols = kernels.rans_decode(block, tokens, channels, tables.tables, ids, contexts_of(coarse))
     except ValueError as error:
         raise IntegrityError(f"expected a rANS block of {tokens} tokens; {error}") from None
-    fine: Integers = 3 * coarse + symbols.astype(np.int32) - 1
+    fine: Integers = 3 * coarse
+    fine += symbols
+    fine -= 1
     return fine
 
 
 def contexts_of(coarse: Integers) -> Contexts:
     """Contexts of a refinement: the coarser integers, clipped."""
     reach = CONTEXTS // 2
-    contexts: Contexts = (np.clip(coarse, -reach, reach) + reach).astype(np.uint8)
+    clipped = np.clip(coarse, -reach, reach)
+    clipped += reach
+    contexts: Contexts = clipped.astype(np.uint8)
     return contexts

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+import kvquilt_kernels
 from kvquilt_codec.joint.integers import LARGEST, Integers, nested
 from kvquilt_codec.profile.types import MAX_HISTORY, LayerTransform
-from kvquilt_codec.transform.stages import Rotate, Tensor, Weigh, predict
+from kvquilt_codec.transform.stages import Linear, Tensor, Weigh, predict, restore, rotate
+from kvquilt_kernels.types import Kernels
 
 History = list[Tensor]
 """y of the layers before in one token block, the last one first, as their coarsest quality layer gives it.
@@ -48,34 +51,34 @@ class Quantised:
 
 
 class Layer:
-    """A layer's transform, made ready.
+    """A layer's transform, made ready: matrices when they are first used, as a decoder needs fewer than an encoder.
 
     Args:
         transform: as a profile has it.
         design: what all layers share.
+        kernels: backend; by default the fastest.
     """
 
-    def __init__(self, transform: LayerTransform, design: Design) -> None:
+    def __init__(self, transform: LayerTransform, design: Design, kernels: Kernels | None = None) -> None:
         self.transform = transform
+        self.weigh = Weigh(transform.mean, transform.weight)
         self._design = design
-        self._weigh = Weigh(transform.mean, transform.weight)
-        self._rotate = Rotate(transform.basis)
-
-    def weigh(self, x: Tensor) -> Tensor:
-        """z of x, both `[tokens, channels]`."""
-        return self._weigh.forward(x)
+        self._kernels = kernels or kvquilt_kernels.default()
 
     def forward(self, x: Tensor) -> Tensor:
         """y of x, both `[tokens, channels]`."""
-        return self._rotate.forward(self._weigh.forward(x))
+        return self._rotate(self.weigh(x))
 
     def inverse(self, y: Tensor) -> Tensor:
         """x of y."""
-        return self._weigh.inverse(self._rotate.inverse(y))
+        return self._restore(y)
 
     def predict(self, history: History) -> Tensor | float:
-        """y as the layers before foretell it; 0 for a layer that is coded by itself."""
-        return predict(history, self.transform.predictor)
+        """y as the layers before foretell it; 0 for a layer that is coded by itself.
+
+        Encoder and decoder round alike, so that they differ by the order of sums in float32 at most.
+        """
+        return 0.0 if self._predictor is None else predict(history, self._predictor)
 
     def quantise(self, y: Tensor, history: History, exact: NDArray[np.bool_] | None = None) -> Quantised:
         """Integers of y; the layer is then part of the history.
@@ -101,10 +104,26 @@ class Layer:
 
     def dequantise(self, predicted: Tensor | float, known: Sequence[Integers]) -> Tensor:
         """y from the integers of the first quality layers."""
-        y: Tensor = known[-1].astype(np.float32) * self._design.step_of(len(known)) + predicted
+        y: Tensor = np.multiply(known[-1], self._design.step_of(len(known)), dtype=np.float32)
+        y += predicted
         return y
 
+    @cached_property
+    def _rotate(self) -> Linear:
+        return rotate(self._kernels, self.transform.basis)
 
-def make_layers(transforms: Sequence[LayerTransform], design: Design) -> tuple[Layer, ...]:
+    @cached_property
+    def _restore(self) -> Linear:
+        return restore(self._kernels, self.transform.basis, self.transform.mean, self.transform.weight)
+
+    @cached_property
+    def _predictor(self) -> Linear | None:
+        predictor = self.transform.predictor
+        return None if predictor is None else Linear(self._kernels, predictor)
+
+
+def make_layers(
+    transforms: Sequence[LayerTransform], design: Design, kernels: Kernels | None = None
+) -> tuple[Layer, ...]:
     """All layers of a model."""
-    return tuple(Layer(transform, design) for transform in transforms)
+    return tuple(Layer(transform, design, kernels) for transform in transforms)

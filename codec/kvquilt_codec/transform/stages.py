@@ -1,25 +1,16 @@
-"""The stages between a layer's tensors and the numbers that are quantised; each undoes what it does.
+"""The stages between a layer's tensors and the numbers that are quantised.
 
 All work on float32 `[tokens, channels]` and return new arrays.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvquilt_kernels.types import Kernels
+
 Tensor = NDArray[np.float32]
-
-
-class TensorStage(Protocol):
-    """One invertible step."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Towards the quantiser."""
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Back."""
 
 
 class Weigh:
@@ -29,40 +20,52 @@ class Weigh:
         self._mean = mean
         self._weight = weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See `TensorStage.forward`."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """z of x."""
         return (x - self._mean) * self._weight
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """See `TensorStage.inverse`."""
-        return y / self._weight + self._mean
+
+class Linear:
+    """Multiplies by a matrix as `ProductKernels` do, in bfloat16, and adds a row: `x @ matrix + offset`.
+
+    Args:
+        kernels: backend.
+        matrix: `[inputs, outputs]`.
+        offset: `[outputs]`; None adds nothing.
+    """
+
+    def __init__(self, kernels: Kernels, matrix: Tensor, offset: Tensor | None = None) -> None:
+        self._kernels = kernels
+        self._matrix = kernels.prepare_matrix(np.ascontiguousarray(matrix))
+        self._offset = None if offset is None else np.ascontiguousarray(offset)[None]
+
+    @property
+    def inputs(self) -> int:
+        """Channels of what is multiplied."""
+        return self._matrix.shape[0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product."""
+        return self._kernels.multiply(x, self._matrix, self._offset)
 
 
-class Rotate:
-    """Changes to an orthonormal basis `[channels, channels]`, its vectors in the columns."""
-
-    def __init__(self, basis: Tensor) -> None:
-        self._basis = basis
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See `TensorStage.forward`."""
-        return x @ self._basis
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """See `TensorStage.inverse`."""
-        return y @ self._basis.T
+def rotate(kernels: Kernels, basis: Tensor) -> Linear:
+    """y of z: to an orthonormal basis `[channels, channels]`, its vectors in the columns."""
+    return Linear(kernels, basis)
 
 
-def predict(history: Sequence[Tensor], predictor: Tensor | None) -> Tensor | float:
-    """Prediction of z from the z of the layers before, the last one first; as many as the predictor takes."""
-    if predictor is None:
-        return 0.0
+def restore(kernels: Kernels, basis: Tensor, mean: Tensor, weight: Tensor) -> Linear:
+    """x of y: undoes `rotate` and `Weigh` in one product."""
+    return Linear(kernels, basis.T / weight, mean)
+
+
+def predict(history: Sequence[Tensor], predictor: Linear) -> Tensor:
+    """Prediction of y from the y of the layers before, the last one first; as many as the predictor takes."""
     reach, rows = 0, 0
-    while rows < len(predictor):
+    while rows < predictor.inputs:
         rows += history[reach].shape[1]
         reach += 1
-    prediction: Tensor = np.concatenate(history[:reach], axis=1) @ predictor
-    return prediction
+    return predictor(np.concatenate(history[:reach], axis=1) if reach > 1 else history[0])
 
 
 def random_basis(channels: int, seed: int) -> Tensor:

@@ -92,9 +92,9 @@ def fit_layers(
             x = training.layer(index)
             mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
             weigh = Weigh(mean, weight)
-            z = weigh.forward(x)
+            z = weigh(x)
             h = learned.latest(history)
-            predictor = _predictor(h, z, checked.latest(history), weigh.forward(measured.layer(index)))
+            predictor = _predictor(h, z, checked.latest(history), weigh(measured.layer(index)))
             columns = basis(z if h is None or predictor is None else z - h @ predictor)
             predicts = None if predictor is None else predictor @ columns
             transform = file.rounded(LayerTransform(mean, weight, columns, predicts))
