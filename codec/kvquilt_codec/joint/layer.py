@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 import kvquilt_kernels
 from kvquilt_codec.joint.integers import LARGEST, Integers, nested
 from kvquilt_codec.profile.types import MAX_HISTORY, LayerTransform
-from kvquilt_codec.transform.stages import Linear, Tensor, Weigh, predict, restore, rotate
+from kvquilt_codec.transform.stages import Linear, Tensor, Weigh, predict, restore
 from kvquilt_kernels.types import Kernels
 
 History = list[Tensor]
@@ -51,7 +51,7 @@ class Quantised:
 
 
 class Layer:
-    """A layer's transform, made ready: matrices when they are first used, as a decoder needs fewer than an encoder.
+    """A layer's transform, made ready: matrices when they are first used, as an encoder needs fewer than a decoder.
 
     Args:
         transform: as a profile has it.
@@ -66,8 +66,9 @@ class Layer:
         self._kernels = kernels or kvquilt_kernels.default()
 
     def forward(self, x: Tensor) -> Tensor:
-        """y of x, both `[tokens, channels]`."""
-        return self._rotate(self.weigh(x))
+        """y of x, both `[tokens, channels]`; in float32, as what is lost here no decoder gets back (measured)."""
+        y: Tensor = self.weigh(x) @ self.transform.basis
+        return y
 
     def inverse(self, y: Tensor) -> Tensor:
         """x of y."""
@@ -107,10 +108,6 @@ class Layer:
         y: Tensor = np.multiply(known[-1], self._design.step_of(len(known)), dtype=np.float32)
         y += predicted
         return y
-
-    @cached_property
-    def _rotate(self) -> Linear:
-        return rotate(self._kernels, self.transform.basis)
 
     @cached_property
     def _restore(self) -> Linear:

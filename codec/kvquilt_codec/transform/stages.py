@@ -49,13 +49,8 @@ class Linear:
         return self._kernels.multiply(x, self._matrix, self._offset)
 
 
-def rotate(kernels: Kernels, basis: Tensor) -> Linear:
-    """y of z: to an orthonormal basis `[channels, channels]`, its vectors in the columns."""
-    return Linear(kernels, basis)
-
-
 def restore(kernels: Kernels, basis: Tensor, mean: Tensor, weight: Tensor) -> Linear:
-    """x of y: undoes `rotate` and `Weigh` in one product."""
+    """x of y, for `y = Weigh(mean, weight)(x) @ basis` with an orthonormal basis: both undone in one product."""
     return Linear(kernels, basis.T / weight, mean)
 
 
