@@ -1,25 +1,27 @@
 """Methods that store every tensor by itself, as bytes."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from comparators.types import Context, Stored
 from kvquilt_codec.types import Array, KVChunk, KVLayout, Part, TokenIds
 
 
-class PerTensor:
+class PerTensor(ABC):
     """Keys (at their positions) and values of each layer to bytes of their own. Subclasses say how."""
 
     method: str
     level: str
     timed = True
 
+    @abstractmethod
     def encode_tensor(self, tensor: Array, part: Part) -> bytes:
         """`[tokens, kv_heads, dim]` in bfloat16 to bytes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode_tensor(self, data: bytes, shape: tuple[int, int, int], part: Part) -> Array:
         """Back to `[tokens, kv_heads, dim]` in bfloat16."""
-        raise NotImplementedError
 
     def encode(self, context: Context) -> Stored:
         """See `Comparator.encode`."""

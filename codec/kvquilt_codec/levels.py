@@ -69,11 +69,6 @@ def parse_level(text: str) -> LevelRequest:
     )
 
 
-def level_text(request: LevelRequest) -> str:
-    """What `parse_level` reads."""
-    return request.value if isinstance(request, Level) else f"kl<{request.kl:g}"
-
-
 def operating_point(request: LevelRequest, profile: Profile | None, digest: str = "") -> OperatingPoint:
     """The cheapest operating point that gives what is asked for.
 

@@ -65,7 +65,7 @@ def test_every_level_is_within_half_a_step_of_its_own(
     assert data == encoded(chunk, coder)
     for depth in range(1, quality_layers + 1):
         got = decoded(data, coder, quality_layers=depth)
-        assert worst_error(chunk, got, coder) <= 1.02 * coder.profile.coarseness(depth)
+        assert worst_error(chunk, got, coder) <= 1.02 * 3 ** (quality_layers - depth)
         assert got.token_ids.tolist() == chunk.token_ids.tolist()
 
 

@@ -165,10 +165,6 @@ class Profile:
         if any(int(ids.max(initial=0)) >= quality.tables.count for ids in quality.table_ids):
             raise BadRequestError(f"expected table ids below {quality.tables.count} in quality layer {depth}")
 
-    def coarseness(self, quality_layers: int) -> int:
-        """How many fine steps make a step when only so many quality layers are used."""
-        return int(3 ** (len(self.quality) - quality_layers))
-
     def check_layout(self, layout: KVLayout) -> None:
         """Refuse KV of other shapes.
 
