@@ -7,11 +7,11 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kvquilt_codec.types import KVChunk, TokenIds
+from kvquilt_codec.types import KVChunk
+from kvquilt_router.assembly import Assembly, PlacedChunk
 from kvquilt_router.engine import Engine
-from kvquilt_router.engine.kv import LayerTensors, PromptKV, wire_bytes
+from kvquilt_router.engine.kv import LayerTensors, wire_bytes
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher
 from kvquilt_router.planning import Planner
@@ -24,7 +24,8 @@ from kvquilt_router.types import (
     Indices,
     Prompt,
     RecomputePolicy,
-    SelectionProblem,
+    ReusedChunk,
+    Selection,
 )
 from kvquilt_rpc.counters import Counters
 
@@ -76,19 +77,14 @@ class Blender:
         self, prompt: Prompt, options: BlendOptions, policy: RecomputePolicy, refs: Sequence[ChunkRef]
     ) -> AsyncGenerator[memoryview | BlendReport, None]:
         started = time.perf_counter()
-        token_ids = prompt.token_ids
         outcomes, chunks = await self._fetcher.fetch(refs)
         fetched = time.perf_counter()
-        kv = await self._thread.run(self._merge, len(token_ids) - 1, outcomes, chunks)
-        problem = _problem(prompt, options, outcomes)
-        chosen = await self._thread.run(
-            policy.select, problem, _Probe(self._engine, token_ids, kv, prompt.context_tokens)
-        )
+        assembly = Assembly(self._engine, prompt, _placed(outcomes, chunks))
+        await self._thread.run(assembly.merge)
+        problem = assembly.problem(options.recompute_ratio, options.seed)
+        selection = await self._thread.run(assembly.select, policy, problem)
         selected = time.perf_counter()
-        missing = _positions(outcomes, missed=True)
-        question = np.arange(prompt.context_tokens, len(token_ids) - 1)
-        positions = np.unique(np.concatenate([chosen, missing, question]))
-        async with aclosing(self._computed(token_ids, kv, positions)) as tensors:
+        async with aclosing(self._computed(assembly, selection)) as tensors:
             async for tensor in tensors:
                 yield tensor
         finished = time.perf_counter()
@@ -99,20 +95,10 @@ class Blender:
             "total": finished - started,
         }
         report = BlendReport(replace(options), outcomes, seconds=seconds)
-        self._count_tokens(report, prompt, np.setdiff1d(chosen, missing))
+        self._count_tokens(report, prompt, np.setdiff1d(selection.positions, assembly.missing))
         yield report
 
-    def _merge(self, tokens: int, outcomes: Sequence[ChunkOutcome], chunks: dict[bytes, KVChunk]) -> PromptKV:
-        kv = self._engine.empty(tokens)
-        for outcome in outcomes:
-            if not outcome.miss_reason:
-                kv.place(chunks[outcome.ref.object_key], outcome.ref.begin)
-        self._engine.rotate_placed(kv)
-        return kv
-
-    async def _computed(
-        self, token_ids: TokenIds, kv: PromptKV, positions: Indices
-    ) -> AsyncGenerator[memoryview, None]:
+    async def _computed(self, assembly: Assembly, selection: Selection) -> AsyncGenerator[memoryview, None]:
         """Run the recompute; give each layer's tensors out while the next layers still compute."""
         loop = asyncio.get_running_loop()
         done: asyncio.Queue[LayerTensors] = asyncio.Queue()
@@ -120,9 +106,9 @@ class Blender:
         def on_layer(_: int, tensors: LayerTensors) -> None:
             loop.call_soon_threadsafe(done.put_nowait, tensors)
 
-        computing = asyncio.create_task(self._thread.run(self._engine.recompute, token_ids, kv, positions, on_layer))
+        computing = asyncio.create_task(self._thread.run(assembly.compute, selection, on_layer))
         try:
-            for _ in kv.layers:
+            for _ in assembly.kv.layers:
                 tensors = await _next(done, computing)
                 for tensor in (tensors.keys, tensors.values):
                     yield await asyncio.to_thread(wire_bytes, tensor)
@@ -151,28 +137,14 @@ class Blender:
         self._counters.add("bytes_fetched", report.fetched_bytes)
 
 
-class _Probe:
-    """See `LayerProbe`."""
-
-    def __init__(self, engine: Engine, token_ids: TokenIds, kv: PromptKV, context: int) -> None:
-        self._engine, self._token_ids, self._kv, self._context = engine, token_ids, kv, context
-
-    def value_deviation(self, layer: int) -> NDArray[np.float32]:
-        """See `LayerProbe.value_deviation`."""
-        return self._engine.value_deviation(self._token_ids, self._kv, self._context, layer)
-
-
-def _problem(prompt: Prompt, options: BlendOptions, outcomes: Sequence[ChunkOutcome]) -> SelectionProblem:
-    refs = [outcome.ref for outcome in outcomes if not outcome.miss_reason and not outcome.ref.in_exact_context]
-    spans = tuple((ref.begin, ref.end) for ref in refs)
-    candidates = sum(end - begin for begin, end in spans)
-    budget = int(np.ceil(options.recompute_ratio * candidates))
-    return SelectionProblem(spans, prompt.context_tokens, budget, options.seed)
-
-
-def _positions(outcomes: Sequence[ChunkOutcome], *, missed: bool) -> Indices:
-    refs = [outcome.ref for outcome in outcomes if bool(outcome.miss_reason) == missed]
-    return np.concatenate([np.arange(ref.begin, ref.end) for ref in refs] or [np.empty(0, np.int64)])
+def _placed(outcomes: Sequence[ChunkOutcome], chunks: dict[bytes, KVChunk]) -> list[PlacedChunk]:
+    placed = []
+    for outcome in outcomes:
+        ref = outcome.ref
+        if not outcome.miss_reason:
+            place = ReusedChunk(ref.begin, ref.end, ref.chunk_key, ref.kind)
+            placed.append(PlacedChunk(chunks[ref.object_key], place, ref.in_exact_context))
+    return placed
 
 
 async def _next(queue: "asyncio.Queue[LayerTensors]", producer: "asyncio.Task[None]") -> LayerTensors:

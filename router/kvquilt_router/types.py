@@ -114,30 +114,84 @@ class BlendOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ContextSource:
+    """Something that preceded a chunk when its KV was computed, beyond the shared prefix.
+
+    Attributes:
+        chunk_key: key of its text.
+        tokens: its length.
+        inter: attention that the chunk's tokens gave to it, summed over both; mean over layers and heads.
+    """
+
+    chunk_key: bytes
+    tokens: int
+    inter: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReusedChunk:
+    """A chunk of a prompt whose KV is at hand, but was computed in another context: its tokens are candidates.
+
+    Attributes:
+        begin: position of its first token in the prompt.
+        end: position after its last.
+        chunk_key: key of its text.
+        kind: what preceded it when it was computed.
+        dependence: how far each token's values depend on what precedes the chunk, `[layers, kv_heads, tokens]`
+            (`||V_variant - V_base|| / mean ||V||`), or `None` if that was not kept.
+        inter: attention that each token gave to its context beyond the shared prefix, `[tokens]`, mean over layers and
+            heads, or `None`.
+        sources: what preceded it, in order.
+        intra: attention that its tokens gave to each other, in the unit of `ContextSource.inter`.
+    """
+
+    begin: int
+    end: int
+    chunk_key: bytes = b""
+    kind: VariantKind = VariantKind.BASE
+    dependence: NDArray[np.float32] | None = None
+    inter: NDArray[np.float32] | None = None
+    sources: tuple[ContextSource, ...] = ()
+    intra: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Its length."""
+        return self.end - self.begin
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectionProblem:
     """What a policy chooses from.
 
     Attributes:
-        spans: begin and end of every reused chunk whose context changed, ascending. Their tokens are the candidates.
+        chunks: every reused chunk whose context changed, ascending.
         context_tokens: number of tokens before the question.
         budget: how many candidates to choose, at most.
         seed: for policies that draw at random.
+        order: key and first position of every chunk of the prompt, found or not, ascending.
     """
 
-    spans: tuple[tuple[int, int], ...]
+    chunks: tuple[ReusedChunk, ...]
     context_tokens: int
     budget: int
-    seed: int
+    seed: int = 0
+    order: tuple[tuple[bytes, int], ...] = ()
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Begin and end of every chunk."""
+        return tuple((chunk.begin, chunk.end) for chunk in self.chunks)
 
     @property
     def candidates(self) -> Indices:
-        """Positions of all tokens of the spans."""
+        """Positions of all tokens of the chunks."""
         return np.concatenate([np.arange(begin, end) for begin, end in self.spans] or [np.empty(0, np.int64)])
 
 
-class LayerProbe(Protocol):
-    """A look at what a full prefill would give in the first layers."""
+class BlendProbe(Protocol):
+    """A look into the model, at a prompt whose chunks are in place. What a look costs is said with it."""
 
     def value_deviation(self, layer: int) -> NDArray[np.float32]:
         """Squared L2 distance between fresh and stored values of each context token, `[context_tokens]`.
@@ -146,14 +200,55 @@ class LayerProbe(Protocol):
         Costs a little more than `layer / layers` of a full prefill.
         """
 
+    def question_attention(self, weights: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Attention that the question's tokens pay to each context token, `[context_tokens]`.
+
+        Summed over layers, heads and the question's tokens, each term times `weights` `[layers, kv_heads,
+        context_tokens]` if given. Costs one forward pass of the question over the stored KV.
+        """
+
+
+class LayerView(Protocol):
+    """One layer of a recompute, seen after its keys and values were computed."""
+
+    layer: int
+    positions: Indices
+    """Context tokens that are computed at this layer, ascending."""
+
+    def value_deviation(self) -> NDArray[np.float32]:
+        """Squared L2 distance between fresh and stored values of each of `positions`."""
+
+    def question_attention(self) -> NDArray[np.float32]:
+        """Attention that the question pays to each context token at this layer, summed over heads and tokens."""
+
+
+class LayerFilter(Protocol):
+    """Decides layer by layer which tokens are still computed. Made for one blend; may keep state between layers."""
+
+    def keep(self, view: LayerView) -> NDArray[np.bool_] | None:
+        """Which of `view.positions` the next layers compute too; `None`: all of them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """What a policy chose.
+
+    Attributes:
+        positions: to recompute, ascending, without repeats.
+        filter: drops some of them in later layers, whose stored KV then stays as it is.
+    """
+
+    positions: Indices
+    filter: LayerFilter | None = None
+
 
 class RecomputePolicy(Protocol):
     """Chooses the tokens whose KV is computed again, together with the question. One small class each, by name."""
 
     name: str
 
-    def select(self, problem: SelectionProblem, probe: LayerProbe) -> Indices:
-        """Positions to recompute, ascending, without repeats."""
+    def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
+        """The tokens to recompute."""
 
 
 @dataclass(slots=True)

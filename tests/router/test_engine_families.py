@@ -96,6 +96,28 @@ def test_value_deviation_is_zero_for_untouched_tokens_and_finds_the_damaged(fami
     assert relative(kv.layers[1].values, reference.layers[1].values) < 1e-4
 
 
+def test_question_attention_is_the_attention_of_the_model_itself(family):
+    model, engine, ids, reference, _ = family
+    kv = engine.empty(TOKENS)
+    for layer, expected in zip(kv.layers, reference.layers, strict=True):
+        layer.keys[:, :, :CONTEXT].copy_(expected.keys[:, :, :CONTEXT])
+        layer.values[:, :, :CONTEXT].copy_(expected.values[:, :, :CONTEXT])
+    weights = np.random.default_rng(1).random((4, kv.layout.layers[0].kv_heads, CONTEXT)).astype(np.float32)
+    plain, weighted = (engine.question_attention(ids, kv, CONTEXT, factors) for factors in (None, weights))
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        output = model(torch.from_numpy(ids.astype(np.int64))[None], output_attentions=True)
+    model.set_attn_implementation(implementation)
+    expected = torch.stack([layer[0, :, CONTEXT:, :CONTEXT] for layer in output.attentions])  # [layers, heads, n, ctx]
+    if model.config.model_type not in ("gemma2", "gpt_oss"):  # soft caps and sinks are left out, on purpose
+        np.testing.assert_allclose(plain, expected.sum((0, 1, 2)).numpy(), rtol=2e-3, atol=2e-4)
+        per_head = expected.sum(2).unflatten(1, (weights.shape[1], -1)).sum(2)
+        np.testing.assert_allclose(weighted, (per_head.numpy() * weights).sum((0, 1)), rtol=2e-3, atol=2e-4)
+    assert plain.argmax() == expected.sum((0, 1, 2)).argmax()
+    assert model.config._attn_implementation == implementation
+
+
 @pytest.mark.parametrize("why", REFUSED)
 def test_models_whose_chunks_cannot_be_moved_are_refused_with_the_reason(why):
     config, extra, word = REFUSED[why]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_router.policies import POLICIES, policy_by_name
-from kvquilt_router.types import SelectionProblem
+from kvquilt_router.types import ReusedChunk, SelectionProblem
 
 
 class NoProbe:
@@ -16,15 +16,32 @@ class NoProbe:
     def value_deviation(self, layer):
         raise AssertionError("this policy needs no look at fresh values")
 
+    def question_attention(self, weights=None):
+        raise AssertionError("this policy needs no look at the question")
+
 
 class FixedProbe:
-    def __init__(self, deviation):
+    """A model whose deviation and attention (of two layers with one head each) are given."""
+
+    def __init__(self, deviation=(), attention=()):
         self.deviation = np.asarray(deviation, np.float32)
+        self.attention = np.asarray(attention, np.float32)
         self.layers = []
 
     def value_deviation(self, layer):
         self.layers.append(layer)
         return self.deviation
+
+    def question_attention(self, weights=None):
+        return (self.attention if weights is None else self.attention * weights[:, 0]).sum(0)
+
+
+def problem_of(spans, context_tokens, budget, seed=0):
+    return SelectionProblem(tuple(ReusedChunk(*span) for span in spans), context_tokens, budget, seed)
+
+
+def choose(name, problem, probe):
+    return policy_by_name(name).select(problem, probe).positions
 
 
 @st.composite
@@ -36,14 +53,15 @@ def problems(draw):
         spans.append((position + gap, position + gap + length))
         position += gap + length
     budget = draw(st.integers(0, sum(lengths)))
-    return SelectionProblem(tuple(spans), position + 3, budget, draw(st.integers(0, 9)))
+    return problem_of(spans, position + 3, budget, draw(st.integers(0, 9)))
 
 
 @given(problems())
 def test_choosing_policies_keep_to_candidates_and_budget(problem):
-    probe = FixedProbe(np.random.default_rng(0).random(problem.context_tokens))
-    for name in ("none", "random", "first-tokens", "deviation"):
-        chosen = policy_by_name(name).select(problem, probe)
+    rng = np.random.default_rng(0)
+    probe = FixedProbe(rng.random(problem.context_tokens), rng.random((2, problem.context_tokens)))
+    for name in ("none", "random", "first-tokens", "deviation", "question", "question-deviation"):
+        chosen = choose(name, problem, probe)
         assert set(chosen.tolist()) <= set(problem.candidates.tolist())
         assert len(set(chosen.tolist())) == len(chosen) <= problem.budget
         assert chosen.tolist() == sorted(chosen.tolist())
@@ -52,24 +70,23 @@ def test_choosing_policies_keep_to_candidates_and_budget(problem):
 
 
 def test_full_takes_every_context_token_whatever_the_budget():
-    problem = SelectionProblem(((4, 8),), 10, 1, 0)
-    assert policy_by_name("full").select(problem, NoProbe()).tolist() == list(range(10))
+    assert choose("full", problem_of([(4, 8)], 10, 1), NoProbe()).tolist() == list(range(10))
 
 
 def test_none_takes_nothing():
-    assert policy_by_name("none").select(SelectionProblem(((0, 8),), 8, 8, 0), NoProbe()).size == 0
+    assert choose("none", problem_of([(0, 8)], 8, 8), NoProbe()).size == 0
 
 
 def test_random_draws_the_same_for_the_same_seed_and_others_for_another():
-    draw = policy_by_name("random").select
-    first = draw(SelectionProblem(((0, 200),), 200, 20, 7), NoProbe())
-    assert draw(SelectionProblem(((0, 200),), 200, 20, 7), NoProbe()).tolist() == first.tolist()
-    assert draw(SelectionProblem(((0, 200),), 200, 20, 8), NoProbe()).tolist() != first.tolist()
+    def draw(seed):
+        return choose("random", problem_of([(0, 200)], 200, 20, seed), NoProbe()).tolist()
+
+    assert draw(7) == draw(7)
+    assert draw(7) != draw(8)
 
 
 def test_first_tokens_shares_the_budget_equally_and_short_chunks_pass_theirs_on():
-    problem = SelectionProblem(((0, 2), (10, 30), (40, 60)), 60, 12, 0)
-    chosen = policy_by_name("first-tokens").select(problem, NoProbe()).tolist()
+    chosen = choose("first-tokens", problem_of([(0, 2), (10, 30), (40, 60)], 60, 12), NoProbe()).tolist()
     assert chosen == [0, 1, *range(10, 15), *range(40, 45)]
 
 
@@ -78,13 +95,37 @@ def test_deviation_takes_the_tokens_that_differ_most_at_layer_one():
     deviation[[3, 7, 12]] = [5.0, 9.0, 1.0]
     deviation[19] = 100.0  # outside the spans: never a candidate
     probe = FixedProbe(deviation)
-    chosen = policy_by_name("deviation").select(SelectionProblem(((2, 15),), 20, 2, 0), probe)
+    chosen = choose("deviation", problem_of([(2, 15)], 20, 2), probe)
     assert chosen.tolist() == [3, 7]
     assert probe.layers == [1]
 
 
-def test_deviation_does_not_look_when_there_is_nothing_to_choose():
-    assert policy_by_name("deviation").select(SelectionProblem((), 20, 0, 0), NoProbe()).size == 0
+@pytest.mark.parametrize("name", ["deviation", "question", "question-deviation"])
+def test_nothing_is_looked_at_when_there_is_nothing_to_choose(name):
+    assert choose(name, problem_of([], 20, 0), NoProbe()).size == 0
+
+
+def test_question_takes_the_tokens_that_the_question_looks_at_most():
+    attention = np.zeros((2, 12))
+    attention[0, 3], attention[1, 3], attention[1, 5], attention[0, 11] = 0.2, 0.2, 0.3, 9.0
+    assert choose("question", problem_of([(2, 10)], 12, 1), FixedProbe(attention=attention)).tolist() == [3]
+
+
+def test_question_deviation_weighs_attention_by_how_much_a_token_depends_on_its_context():
+    attention = np.full((2, 12), 0.1)
+    dependence = np.zeros((2, 1, 8), np.float32)
+    dependence[1, 0, 4] = 1.0
+    chunk = ReusedChunk(2, 10, dependence=dependence)
+    problem = SelectionProblem((chunk,), 12, 1)
+    assert choose("question-deviation", problem, FixedProbe(attention=attention)).tolist() == [6]
+
+
+def test_question_deviation_takes_the_mean_for_a_chunk_that_came_without_dependence():
+    attention = np.full((2, 8), 0.1)
+    attention[:, 6] = 0.15
+    known = ReusedChunk(0, 4, dependence=np.array([0.0, 0.0, 0.0, 2.0], np.float32) * np.ones((2, 1, 1), np.float32))
+    problem = SelectionProblem((known, ReusedChunk(4, 8)), 8, 2)
+    assert choose("question-deviation", problem, FixedProbe(attention=attention)).tolist() == [3, 6]
 
 
 def test_an_unknown_policy_is_refused_with_the_known_names():

@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import KVChunk, TokenIds
 from kvquilt_router.engine.kv import LayerTensors, PromptKV, to_numpy
+from kvquilt_router.engine.observe import Attention, observed
 from kvquilt_router.engine.rotary import Angles, Rotary
 from kvquilt_router.engine.scatter import OnLayer, scatter_cache, scatter_mask
 from kvquilt_router.engine.traits import ModelTraits, layer_kinds, measure_traits
@@ -140,6 +141,29 @@ class Engine:
         fresh = kv.layers[layer].values[:, :, :context].float()
         deviation: NDArray[np.float32] = (fresh - stored).square().sum((0, 1, 3)).cpu().numpy()
         return deviation
+
+    @torch.inference_mode()
+    def question_attention(
+        self, token_ids: TokenIds, kv: PromptKV, context: int, weights: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Attention that the tokens from `context` on pay to each of the `context` first ones, `[context]`.
+
+        Summed over layers, heads and the later tokens, each term times `weights` `[layers, kv_heads, context]`, if any.
+        One forward pass of the later tokens; writes their KV into `kv`, whose keys must be rotated to their positions.
+        """
+        total = torch.zeros(context, device=self.device)
+        rows = torch.arange(kv.tokens - context, device=self.device)
+        factors = None if weights is None else torch.from_numpy(weights).to(self.device)
+
+        def look(attention: Attention) -> None:
+            for part in attention.weights(rows):
+                per_head = part[..., :context].sum((1, 2))
+                total.add_((per_head if factors is None else per_head * factors[attention.layer]).sum(0))
+
+        with observed(self._model, look):
+            self._forward(token_ids, kv.layers, rows + context, lambda *_: None)
+        scores: NDArray[np.float32] = total.cpu().numpy()
+        return scores
 
     @torch.inference_mode()
     def recompute(self, token_ids: TokenIds, kv: PromptKV, positions: Indices, on_layer: OnLayer) -> None:

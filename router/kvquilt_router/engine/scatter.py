@@ -11,6 +11,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from kvquilt_router.engine.kv import LayerTensors
+from kvquilt_router.engine.observe import additive_masks
 from kvquilt_router.engine.traits import ModelTraits
 
 OnLayer = Callable[[int, LayerTensors], None]
@@ -83,7 +84,7 @@ def _windowed(causal: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor
 
 def _formed(model: Any, mask: torch.Tensor) -> torch.Tensor:
     shaped = mask[None, None]
-    if model.config._attn_implementation != "eager":
+    if not additive_masks(model):
         return shaped
     dtype = model.dtype
     return torch.zeros(shaped.shape, dtype=dtype, device=mask.device).masked_fill(~shaped, torch.finfo(dtype).min)

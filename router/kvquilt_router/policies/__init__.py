@@ -5,13 +5,24 @@ from kvquilt_router.policies.deviation import Deviation
 from kvquilt_router.policies.first_tokens import FirstTokens
 from kvquilt_router.policies.full import Full
 from kvquilt_router.policies.none import NoRecompute
+from kvquilt_router.policies.question import Question
+from kvquilt_router.policies.question_deviation import QuestionDeviation
 from kvquilt_router.policies.random import RandomTokens
 from kvquilt_router.types import RecomputePolicy
 
 __all__ = ["POLICIES", "policy_by_name"]
 
 POLICIES: dict[str, RecomputePolicy] = {
-    policy.name: policy for policy in (NoRecompute(), RandomTokens(), FirstTokens(), Deviation(), Full())
+    policy.name: policy
+    for policy in (
+        NoRecompute(),
+        RandomTokens(),
+        FirstTokens(),
+        Deviation(),
+        Question(),
+        QuestionDeviation(),
+        Full(),
+    )
 }
 
 

@@ -7,7 +7,8 @@ the authors' released code.
 
 import numpy as np
 
-from kvquilt_router.types import Indices, LayerProbe, SelectionProblem
+from kvquilt_router.policies.ranking import highest
+from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
 
 _CHECK_LAYER = 1
 
@@ -17,12 +18,10 @@ class Deviation:
 
     name = "deviation"
 
-    def select(self, problem: SelectionProblem, probe: LayerProbe) -> Indices:
+    def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`."""
         candidates = problem.candidates
         if problem.budget == 0:
-            return np.empty(0, np.int64)
-        score = probe.value_deviation(_CHECK_LAYER)[candidates]
-        # A stable order: equal scores give the earlier token, on every machine.
-        order = np.argsort(-score, kind="stable")[: problem.budget]
-        return np.sort(candidates[order])
+            return Selection(np.empty(0, np.int64))
+        deviation = probe.value_deviation(_CHECK_LAYER)
+        return Selection(highest(deviation[candidates], candidates, problem.budget))

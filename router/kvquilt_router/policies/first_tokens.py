@@ -7,7 +7,7 @@ equally between the chunks, so that policies can be compared at one ratio.
 
 import numpy as np
 
-from kvquilt_router.types import Indices, LayerProbe, SelectionProblem
+from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
 
 
 class FirstTokens:
@@ -15,7 +15,7 @@ class FirstTokens:
 
     name = "first-tokens"
 
-    def select(self, problem: SelectionProblem, probe: LayerProbe) -> Indices:
+    def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`. The longest equal share that keeps within the budget."""
         del probe
         taken = np.zeros(len(problem.spans), np.int64)
@@ -29,4 +29,4 @@ class FirstTokens:
                 taken[index] += step
                 left -= step
         pieces = [np.arange(begin, begin + n) for (begin, _), n in zip(problem.spans, taken, strict=True)]
-        return np.concatenate(pieces or [np.empty(0, np.int64)])
+        return Selection(np.concatenate(pieces or [np.empty(0, np.int64)]))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvquilt_router.types import Indices, LayerProbe, SelectionProblem
+from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
 
 
 class Full:
@@ -10,7 +10,7 @@ class Full:
 
     name = "full"
 
-    def select(self, problem: SelectionProblem, probe: LayerProbe) -> Indices:
+    def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`."""
         del probe
-        return np.arange(problem.context_tokens)
+        return Selection(np.arange(problem.context_tokens))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvquilt_router.types import Indices, LayerProbe, SelectionProblem
+from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
 
 
 class NoRecompute:
@@ -10,7 +10,7 @@ class NoRecompute:
 
     name = "none"
 
-    def select(self, problem: SelectionProblem, probe: LayerProbe) -> Indices:
+    def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`."""
         del problem, probe
-        return np.empty(0, np.int64)
+        return Selection(np.empty(0, np.int64))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvquilt_router.types import Indices, LayerProbe, SelectionProblem
+from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
 
 
 class RandomTokens:
@@ -10,8 +10,8 @@ class RandomTokens:
 
     name = "random"
 
-    def select(self, problem: SelectionProblem, probe: LayerProbe) -> Indices:
+    def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`."""
         del probe
         drawn = np.random.default_rng(problem.seed).choice(problem.candidates, problem.budget, replace=False)
-        return np.sort(drawn)
+        return Selection(np.sort(drawn))

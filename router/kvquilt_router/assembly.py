@@ -1,0 +1,79 @@
+"""One prompt's KV put together from chunks: merge, select, compute. Runs in the engine's thread; knows no cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvquilt_codec.types import KVChunk
+from kvquilt_router.engine import Engine
+from kvquilt_router.engine.scatter import OnLayer
+from kvquilt_router.types import Indices, Prompt, RecomputePolicy, ReusedChunk, Selection, SelectionProblem
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedChunk:
+    """A chunk whose KV is at hand.
+
+    Attributes:
+        kv: of its tokens.
+        place: where it goes, and what is known of its computation.
+        exact: whether it was computed in the very context that it has in the prompt.
+    """
+
+    kv: KVChunk
+    place: ReusedChunk
+    exact: bool
+
+
+class Assembly:
+    """The KV of all tokens of a prompt but the last.
+
+    Args:
+        engine: computes.
+        prompt: what is assembled.
+        placed: chunks that were found, ascending, not overlapping; what they leave of the context is computed.
+    """
+
+    def __init__(self, engine: Engine, prompt: Prompt, placed: Sequence[PlacedChunk]) -> None:
+        self._engine = engine
+        self._token_ids = prompt.token_ids
+        self._context = prompt.context_tokens
+        self._placed = placed
+        self.kv = engine.empty(len(self._token_ids) - 1)
+        known = np.zeros(self._context, bool)
+        for chunk in placed:
+            known[chunk.place.begin : chunk.place.end] = True
+        self.missing: Indices = np.flatnonzero(~known)
+
+    def merge(self) -> None:
+        """Place the chunks and rotate their keys to their positions."""
+        for chunk in self._placed:
+            self.kv.place(chunk.kv, chunk.place.begin)
+        self._engine.rotate_placed(self.kv)
+
+    def problem(self, recompute_ratio: float, seed: int = 0) -> SelectionProblem:
+        """What a policy chooses from; `recompute_ratio` is a share of the tokens whose context changed."""
+        reused = tuple(chunk.place for chunk in self._placed if not chunk.exact)
+        budget = int(np.ceil(recompute_ratio * sum(chunk.tokens for chunk in reused)))
+        order = tuple((chunk.place.chunk_key, chunk.place.begin) for chunk in self._placed)
+        return SelectionProblem(reused, self._context, budget, seed, order)
+
+    def select(self, policy: RecomputePolicy, problem: SelectionProblem) -> Selection:
+        """Let a policy choose, after `merge`."""
+        return policy.select(problem, self)
+
+    def compute(self, selection: Selection, on_layer: OnLayer) -> None:
+        """Compute what was chosen, what is missing, and the question, in one forward pass."""
+        question = np.arange(self._context, len(self._token_ids) - 1)
+        positions = np.unique(np.concatenate([selection.positions, self.missing, question]))
+        self._engine.recompute(self._token_ids, self.kv, positions, on_layer)
+
+    def value_deviation(self, layer: int) -> NDArray[np.float32]:
+        """See `BlendProbe.value_deviation`."""
+        return self._engine.value_deviation(self._token_ids, self.kv, self._context, layer)
+
+    def question_attention(self, weights: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """See `BlendProbe.question_attention`."""
+        return self._engine.question_attention(self._token_ids, self.kv, self._context, weights)
