@@ -11,6 +11,7 @@ from transformers.cache_utils import DynamicCache
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import KVChunk, TokenIds
+from kvquilt_router.engine.greedy import decode_greedily
 from kvquilt_router.engine.kv import LayerTensors, PromptKV, to_numpy
 from kvquilt_router.engine.observe import Attention, observed
 from kvquilt_router.engine.rotary import Angles, Rotary
@@ -73,6 +74,10 @@ class Engine:
         )
         scores: torch.Tensor = output.logits[0].float().log_softmax(-1)
         return scores
+
+    def decode_greedily(self, token_id: int, context: Sequence[LayerTensors], count: int) -> torch.Tensor:
+        """See `kvquilt_router.engine.greedy`."""
+        return decode_greedily(self._model, token_id, context, count)
 
     @torch.inference_mode()
     def to_chunk(self, token_ids: TokenIds, layers: Sequence[LayerTensors], begin: int, *, unrotate: bool) -> KVChunk:

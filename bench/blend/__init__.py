@@ -1,0 +1,1 @@
+"""What `make bench-blend` measures on, and how its rows are made."""

@@ -1,0 +1,1 @@
+"""Blends beside full prefills: what each way to blend costs and does, on cases."""

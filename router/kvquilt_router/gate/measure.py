@@ -1,0 +1,177 @@
+"""Measures a gate: ways to blend, each on many cases, against full prefills, through the codec as it is stored."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from kvquilt_codec import container
+from kvquilt_codec.container import ChunkIdentity
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.identity import Namespace, chunk_key, context_digest
+from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.levels import level_cards
+from kvquilt_codec.types import KVChunk, Level, TokenIds, VariantKind
+from kvquilt_router.calibration.progress import Progress, silent
+from kvquilt_router.calibration.texts import Corpus
+from kvquilt_router.engine import LoadedModel
+from kvquilt_router.evaluation.cases import HEAD, cases, passages
+from kvquilt_router.evaluation.judge import ANSWER_TOKENS, Reference, judge
+from kvquilt_router.evaluation.statistics import geometric_mean, upper_bound
+from kvquilt_router.evaluation.types import BASE, EXACT, PAIR, WARM, Case, Outcome, Trial
+from kvquilt_router.evaluation.variants import Codec, Context, Variants
+from kvquilt_router.gate.types import Gate, GatePoint
+from kvquilt_router.policies import policy_by_name
+
+SHARE, CONFIDENCE = 0.95, 0.90
+WARM_UP_PASSAGES = 4
+MIN_CASES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is measured: every policy and ratio, on every context, at every level.
+
+    Attributes:
+        ways: policies by name, with shares of the reused tokens to recompute.
+        contexts: of the reused chunks: `pair`, `warm`, `base`.
+        levels: of the codec; none: all that the profile has.
+        cases: how many.
+    """
+
+    ways: tuple[tuple[str, float], ...] = (
+        ("none", 0.0),
+        ("question-deviation", 0.05),
+        ("question-deviation", 0.10),
+        ("question-deviation", 0.20),
+        ("question-deviation", 0.30),
+        ("question-deviation", 0.50),
+    )
+    contexts: tuple[str, ...] = (PAIR, WARM, BASE)
+    levels: tuple[str, ...] = ()
+    cases: int = 24
+
+    def trials(self, levels: Sequence[str]) -> list[Trial]:
+        """Everything that is tried on a case; of exact contexts only the codec."""
+        tried = [Trial("none", 0.0, EXACT, level) for level in levels]
+        for level in levels:
+            for context in self.contexts:
+                warm_up = WARM if context in (WARM, BASE) else ""
+                tried += [Trial(policy, ratio, context, level, warm_up) for policy, ratio in self.ways]
+        return tried
+
+
+def measure_gate(
+    model: LoadedModel, coder: JointCoder, corpus: Corpus, grid: Grid | None = None, progress: Progress = silent
+) -> Gate:
+    """Measure; takes minutes. The texts are those that the codec profile was not learned from.
+
+    Args:
+        model: with a tokenizer.
+        coder: of its codec profile.
+        corpus: as calibration cut it; passages to warm up with are from the texts that it learned from.
+        grid: what to measure.
+        progress: told of every case; may raise to end the work.
+
+    Raises:
+        BadRequestError: a level that the profile has not, too few cases, or too little text.
+    """
+    grid = grid or Grid()
+    known = [level.value for level in level_cards(coder.profile)]
+    levels = grid.levels or tuple(known)
+    if wrong := set(levels) - set(known):
+        raise BadRequestError(f"expected levels in {known}; got {sorted(wrong)}: the profile has no others")
+    if grid.cases < MIN_CASES:
+        raise BadRequestError(f"expected at least {MIN_CASES} cases; got {grid.cases}")
+    trials = grid.trials(levels)
+    codecs = {level: _codec(coder, level) for level in levels}
+    measured: defaultdict[Trial, list[Outcome]] = defaultdict(list)
+    prepared = Prepared(model, corpus)
+    for done, case in enumerate(prepared.cases(grid.cases)):
+        progress("gate", done, grid.cases)
+        for trial, outcome in outcomes(model, case, trials, prepared.prefix, prepared.warm_ups, codecs):
+            measured[trial].append(outcome)
+    progress("gate", grid.cases, grid.cases)
+    digest = coder.digest
+    texts = f"{grid.cases} prompts over passages of texts that the codec profile was not learned from"
+    points = tuple(_point(trial, found) for trial, found in measured.items())
+    return Gate(model.fingerprint, digest, ANSWER_TOKENS, SHARE, CONFIDENCE, texts, points)
+
+
+def outcomes(
+    model: LoadedModel,
+    case: Case,
+    trials: Sequence[Trial],
+    prefix: Context,
+    warm_ups: Mapping[str, Context],
+    codecs: Mapping[str, Codec],
+) -> Iterator[tuple[Trial, Outcome]]:
+    """Try everything on one case."""
+    reference = Reference.of(model.engine, case)
+    variants = Variants(model.engine, case.prompt, reference.layers, prefix, warm_ups, codecs)
+    for trial in trials:
+        placed = variants.placed(trial.variant, trial.level, trial.warm_up)
+        policy = policy_by_name(trial.policy)
+        yield trial, judge(model.engine, reference, placed, policy, trial.recompute_ratio)
+
+
+class Prepared:
+    """What all cases of a corpus share.
+
+    Attributes:
+        prefix: the shared prefix, computed.
+        warm_ups: the same with passages after it.
+    """
+
+    def __init__(self, model: LoadedModel, corpus: Corpus) -> None:
+        self._model = model
+        self._pool = passages([piece.token_ids for piece in corpus.held_out])
+        warming = passages([piece.token_ids for piece in corpus.training[:WARM_UP_PASSAGES]])[:WARM_UP_PASSAGES]
+        head = [model.tokenise(model.frame.head), model.tokenise(HEAD)]
+        self.prefix = Context.computed(model.engine, *head)
+        self.warm_ups = {WARM: Context.computed(model.engine, *head, *warming)}
+
+    def cases(self, count: int) -> Iterator[Case]:
+        """So many prompts."""
+        model = self._model
+
+        def decode(token_ids: TokenIds) -> str:
+            return str(model.tokenizer.decode(token_ids.tolist())) if model.tokenizer is not None else ""
+
+        return cases(
+            self._pool,
+            count,
+            head=model.tokenise(model.frame.head),
+            tokenise=model.tokenise,
+            decode=decode,
+            tail=model.frame.tail,
+        )
+
+
+def _codec(coder: JointCoder, level: str) -> Codec:
+    fingerprint = coder.profile.model_fingerprint
+    depth = next(card.quality_layers for name, card in level_cards(coder.profile).items() if name.value == level)
+
+    def through(chunk: KVChunk) -> KVChunk:
+        nothing = context_digest(chunk.token_ids[:0])
+        key = chunk_key(Namespace.public(), fingerprint, chunk.token_ids)
+        identity = ChunkIdentity(fingerprint, key, VariantKind.BASE, nothing)
+        data = container.encode(chunk, Level.HIGH, identity, coder)
+        return container.decode(data, fingerprint, None, depth, lambda _: coder).chunk()
+
+    return through
+
+
+def _point(trial: Trial, found: Sequence[Outcome]) -> GatePoint:
+    kl = [outcome.kl for outcome in found]
+    return GatePoint(
+        trial.policy,
+        trial.recompute_ratio,
+        trial.variant,
+        trial.level,
+        len(found),
+        geometric_mean(kl),
+        upper_bound(kl, SHARE, CONFIDENCE),
+        fmean(outcome.top1_agreement for outcome in found),
+        median(outcome.cpu_share for outcome in found),
+    )
