@@ -70,6 +70,10 @@ class VariantKind(Enum):
 
     EXACT = "exact"
     """The whole prefix: usable where the same tokens precede it, and there identical to a full prefill."""
+    PAIR = "pair"
+    """The shared prefix, then what really precedes the chunk: the previous one, or the earlier ones of its document."""
+    WARM = "warm"
+    """The shared prefix and fixed passages of the same corpus."""
     BASE = "base"
     """The shared prefix only."""
 

@@ -27,7 +27,12 @@ _LEVELS = {
     common_pb2.LEVEL_MEDIUM: Level.MEDIUM,
     common_pb2.LEVEL_LOW: Level.LOW,
 }
-_VARIANTS = {common_pb2.VARIANT_KIND_EXACT: VariantKind.EXACT, common_pb2.VARIANT_KIND_BASE: VariantKind.BASE}
+_VARIANTS = {
+    common_pb2.VARIANT_KIND_EXACT: VariantKind.EXACT,
+    common_pb2.VARIANT_KIND_BASE: VariantKind.BASE,
+    common_pb2.VARIANT_KIND_PAIR: VariantKind.PAIR,
+    common_pb2.VARIANT_KIND_WARM: VariantKind.WARM,
+}
 _DATA_TYPE_NUMBERS = {value: number for number, value in _DATA_TYPES.items()}
 _LEVEL_NUMBERS = {value: number for number, value in _LEVELS.items()}
 _VARIANT_NUMBERS = {value: number for number, value in _VARIANTS.items()}

@@ -91,7 +91,7 @@ def test_every_variant_has_a_number(kind: VariantKind) -> None:
     assert convert.variant_from_wire(convert.variant_to_wire(kind)) is kind
 
 
-@pytest.mark.parametrize("number", [0, 3, 99, -1])
+@pytest.mark.parametrize("number", [0, 5, 99, -1])
 def test_an_unknown_variant_is_refused(number: int) -> None:
     with pytest.raises(BadRequestError, match=f"exact.*base.*number {number}"):
         convert.variant_from_wire(number)

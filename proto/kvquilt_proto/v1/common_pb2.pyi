@@ -78,6 +78,10 @@ class _VariantKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VariantKi
     """The whole prefix: the KV is what a full prefill gives at that place."""
     VARIANT_KIND_BASE: _VariantKind.ValueType  # 2
     """The shared prefix only."""
+    VARIANT_KIND_PAIR: _VariantKind.ValueType  # 3
+    """The shared prefix, then what really precedes the chunk: the previous chunk, or the earlier chunks of its document."""
+    VARIANT_KIND_WARM: _VariantKind.ValueType  # 4
+    """The shared prefix and fixed passages of the same corpus."""
 
 class VariantKind(_VariantKind, metaclass=_VariantKindEnumTypeWrapper):
     """What preceded a chunk when its KV was computed."""
@@ -87,6 +91,10 @@ VARIANT_KIND_EXACT: VariantKind.ValueType  # 1
 """The whole prefix: the KV is what a full prefill gives at that place."""
 VARIANT_KIND_BASE: VariantKind.ValueType  # 2
 """The shared prefix only."""
+VARIANT_KIND_PAIR: VariantKind.ValueType  # 3
+"""The shared prefix, then what really precedes the chunk: the previous chunk, or the earlier chunks of its document."""
+VARIANT_KIND_WARM: VariantKind.ValueType  # 4
+"""The shared prefix and fixed passages of the same corpus."""
 Global___VariantKind: _TypeAlias = VariantKind  # noqa: Y015
 
 @_typing.final
