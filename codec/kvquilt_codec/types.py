@@ -89,6 +89,8 @@ class Part(IntEnum):
     VALUES = 3
     JOINT = 4
     """Keys and values coded together."""
+    CONTEXT = 5
+    """How the chunk depends on what preceded it (`SideInfo`); at most once, in token block 0, layer 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,21 @@ class LayerKV:
     values: Array
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SideInfo:
+    """How a variant of a chunk depends on what preceded it. Either may be absent.
+
+    Attributes:
+        dependence: `[layers, kv_heads, tokens]` float32, at least 0: how much a token's values depend on what precedes
+            the chunk, ||V_variant - V_base||_2 / mean ||V||. Layers with fewer heads than others have zeros for more.
+        inter: `[tokens]` float32 in 0..1: attention that the token gave to its context beyond the shared prefix, the
+            mean over layers and heads.
+    """
+
+    dependence: NDArray[np.float32] | None = None
+    inter: NDArray[np.float32] | None = None
+
+
 class CodecId(IntEnum):
     """What turned a section's content into bytes. An id names a format for ever (docs/formats.md)."""
 
@@ -211,6 +228,7 @@ class CodecId(IntEnum):
     JOINT_PREDICTED = 6
     """As `JOINT`, but a layer can only be decoded after the layers before it."""
     EXPONENTS_RANS = 7
+    CONTEXT_LOG8 = 8
     TOKEN_IDS = 16
 
 

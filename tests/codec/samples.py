@@ -10,7 +10,7 @@ from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.joint import JointCoder
-from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout, LayerShape, Level, Part, VariantKind
+from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout, LayerShape, Level, Part, SideInfo, VariantKind
 
 FINGERPRINT = identity.ModelFingerprint("TinyModel", "{}", "bfloat16", "00" * 32).digest
 OTHER_FINGERPRINT = identity.ModelFingerprint("OtherModel", "{}", "bfloat16", "00" * 32).digest
@@ -69,9 +69,10 @@ def make_container(
     *,
     fingerprint: str = FINGERPRINT,
     coder: JointCoder | None = None,
+    side: SideInfo | None = None,
 ) -> bytes:
     """The chunk, encoded."""
-    return container.encode(chunk, level, chunk_identity(chunk, fingerprint=fingerprint), coder)
+    return container.encode(chunk, level, chunk_identity(chunk, fingerprint=fingerprint), coder, side)
 
 
 def make_object(
@@ -87,6 +88,19 @@ def make_object(
     made = chunk_identity(chunk, fingerprint=fingerprint, attributes=catalog.to_attributes(meta))
     data = container.encode(chunk, level, made, coder)
     return catalog.key_of(container.parse_head(data).header), data, meta
+
+
+def make_side(chunk: KVChunk, *, spread: float = 1.0, zeros: float = 0.1, seed: int = 0) -> SideInfo:
+    """Lognormal side information of a chunk; `zeros` is the share of tokens that depend on nothing."""
+    rng = np.random.default_rng(seed)
+    layers = chunk.layout.layers
+    tokens = chunk.tokens
+    dependence = rng.lognormal(-2, spread, (len(layers), max(layer.kv_heads for layer in layers), tokens))
+    dependence *= rng.random(tokens) >= zeros
+    for rows, layer in zip(dependence, layers, strict=True):
+        rows[layer.kv_heads :] = 0
+    inter = np.minimum(rng.lognormal(-2, spread, tokens), 1) * (rng.random(tokens) >= zeros)
+    return SideInfo(dependence.astype(np.float32), inter.astype(np.float32))
 
 
 def bits(array: Array) -> bytes:

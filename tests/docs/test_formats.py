@@ -13,12 +13,24 @@ from kvquilt_cache_node.store import index
 from kvquilt_codec import catalog, container, identity
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.container.head import PREFIX, SECTION, Header
+from kvquilt_codec.container.side import decode_side, encode_side
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.profile import file
 from kvquilt_codec.section import codec_for_level
 from kvquilt_codec.section.exponents import ExponentsRans
 from kvquilt_codec.section.normal_tables import TABLES
-from kvquilt_codec.types import CodecId, DataType, KVChunk, KVLayout, LayerShape, Level, Part, TokenIds, VariantKind
+from kvquilt_codec.types import (
+    CodecId,
+    DataType,
+    KVChunk,
+    KVLayout,
+    LayerShape,
+    Level,
+    Part,
+    SideInfo,
+    TokenIds,
+    VariantKind,
+)
 from tests.codec.profiles import make_profile
 from tests.codec.samples import STORED
 from tests.docs.pages import first_words, rows, section
@@ -74,6 +86,23 @@ def test_the_lossless_codec_reads_and_writes_the_vector_of_its_second_mode() -> 
     out = np.empty_like(tensor)
     ExponentsRans().decode(payload, out)
     assert out.tobytes() == tensor.tobytes()
+
+
+def test_side_information_is_what_the_encoder_writes_and_reads() -> None:
+    text = section(PAGE, "A worked example of codec 8")
+    given = {
+        name: np.array(json.loads(rows), np.float32) for name, rows in re.findall(r"^(\w+) +(\[.*\])$", text, re.M)
+    }
+    payload = bytes.fromhex("".join(re.findall(r"^[0-9a-f]{4}  ((?:[0-9a-f]{2} +)+)", text, re.MULTILINE)))
+    layout = KVLayout(DataType.BFLOAT16, (LayerShape(1, 2, 2),))
+    assert encode_side(SideInfo(**given), layout, 3) == payload
+    assert f"{len(payload)} bytes" in text
+    got = decode_side(payload, layout, 3, 1 << 20)
+    assert got.dependence is not None
+    assert got.dependence.tolist() == given["dependence"].tolist(), "powers of two are not rounded"
+    assert got.inter is not None
+    (last,) = re.findall(r"back as ([0-9.]+)\.", text)
+    assert got.inter.tolist() == [*given["inter"][:2].tolist(), float(np.float32(last))]
 
 
 def test_the_tables_of_the_lossless_codec_are_those_of_the_digest() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from kvquilt_codec import container
 from kvquilt_codec.container import ChunkIdentity
-from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape, Level, VariantKind
+from kvquilt_codec.types import DataType, KVChunk, KVLayout, LayerShape, Level, SideInfo, VariantKind
 
 FOLDER = Path(__file__).parent
 FINGERPRINT = "5e" * 32
@@ -41,17 +41,27 @@ def smooth_chunk() -> KVChunk:
     return KVChunk(layout, token_ids, (keys.astype(layout.data_type.numpy),), (values,), None)
 
 
-def golden_container(chunk: KVChunk, level: Level) -> bytes:
+def golden_side() -> SideInfo:
+    """Of the first chunk; every value is a power of two, so that nothing is rounded."""
+    powers = 2.0 ** -np.arange(9, dtype=np.float32)
+    dependence = np.zeros((2, 2, 3), np.float32)
+    dependence[0, 0], dependence[1] = powers[:3], powers[3:].reshape(2, 3)
+    dependence[1, 0, 1] = 0
+    return SideInfo(dependence, powers[1:4])
+
+
+def golden_container(chunk: KVChunk, level: Level, side: SideInfo | None = None) -> bytes:
     """What today's encoder writes; `valid-v1*.kvq` are what the first one wrote."""
     identity = ChunkIdentity(
         FINGERPRINT, bytes(range(32)), VariantKind.EXACT, bytes(range(32, 64)), {"document_ids": '["doc"]'}
     )
-    return container.encode(chunk, level, identity)
+    return container.encode(chunk, level, identity, side=side)
 
 
-VALID: dict[str, tuple[Callable[[], KVChunk], Level]] = {
-    "valid-v1": (golden_chunk, Level.LOSSLESS),
-    "valid-v1-coded": (smooth_chunk, Level.LOSSLESS),
-    "valid-v1-high": (golden_chunk, Level.HIGH),
+VALID: dict[str, tuple[Callable[[], KVChunk], Level, SideInfo | None]] = {
+    "valid-v1": (golden_chunk, Level.LOSSLESS, None),
+    "valid-v1-coded": (smooth_chunk, Level.LOSSLESS, None),
+    "valid-v1-high": (golden_chunk, Level.HIGH, None),
+    "valid-v1-side": (golden_chunk, Level.LOSSLESS, golden_side()),
 }
-"""Name of a file: its chunk and level."""
+"""Name of a file: its chunk, level and side information."""

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 
 from kvquilt_codec.types import Level
+from tests.hostile import side_lies
 from tests.hostile.draft import CHECKSUM_BYTES, ENTRY, PREFIX, Draft, Section, zstd_bomb, zstd_frame
 from tests.hostile.golden import FOLDER, VALID, golden_chunk, golden_container, smooth_chunk
 
@@ -189,7 +190,7 @@ def add_index_lies() -> None:
     case("section-token-block", altered(section(-1, token_block=1)))
     case("section-token-block-4g", altered(section(-1, token_block=2**32 - 1)))
     case("section-layer-outside", altered(section(-1, layer=2)))
-    case("section-part-unknown", altered(section(-1, part=5)))
+    case("section-part-unknown", altered(section(-1, part=6)))
     case("section-part-joint", altered(section(-1, part=4)))
     case("section-reserved", altered(section(-1, reserved=1)))
     case("section-codec-unknown", altered(section(1, codec_id=99)), "unknown_codec")
@@ -276,14 +277,16 @@ def _put(payload: bytes, at: int, piece: bytes) -> bytes:
 
 for add in (add_truncations, add_bit_flips, add_prefix_lies, add_header_lies, add_index_lies, add_payload_lies):
     add()
+for lie, (change, reason) in side_lies.LIES.items():
+    case(lie, altered(change, side_lies.DRAFT), reason)
 
 
 def main() -> None:
     """Write the hostile files; the valid ones only if they are missing, since they are what was once written."""
-    for name, (chunk, level) in VALID.items():
+    for name, (chunk, level, side) in VALID.items():
         path = FOLDER / f"{name}.kvq"
         if not path.exists():
-            path.write_bytes(golden_container(chunk(), level))
+            path.write_bytes(golden_container(chunk(), level, side))
     for name, make in CASES.items():
         (FOLDER / f"{name}.kvq").write_bytes(make())
 

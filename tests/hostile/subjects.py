@@ -12,9 +12,10 @@ from kvquilt_codec.errors import NotFoundError
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import DataType, LayerShape, Level
 from tests.codec.profiles import make_coder, make_profile
-from tests.codec.samples import FINGERPRINT, UNEVEN, bits, make_chunk, make_container
+from tests.codec.samples import FINGERPRINT, UNEVEN, bits, make_chunk, make_container, make_side
 
 SHAPES = (LayerShape(1, 3, 2), LayerShape(2, 2, 2))
+UNEVEN_CHUNK, LONG_CHUNK = make_chunk(5, UNEVEN, seed=2), make_chunk(258, SHAPES, seed=6)
 CODERS = [
     make_coder(make_profile(SHAPES, history=2, distance=1.0)),
     make_coder(make_profile(SHAPES, history=0, quality_layers=2)),
@@ -24,12 +25,14 @@ VALID = {
     "lossless, coded": make_container(make_chunk(200, SHAPES, seed=7)),
     "lossless float16, coded": make_container(make_chunk(150, (LayerShape(2, 3, 4),), DataType.FLOAT16, seed=8)),
     "lossless float32, two blocks": make_container(make_chunk(257, SHAPES, DataType.FLOAT32, seed=3)),
-    "high": make_container(make_chunk(5, UNEVEN, seed=2), Level.HIGH),
+    "high, side information": make_container(UNEVEN_CHUNK, Level.HIGH, side=make_side(UNEVEN_CHUNK)),
     "high float16, rotated": make_container(
         make_chunk(9, SHAPES, DataType.FLOAT16, rotated_from=7, seed=4), Level.HIGH
     ),
     "joint, predicted": make_container(make_chunk(20, SHAPES, seed=5), Level.HIGH, coder=CODERS[0]),
-    "joint, two blocks": make_container(make_chunk(258, SHAPES, seed=6), Level.HIGH, coder=CODERS[1]),
+    "joint, two blocks, side information": make_container(
+        LONG_CHUNK, Level.HIGH, coder=CODERS[1], side=make_side(LONG_CHUNK)
+    ),
 }
 
 
@@ -42,8 +45,15 @@ def coders(digest: str) -> JointCoder:
 
 
 def tensors(decoded: DecodedChunk) -> list[bytes]:
-    """Token ids, then keys and values of each layer."""
-    return [bits(decoded.token_ids), *(bits(t) for layer in decoded.kv for t in (layer.keys, layer.values))]
+    """Token ids, side information, then keys and values of each layer."""
+    own = [bits(decoded.token_ids), *side_of(decoded)]
+    return [*own, *(bits(t) for layer in decoded.kv for t in (layer.keys, layer.values))]
+
+
+def side_of(decoded: DecodedChunk) -> list[bytes]:
+    """Side information, as far as there is any."""
+    parts = (decoded.side.dependence, decoded.side.inter) if decoded.side is not None else ()
+    return [bits(part) for part in parts if part is not None]
 
 
 def read_whole(data: bytes, layers: range | None = None, quality_layers: int | None = None) -> DecodedChunk:

@@ -6,6 +6,7 @@ Seeds are fixed: the same mutations every time. A failure names its seed.
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from kvquilt_codec.types import TOKEN_BLOCK, CodecId, Part
 from tests.codec.samples import FINGERPRINT, bits
 from tests.hostile import mutations
 from tests.hostile.draft import Draft, Section
-from tests.hostile.subjects import VALID, limited_memory, read_in_pieces, read_whole, tensors
+from tests.hostile.subjects import VALID, limited_memory, read_in_pieces, read_whole, side_of, tensors
 
 DAMAGED, LYING, BATCHES = 200, 1_000, 4
 """Mutations a test; every container has `BATCHES` tests of either kind, for the tests to run side by side."""
@@ -124,6 +125,11 @@ def test_lies_under_checksums_that_match_give_tensors_of_their_shapes_or_an_erro
 def check_shapes(got: DecodedChunk) -> None:
     layout, tokens = got.head.layout, got.head.header.tokens
     assert len(got.kv) == len(got.layers)
+    if got.side is not None:
+        heads = max(shape.kv_heads for shape in layout.layers)
+        expected = ((got.side.dependence, (len(layout.layers), heads, tokens)), (got.side.inter, (tokens,)))
+        for array, shape in expected:
+            assert array is None or (array.shape == shape and np.isfinite(array).all() and array.min() >= 0)
     for index, layer in zip(got.layers, got.kv, strict=True):
         for part, tensor in ((Part.KEYS, layer.keys), (Part.VALUES, layer.values)):
             assert tensor.shape == layout.layers[index].of(part, tokens)
@@ -133,6 +139,10 @@ def check_shapes(got: DecodedChunk) -> None:
 def check_the_rest(got: DecodedChunk, expected: DecodedChunk, changed: Section) -> None:
     """All that the changed payload has no part in is as it was: other layers, other tensors, other token blocks."""
     assert bits(got.token_ids) == bits(expected.token_ids)
+    if changed.part == Part.CONTEXT:
+        assert tensors(got)[-2 * len(got.kv) :] == tensors(expected)[-2 * len(got.kv) :]
+        return
+    assert side_of(got) == side_of(expected)
     rows = slice(changed.token_block * TOKEN_BLOCK, (changed.token_block + 1) * TOKEN_BLOCK)
     for index, (one, other) in enumerate(zip(got.kv, expected.kv, strict=True)):
         later = changed.codec_id == CodecId.JOINT_PREDICTED and index > changed.layer

@@ -60,7 +60,7 @@ def test_verifying_a_hostile_file_raises_nothing_but_integrity_errors(name: str)
         head = container.verify(hostile(name))
     except errors.IntegrityError:
         return
-    inside = ("exponents-", "tokens-", "int8-", "other-model", "section-codec", "section-empty", "header-")
+    inside = ("exponents-", "side-", "tokens-", "int8-", "other-model", "section-codec", "section-empty", "header-")
     assert name.startswith(inside)
     assert head.total_bytes == len(hostile(name))
 
@@ -150,8 +150,8 @@ def test_every_file_in_the_folder_is_in_the_table_and_together_they_are_small() 
 
 @pytest.mark.parametrize("name", golden.VALID)
 def test_todays_encoder_still_writes_the_first_containers_to_the_byte(name: str) -> None:
-    chunk, level = golden.VALID[name]
-    assert golden.golden_container(chunk(), level) == hostile(name), "a stored format keeps its meaning for ever"
+    chunk, level, side = golden.VALID[name]
+    assert golden.golden_container(chunk(), level, side) == hostile(name), "a stored format keeps its meaning for ever"
 
 
 def test_the_first_containers_have_both_modes_of_the_lossless_codec_and_an_escape() -> None:
@@ -165,8 +165,12 @@ def test_the_first_containers_have_both_modes_of_the_lossless_codec_and_an_escap
 def test_the_first_containers_are_still_read(name: str, read: Callable[[bytes], object]) -> None:
     decoded = read(hostile(name))
     assert isinstance(decoded, container.DecodedChunk)
-    chunk, level = golden.VALID[name]
+    chunk, level, side = golden.VALID[name]
     expected = chunk()
+    assert (decoded.side is None) == (side is None)
+    if side is not None:
+        assert decoded.side.dependence.tolist() == side.dependence.tolist()
+        assert decoded.side.inter.tolist() == side.inter.tolist()
     assert decoded.token_ids.tolist() == expected.token_ids.tolist()
     assert decoded.head.header.rotated_from is None
     assert decoded.head.header.attributes == {"document_ids": '["doc"]'}

@@ -20,6 +20,7 @@ _STAGES: dict[int, tuple[str, ...]] = {
     CodecId.JOINT: ("un-rotated keys", "weigh", "rotate (KLT)", "quantise", "rANS"),
     CodecId.JOINT_PREDICTED: ("un-rotated keys", "weigh", "predict across layers", "rotate (KLT)", "quantise", "rANS"),
     CodecId.REFINEMENT: ("refine by 3", "rANS"),
+    CodecId.CONTEXT_LOG8: ("logarithmic 8-bit codes", "zstd"),
 }
 _PROFILE_LEVELS = (Level.HIGH, Level.MEDIUM, Level.LOW)
 """What calibration calls quality layers, the finest first."""

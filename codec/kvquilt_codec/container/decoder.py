@@ -12,22 +12,28 @@ from kvquilt_codec.container.head import (
     ContainerHead,
     Header,
     Section,
+    decoded_allowance,
     head_bytes,
     parse_head,
 )
 from kvquilt_codec.container.layers import Coders, SectionSink, Tensors, check_complete, open_sink
+from kvquilt_codec.container.side import decode_side
 from kvquilt_codec.errors import IntegrityError
-from kvquilt_codec.types import CodecId, KVChunk, LayerKV, Part, TokenIds
+from kvquilt_codec.types import CodecId, KVChunk, LayerKV, Part, SideInfo, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedChunk:
-    """KV of the layers in `layers`, in order, with what the container said of itself."""
+    """KV of the layers in `layers`, in order, with what the container said of itself.
+
+    `side` is of all layers, whichever were decoded; `None` where the writer had none.
+    """
 
     head: ContainerHead
     token_ids: TokenIds
     layers: range
     kv: tuple[LayerKV, ...]
+    side: SideInfo | None = None
 
     def chunk(self) -> KVChunk:
         """The whole chunk.
@@ -73,6 +79,7 @@ class ContainerDecoder:
         self._sections: tuple[Section, ...] = ()
         self._next = 0
         self._token_ids: TokenIds | None = None
+        self._side: SideInfo | None = None
         self._tensors: Tensors | None = None
         self._sink: SectionSink | None = None
 
@@ -116,7 +123,7 @@ class ContainerDecoder:
         head = self._head
         if head is None or self._tensors is None or self._next < len(self._sections) or self._token_ids is None:
             raise IntegrityError(f"expected the whole container; it ends in section {self._next}: truncated")
-        return DecodedChunk(head, self._token_ids, self._tensors.layers, self._tensors.all())
+        return DecodedChunk(head, self._token_ids, self._tensors.layers, self._tensors.all(), self._side)
 
     def _take_head(self) -> bool:
         if len(self._pending) < PREFIX.size:
@@ -142,6 +149,8 @@ class ContainerDecoder:
             raise IntegrityError("expected the head before any section")
         if section.part is Part.TOKENS:
             self._token_ids = _decode_tokens(section, payload, self._head.header)
+        elif section.part is Part.CONTEXT:
+            self._side = _decode_side(section, payload, self._head, self._received)
         else:
             self._sink.take(section, payload, self._received)
 
@@ -178,6 +187,16 @@ def _decode_tokens(section: Section, payload: bytes, header: Header) -> TokenIds
     if len(token_ids) != header.tokens or tokens_digest(token_ids) != header.tokens_digest:
         raise IntegrityError("expected the token ids of the header's digest; got others")
     return token_ids
+
+
+def _decode_side(section: Section, payload: bytes, head: ContainerHead, received: int) -> SideInfo:
+    if section.codec_id != CodecId.CONTEXT_LOG8:
+        raise IntegrityError(
+            f"expected side information of codec {int(CodecId.CONTEXT_LOG8)}; got codec {section.codec_id}: written by "
+            "a newer kvquilt, or damaged",
+            reason="unknown_codec",
+        )
+    return decode_side(payload, head.layout, head.header.tokens, decoded_allowance(received))
 
 
 def verify(buffer: bytes | memoryview) -> ContainerHead:

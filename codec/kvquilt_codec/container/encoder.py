@@ -8,6 +8,7 @@ import xxhash
 import zstandard
 
 from kvquilt_codec.container.head import SECTION, Header, build_head, check_expansion
+from kvquilt_codec.container.side import encode_side
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.forms import StorageForm, check_hex_digest
 from kvquilt_codec.identity import check_digest
@@ -15,7 +16,17 @@ from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.joint.coder import joined
 from kvquilt_codec.joint.exact import encode_exact
 from kvquilt_codec.section import codec_for_level
-from kvquilt_codec.types import TOKEN_BLOCK, CodecId, KVChunk, Level, Part, SectionCodec, TokenIds, VariantKind
+from kvquilt_codec.types import (
+    TOKEN_BLOCK,
+    CodecId,
+    KVChunk,
+    Level,
+    Part,
+    SectionCodec,
+    SideInfo,
+    TokenIds,
+    VariantKind,
+)
 
 MAX_ATTRIBUTE_BYTES = 64 * 1024
 
@@ -48,7 +59,13 @@ def tokens_digest(token_ids: TokenIds) -> str:
     return xxhash.xxh3_128_hexdigest(token_ids.astype("<u4").tobytes())
 
 
-def encode(chunk: KVChunk, level: Level, identity: ChunkIdentity, coder: JointCoder | None = None) -> bytes:
+def encode(
+    chunk: KVChunk,
+    level: Level,
+    identity: ChunkIdentity,
+    coder: JointCoder | None = None,
+    side: SideInfo | None = None,
+) -> bytes:
     """Encode a chunk. Equal inputs give equal bytes.
 
     Args:
@@ -56,10 +73,11 @@ def encode(chunk: KVChunk, level: Level, identity: ChunkIdentity, coder: JointCo
         level: the finest that it can be read at: `LOSSLESS` or `HIGH`; with a coder `HIGH`.
         identity: what the header says the chunk is.
         coder: a profile, made ready: the chunk is then coded with it, in all of its quality layers.
+        side: how the chunk depends on what preceded it, stored beside its KV.
 
     Raises:
-        BadRequestError: NaN or Inf, a level that is not stored, attributes beyond 64 KiB, or a chunk that the profile
-            is not for.
+        BadRequestError: NaN or Inf, side information of another shape, a level that is not stored, attributes beyond
+            64 KiB, or a chunk that the profile is not for.
     """
     form = StorageForm(level, "" if coder is None else coder.digest)
     chunk.check_finite()
@@ -82,7 +100,11 @@ def encode(chunk: KVChunk, level: Level, identity: ChunkIdentity, coder: JointCo
     )
     tokens = zstandard.ZstdCompressor().compress(chunk.token_ids.astype("<u4").tobytes())
     tensors = _apart(chunk, codec_for_level(level)) if coder is None else _joint(chunk, coder)
-    sections = [(0, 0, 0, Part.TOKENS, CodecId.TOKEN_IDS, tokens), *tensors]
+    sections: list[Encoded] = [(0, 0, 0, Part.TOKENS, CodecId.TOKEN_IDS, tokens), *tensors]
+    if side is not None:
+        payload = encode_side(side, layout, chunk.tokens)
+        place = next((at for at, section in enumerate(sections) if section[:3] != (0, 0, 0)), len(sections))
+        sections.insert(place, (0, 0, 0, Part.CONTEXT, CodecId.CONTEXT_LOG8, payload))
     entries = [
         (block, quality, int(part), int(codec_id), layer, 0, len(payload), xxhash.xxh3_128_digest(payload))
         for block, quality, layer, part, codec_id, payload in sections

@@ -145,7 +145,7 @@ class ContainerHead:
         return 1 + max(section.quality_layer for section in self.sections)
 
     def select(self, layers: range, quality_layers: int | None = None, held: int = 0) -> tuple[Section, ...]:
-        """The sections that a reader of these layers needs, the token ids' section included.
+        """The sections that a reader of these layers needs, those of token ids and side information included.
 
         Where layers are predicted from those before them, the coarsest quality layer of the earlier ones is among them.
 
@@ -169,7 +169,7 @@ class ContainerHead:
         return tuple(
             s
             for s in self.sections
-            if s.part is Part.TOKENS
+            if s.part in (Part.TOKENS, Part.CONTEXT)
             or (s.layer in layers and s.quality_layer < depth)
             or (s.codec_id == CodecId.JOINT_PREDICTED and s.layer < layers.start and s.quality_layer == 0)
         )
@@ -257,8 +257,13 @@ def check_expansion(layout: KVLayout, tokens: int, container_bytes: int) -> None
         IntegrityError: see `MAX_EXPANSION`.
     """
     decoded = layout.nbytes(tokens)
-    if decoded > max(MAX_DECODED_BYTES_ANYWAY, MAX_EXPANSION * container_bytes):
+    if decoded > decoded_allowance(container_bytes):
         raise IntegrityError(f"expected shapes that {container_bytes} bytes can hold; they would decode to {decoded}")
+
+
+def decoded_allowance(container_bytes: int) -> int:
+    """Bytes that so much of a container may decode to."""
+    return max(MAX_DECODED_BYTES_ANYWAY, MAX_EXPANSION * container_bytes)
 
 
 def _check_index(index: NDArray[np.void], header: Header, payload: int) -> None:
@@ -269,6 +274,7 @@ def _check_index(index: NDArray[np.void], header: Header, payload: int) -> None:
         | (index["layer"].astype(np.uint64) << np.uint64(8))
         | index["part"].astype(np.uint64)
     )
+    context = index["part"] == Part.CONTEXT
     # Without a profile there is one: two would decode over each other.
     quality_layers = MAX_QUALITY_LAYERS if header.profile_digest else 1
     checks = {
@@ -279,6 +285,8 @@ def _check_index(index: NDArray[np.void], header: Header, payload: int) -> None:
         "reserved fields of 0": not index["reserved"].any(),
         "sections in order, none twice": bool((order[1:] > order[:-1]).all()),
         "lengths that add up": int(index["length"].astype(np.uint64).sum()) == payload,
+        "side information once, in block, quality layer and layer 0": int(context.sum()) <= 1
+        and not any(index[name][context].any() for name in ("token_block", "quality_layer", "layer")),
         "token ids first": int(index["part"][0]) == Part.TOKENS and int((index["part"] == Part.TOKENS).sum()) == 1,
     }
     wrong = [what for what, holds in checks.items() if not holds]
