@@ -21,11 +21,13 @@ DIGEST_BYTES = 32
 _PUBLIC_SECRET = hashlib.sha256(b"kvquilt namespace: public").digest()
 
 
-def _framed(*fields: bytes) -> bytes:
+def framed(*fields: bytes) -> bytes:
+    """Fields one after the other, each after its length: different fields give different bytes."""
     return b"".join(len(part).to_bytes(8, "little") + part for part in fields)
 
 
-def _token_bytes(token_ids: TokenIds) -> bytes:
+def token_bytes(token_ids: TokenIds) -> bytes:
+    """Token ids as little-endian uint32."""
     return np.ascontiguousarray(token_ids, dtype="<u4").tobytes()
 
 
@@ -79,7 +81,7 @@ class ModelFingerprint:
             self.tokenizer_digest,
             self.adapter_digest,
         )
-        return hashlib.sha256(_framed(b"kvquilt fingerprint v1", *(part.encode() for part in fields))).hexdigest()
+        return hashlib.sha256(framed(b"kvquilt fingerprint v1", *(part.encode() for part in fields))).hexdigest()
 
 
 def canonical_json(value: Mapping[str, object]) -> str:
@@ -100,20 +102,20 @@ def check_digest(digest: bytes, what: str) -> bytes:
 
 def chunk_key(namespace: Namespace, model_fingerprint: str, token_ids: TokenIds) -> bytes:
     """Key of a chunk's text in a namespace for a model: 32 bytes."""
-    message = _framed(b"kvquilt chunk v1", model_fingerprint.encode(), _token_bytes(token_ids))
+    message = framed(b"kvquilt chunk v1", model_fingerprint.encode(), token_bytes(token_ids))
     return hmac.digest(namespace.secret, message, "sha256")
 
 
 def context_digest(token_ids: TokenIds) -> bytes:
     """Digest of the tokens that preceded a chunk when its KV was computed (none of them: an empty array): 32 bytes."""
-    return hashlib.sha256(_framed(b"kvquilt context v1", _token_bytes(token_ids))).digest()
+    return hashlib.sha256(framed(b"kvquilt context v1", token_bytes(token_ids))).digest()
 
 
 def variant_key(chunk: bytes, kind: VariantKind, context: bytes) -> bytes:
     """Key of one variant of a chunk: 32 bytes. The chunk key is the HMAC's key, so it inherits the secret."""
-    return hmac.digest(chunk, _framed(b"kvquilt variant v1", kind.value.encode(), context), "sha256")
+    return hmac.digest(chunk, framed(b"kvquilt variant v1", kind.value.encode(), context), "sha256")
 
 
 def object_key(variant: bytes, form: StorageForm) -> bytes:
     """Key under which a store keeps a variant in a form: 32 bytes. All levels that the form serves share it."""
-    return hmac.digest(variant, _framed(b"kvquilt object v1", form.name.encode()), "sha256")
+    return hmac.digest(variant, framed(b"kvquilt object v1", form.name.encode()), "sha256")
