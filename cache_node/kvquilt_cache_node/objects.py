@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,11 +25,10 @@ def check_container(key: bytes, data: bytes, meta: ObjectMeta) -> None:
         BadRequestError: another object than the key or the description says.
     """
     header = container.verify(data).header
-    catalog.from_header(header)  # or a lost index could not be rebuilt from it
+    found = catalog.from_header(header)  # or a lost index could not be rebuilt from it
     if catalog.key_of(header) != key:
         raise BadRequestError("expected a container of the object key it is put under; its header gives another key")
-    said = (meta.model_fingerprint, meta.tokens, meta.variant, meta.form)
-    if said != (header.model_fingerprint, header.tokens, header.variant, header.form):
+    if meta != replace(found, document_ids=meta.document_ids, compute_seconds=meta.compute_seconds):
         raise BadRequestError("expected the description to agree with the container's header; it differs")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import replace
 
 import kvquilt_kernels
 from kvquilt_cache_node import objects
@@ -11,6 +12,7 @@ from kvquilt_cache_node.types import Store
 from kvquilt_codec import catalog
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
+from kvquilt_codec.fingerprints import FINGERPRINT_BYTES
 from kvquilt_codec.forms import check_hex_digest
 from kvquilt_codec.identity import check_digest
 from kvquilt_codec.joint import JointCoder
@@ -25,6 +27,12 @@ from kvquilt_rpc.version import VERSION
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CacheNodeService"].full_name
 MAX_KEYS = 4096
+MAX_VARIANTS = 64
+MAX_MATCHES = 8
+MAX_FINGERPRINTS = 1 << 16
+CHUNKS_A_MESSAGE = 64
+FINGERPRINTS_A_MESSAGE = 1024
+"""Looked up at once; 48 bytes a match, so that no message comes near gRPC's limit."""
 
 
 class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
@@ -97,6 +105,41 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         """Tell which objects exist."""
         found = await self._store.stat(_keys(request.object_keys))
         return pb.StatChunksResponse(objects=[convert.info_to_wire(info) for info in found.values()])
+
+    @status.streaming
+    async def FindVariants(
+        self, request: pb.FindVariantsRequest, context: Context
+    ) -> AsyncGenerator[pb.FindVariantsResponse, None]:
+        """Tell which variants of chunks exist."""
+        keys = _keys(request.chunk_keys, "chunk key")
+        prefix = check_digest(request.prefix_digest, "prefix digest")
+        limit = _limit(request.limit, 16, MAX_VARIANTS)
+        for begin in range(0, len(keys), CHUNKS_A_MESSAGE):
+            batch = keys[begin : begin + CHUNKS_A_MESSAGE]
+            found = await self._store.find_variants(batch, request.model_fingerprint, prefix, limit)
+            for infos in found.values():
+                yield pb.FindVariantsResponse(objects=[convert.info_to_wire(info) for info in infos])
+
+    @status.streaming
+    async def FindChunks(
+        self, request: pb.FindChunksRequest, context: Context
+    ) -> AsyncGenerator[pb.FindChunksResponse, None]:
+        """Tell which chunks share fingerprints with a text."""
+        asked = request.fingerprints
+        limit = _limit(request.limit, MAX_MATCHES, MAX_MATCHES)
+        if len(asked) > MAX_FINGERPRINTS or any(len(fingerprint) != FINGERPRINT_BYTES for fingerprint in asked):
+            raise BadRequestError(
+                f"expected at most {MAX_FINGERPRINTS} fingerprints of {FINGERPRINT_BYTES} bytes each; "
+                f"got {len(asked)}, or others"
+            )
+        # In batches: others want the index too.
+        for begin in range(0, len(asked), FINGERPRINTS_A_MESSAGE):
+            batch = asked[begin : begin + FINGERPRINTS_A_MESSAGE]
+            matches = await self._store.find_chunks(batch, request.model_fingerprint, limit)
+            if matches:
+                yield pb.FindChunksResponse(
+                    matches=[convert.match_to_wire(replace(m, fingerprint=begin + m.fingerprint)) for m in matches]
+                )
 
     @status.unary
     async def TouchChunks(self, request: pb.TouchChunksRequest, context: Context) -> pb.TouchChunksResponse:
@@ -176,10 +219,16 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         )
 
 
-def _keys(keys: Sequence[bytes]) -> list[bytes]:
+def _keys(keys: Sequence[bytes], what: str = "object key") -> list[bytes]:
     if len(keys) > MAX_KEYS:
         raise BadRequestError(f"expected at most {MAX_KEYS} keys; got {len(keys)}")
-    return [check_digest(key, "object key") for key in keys]
+    return [check_digest(key, what) for key in keys]
+
+
+def _limit(limit: int, default: int, most: int) -> int:
+    if limit > most:
+        raise BadRequestError(f"expected a limit of 1..{most}, or 0 for {default}; got {limit}")
+    return limit or default
 
 
 def _documents(documents: Sequence[str]) -> list[str]:
@@ -197,11 +246,7 @@ def _checked(
         return payload
     tensors = header.tensors
     identity = ChunkIdentity(
-        meta.model_fingerprint,
-        check_digest(tensors.chunk_key, "chunk key"),
-        meta.variant,
-        check_digest(tensors.context_digest, "context digest"),
-        catalog.to_attributes(meta),
+        meta.model_fingerprint, meta.chunk_key, meta.variant, meta.context_digest, catalog.to_attributes(meta)
     )
     rotated_from = tensors.rotated_from if tensors.HasField("rotated_from") else None
     layout = convert.layout_from_wire(tensors.layout)

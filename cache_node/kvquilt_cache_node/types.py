@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvquilt_codec.catalog import ForgetReceipt, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, Meta, ObjectInfo, ProfileInfo
 
 COUNTERS = (
     "puts_stored",
@@ -115,6 +115,20 @@ class Store(Protocol):
 
     async def stat(self, keys: Sequence[bytes]) -> dict[bytes, ObjectInfo]:
         """The objects that exist among `keys`. Is no use of them."""
+
+    async def find_variants(
+        self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+    ) -> dict[bytes, list[ObjectInfo]]:
+        """Objects of these chunks, of this model and after this shared prefix, by chunk key.
+
+        At most `limit` of each, the most recently used first; chunk keys without any are left out. Is no use of them.
+        """
+
+    async def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
+        """Chunks of this model that have a fingerprint among these, at most `limit` of each fingerprint.
+
+        In the order of the fingerprints. A chunk is known by its fingerprints as long as any object of it exists.
+        """
 
     async def forget(self, keys: Sequence[bytes], documents: Sequence[str]) -> ForgetReceipt:
         """Delete objects by key, and by document those that no other document holds."""

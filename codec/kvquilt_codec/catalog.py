@@ -1,18 +1,23 @@
 """What an index keeps about a stored chunk, beside its bytes."""
 
+import base64
 from dataclasses import dataclass
 
 import msgspec
 
+from kvquilt_codec import fingerprints
 from kvquilt_codec.container.head import Header
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.forms import StorageForm
-from kvquilt_codec.identity import object_key, variant_key
-from kvquilt_codec.types import VariantKind
+from kvquilt_codec.identity import check_digest, object_key, variant_key
+from kvquilt_codec.types import MAX_CHUNK_TOKENS, VariantKind
 
 MAX_DOCUMENT_ID_BYTES = 1024
 MAX_DOCUMENTS_PER_OBJECT = 4096
 MAX_COMPUTE_SECONDS = 1e9
+MAX_SOURCES = 64
+MAX_ATTENTION = MAX_CHUNK_TOKENS + 1.0
+"""A token gives 1 in all; a little more for rounding."""
 
 
 def check_document_id(document_id: str) -> str:
@@ -29,6 +34,30 @@ def check_document_id(document_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextSource:
+    """A chunk that preceded another one when its KV was computed, beyond the shared prefix.
+
+    Attributes:
+        chunk_key: key of its text.
+        tokens: number of its tokens.
+        inter: attention that the chunk's tokens gave to it: summed over them, the mean over layers and heads.
+
+    Raises:
+        BadRequestError: a key, a number of tokens or an attention that cannot be.
+    """
+
+    chunk_key: bytes
+    tokens: int
+    inter: float
+
+    def __post_init__(self) -> None:
+        check_digest(self.chunk_key, "chunk key of a source")
+        if not 1 <= self.tokens <= MAX_CHUNK_TOKENS:
+            raise BadRequestError(f"expected a source of 1..{MAX_CHUNK_TOKENS} tokens; got {self.tokens}")
+        _check_attention("inter", self.inter)
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectMeta:
     """Description of an object, given by its writer.
 
@@ -39,6 +68,16 @@ class ObjectMeta:
         variant: what preceded the chunk.
         form: how it is encoded.
         compute_seconds: measured seconds that computing the KV took.
+        chunk_key: key of its text.
+        context_digest: of all tokens that preceded the chunk.
+        prefix_digest: of the shared prefix that these tokens begin with, also as `identity.context_digest`; of a chunk
+            of the shared prefix itself that of the part before it.
+        sources: what preceded the chunk beyond the shared prefix, in order; at most 64.
+        intra: attention that the chunk's tokens gave to the chunk itself, in the unit of `ContextSource.inter`.
+        fingerprints: of its text, by which it is found inside longer ones; as `fingerprints.pack` gives them.
+
+    Raises:
+        BadRequestError: digests, sources, attention or fingerprints that cannot be.
     """
 
     model_fingerprint: str
@@ -47,6 +86,26 @@ class ObjectMeta:
     variant: VariantKind
     form: StorageForm
     compute_seconds: float
+    chunk_key: bytes
+    context_digest: bytes
+    prefix_digest: bytes
+    sources: tuple[ContextSource, ...] = ()
+    intra: float = 0.0
+    fingerprints: bytes = b""
+
+    def __post_init__(self) -> None:
+        check_digest(self.chunk_key, "chunk key")
+        check_digest(self.context_digest, "context digest")
+        check_digest(self.prefix_digest, "prefix digest")
+        if len(self.sources) > MAX_SOURCES:
+            raise BadRequestError(f"expected at most {MAX_SOURCES} sources of a context; got {len(self.sources)}")
+        _check_attention("intra", self.intra)
+        fingerprints.unpack(self.fingerprints, self.tokens)
+
+
+def _check_attention(name: str, value: float) -> None:
+    if not 0 <= value <= MAX_ATTENTION:
+        raise BadRequestError(f"expected {name} in 0..{MAX_ATTENTION:g}, attention summed over tokens; got {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +138,10 @@ class ProfileInfo:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as the index knows it. Times are seconds since the epoch."""
+    """An object as the index knows it. Times are seconds since the epoch.
+
+    `meta` is without its fingerprints: chunks are found by them, nobody reads them there.
+    """
 
     key: bytes
     meta: ObjectMeta
@@ -87,6 +149,23 @@ class ObjectInfo:
     created: float
     last_used: float
     use_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkMatch:
+    """A stored chunk that has a fingerprint that was asked for: a guess, to be verified token by token.
+
+    Attributes:
+        fingerprint: which of those asked for, from 0.
+        chunk_key: of the chunk.
+        offset: of the fingerprint's k-gram in the chunk.
+        tokens: of the chunk.
+    """
+
+    fingerprint: int
+    chunk_key: bytes
+    offset: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,33 +177,69 @@ class ForgetReceipt:
     kept_shared: int
 
 
+_Sources = tuple[tuple[str, int, float], ...]
+
+
+def encode_sources(sources: tuple[ContextSource, ...]) -> str:
+    """Sources as JSON: an array of chunk key in hex, tokens and inter each."""
+    return msgspec.json.encode([(source.chunk_key.hex(), source.tokens, source.inter) for source in sources]).decode()
+
+
+def decode_sources(text: str) -> tuple[ContextSource, ...]:
+    """Sources from what `encode_sources` gave.
+
+    Raises:
+        ValueError, BadRequestError: something else.
+    """
+    given = msgspec.json.decode(text, type=_Sources)
+    return tuple(ContextSource(bytes.fromhex(key), tokens, inter) for key, tokens, inter in given)
+
+
 def to_attributes(meta: ObjectMeta) -> dict[str, str]:
     """What a container's header must carry beside its own fields, so that a lost index can be rebuilt from it."""
     return {
         "compute_seconds": repr(meta.compute_seconds),
         "document_ids": msgspec.json.encode(meta.document_ids).decode(),
+        "fingerprints": base64.b85encode(meta.fingerprints).decode(),
+        "intra": repr(meta.intra),
+        "prefix_digest": meta.prefix_digest.hex(),
+        "sources": encode_sources(meta.sources),
     }
 
 
 def from_header(header: Header) -> ObjectMeta:
-    """The description that a container's header gives; missing attributes take neutral values.
+    """The description that a container's header gives; missing attributes but `prefix_digest` take neutral values.
 
     Raises:
-        IntegrityError: an attribute is malformed.
+        IntegrityError: an attribute is malformed, or the prefix digest is missing.
     """
+    given = header.attributes
     try:
-        documents = msgspec.json.decode(header.attributes.get("document_ids", "[]"), type=tuple[str, ...])
-        seconds = float(header.attributes.get("compute_seconds", "0"))
+        documents = msgspec.json.decode(given.get("document_ids", "[]"), type=tuple[str, ...])
         for document_id in documents:
             check_document_id(document_id)
+        meta = ObjectMeta(
+            model_fingerprint=header.model_fingerprint,
+            document_ids=documents,
+            tokens=header.tokens,
+            variant=header.variant,
+            form=header.form,
+            compute_seconds=float(given.get("compute_seconds", "0")),
+            chunk_key=bytes.fromhex(header.chunk_key),
+            context_digest=bytes.fromhex(header.context_digest),
+            prefix_digest=bytes.fromhex(given.get("prefix_digest", "")),
+            sources=decode_sources(given.get("sources", "[]")),
+            intra=float(given.get("intra", "0")),
+            fingerprints=base64.b85decode(given.get("fingerprints", "")),
+        )
     except (msgspec.MsgspecError, ValueError, BadRequestError) as error:
         raise IntegrityError(f"expected well-formed attributes in the header; got {error}") from None
-    if not 0 <= seconds < MAX_COMPUTE_SECONDS or len(documents) > MAX_DOCUMENTS_PER_OBJECT:
+    if not 0 <= meta.compute_seconds < MAX_COMPUTE_SECONDS or len(documents) > MAX_DOCUMENTS_PER_OBJECT:
         raise IntegrityError(
             f"expected compute_seconds in 0..{MAX_COMPUTE_SECONDS:g} and at most {MAX_DOCUMENTS_PER_OBJECT} documents "
-            f"in the header; got {seconds} and {len(documents)}"
+            f"in the header; got {meta.compute_seconds} and {len(documents)}"
         )
-    return ObjectMeta(header.model_fingerprint, documents, header.tokens, header.variant, header.form, seconds)
+    return meta
 
 
 def key_of(header: Header) -> bytes:

@@ -170,7 +170,11 @@ class Precomputer:
         return container.encode(chunk, ref.point.form.level, identity, coder)
 
     def _meta(self, ref: ChunkRef, documents: tuple[str, ...], seconds: float) -> ObjectMeta:
-        return ObjectMeta(self._fingerprint, documents, len(ref.token_ids), ref.kind, ref.point.form, seconds)
+        context = context_digest(ref.context)
+        form = ref.point.form
+        return ObjectMeta(
+            self._fingerprint, documents, len(ref.token_ids), ref.kind, form, seconds, ref.chunk_key, context, context
+        )
 
     def backfill(self, outcomes: Sequence[ChunkOutcome]) -> None:
         """Queue the chunks that a request missed; those that find the queue full are dropped and counted."""

@@ -5,15 +5,19 @@ from dataclasses import replace
 from kvquilt_codec.catalog import (
     MAX_COMPUTE_SECONDS,
     MAX_DOCUMENTS_PER_OBJECT,
+    MAX_SOURCES,
+    ChunkMatch,
+    ContextSource,
     ObjectInfo,
     ObjectMeta,
     ProfileInfo,
     check_document_id,
 )
-from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.forms import StorageForm
+from kvquilt_codec.identity import DIGEST_BYTES
 from kvquilt_codec.levels import KlBound, LevelRequest
-from kvquilt_codec.types import MAX_LAYERS, DataType, KVLayout, LayerShape, Level, VariantKind
+from kvquilt_codec.types import MAX_CHUNK_TOKENS, MAX_LAYERS, DataType, KVLayout, LayerShape, Level, VariantKind
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2
 
 _DATA_TYPES = {
@@ -120,6 +124,15 @@ def meta_to_wire(meta: ObjectMeta) -> cache_node_pb2.ObjectMeta:
         level=level_to_wire(meta.form.level),
         profile_digest=meta.form.profile_digest,
         compute_seconds=meta.compute_seconds,
+        chunk_key=meta.chunk_key,
+        context_digest=meta.context_digest,
+        prefix_digest=meta.prefix_digest,
+        sources=[
+            cache_node_pb2.ContextSource(chunk_key=source.chunk_key, token_count=source.tokens, inter=source.inter)
+            for source in meta.sources
+        ],
+        intra=meta.intra,
+        fingerprints=meta.fingerprints,
     )
 
 
@@ -133,6 +146,8 @@ def meta_from_wire(message: cache_node_pb2.ObjectMeta) -> ObjectMeta:
         raise BadRequestError(f"expected at most {MAX_DOCUMENTS_PER_OBJECT} document ids; got more")
     if not 0 <= message.compute_seconds < MAX_COMPUTE_SECONDS:
         raise BadRequestError(f"expected compute_seconds of at least 0; got {message.compute_seconds}")
+    if len(message.sources) > MAX_SOURCES:
+        raise BadRequestError(f"expected at most {MAX_SOURCES} sources of a context; got {len(message.sources)}")
     return ObjectMeta(
         model_fingerprint=message.model_fingerprint,
         document_ids=tuple(check_document_id(document_id) for document_id in message.document_ids),
@@ -140,6 +155,12 @@ def meta_from_wire(message: cache_node_pb2.ObjectMeta) -> ObjectMeta:
         variant=variant_from_wire(message.variant_kind),
         form=StorageForm(level_from_wire(message.level), message.profile_digest),
         compute_seconds=message.compute_seconds,
+        chunk_key=message.chunk_key,
+        context_digest=message.context_digest,
+        prefix_digest=message.prefix_digest,
+        sources=tuple(ContextSource(source.chunk_key, source.token_count, source.inter) for source in message.sources),
+        intra=message.intra,
+        fingerprints=message.fingerprints,
     )
 
 
@@ -147,7 +168,7 @@ def info_to_wire(info: ObjectInfo) -> cache_node_pb2.ObjectInfo:
     """Encode what the index knows of an object, without its document ids: there is no limit to their number."""
     return cache_node_pb2.ObjectInfo(
         object_key=info.key,
-        meta=meta_to_wire(replace(info.meta, document_ids=())),
+        meta=meta_to_wire(replace(info.meta, document_ids=(), fingerprints=b"")),
         stored_bytes=info.stored_bytes,
         created_unix_seconds=info.created,
         last_used_unix_seconds=info.last_used,
@@ -156,15 +177,42 @@ def info_to_wire(info: ObjectInfo) -> cache_node_pb2.ObjectInfo:
 
 
 def info_from_wire(message: cache_node_pb2.ObjectInfo) -> ObjectInfo:
-    """Decode what an index knows of an object."""
+    """Decode what an index knows of an object.
+
+    Raises:
+        IntegrityError: a description that cannot be.
+    """
+    try:
+        meta = meta_from_wire(message.meta)
+    except BadRequestError as error:
+        raise IntegrityError(f"expected a well-formed description of an object; {error}") from None
     return ObjectInfo(
         key=message.object_key,
-        meta=meta_from_wire(message.meta),
+        meta=meta,
         stored_bytes=message.stored_bytes,
         created=message.created_unix_seconds,
         last_used=message.last_used_unix_seconds,
         use_count=message.use_count,
     )
+
+
+def match_to_wire(match: ChunkMatch) -> cache_node_pb2.ChunkMatch:
+    """Encode a chunk that has a fingerprint."""
+    return cache_node_pb2.ChunkMatch(
+        fingerprint=match.fingerprint, chunk_key=match.chunk_key, offset=match.offset, token_count=match.tokens
+    )
+
+
+def match_from_wire(message: cache_node_pb2.ChunkMatch) -> ChunkMatch:
+    """Decode a chunk that has a fingerprint.
+
+    Raises:
+        IntegrityError: no key, or a place outside the chunk.
+    """
+    tokens = message.token_count
+    if len(message.chunk_key) != DIGEST_BYTES or not message.offset < tokens <= MAX_CHUNK_TOKENS:
+        raise IntegrityError(f"expected a match within a chunk; got offset {message.offset} of {tokens} tokens")
+    return ChunkMatch(message.fingerprint, message.chunk_key, message.offset, message.token_count)
 
 
 def profile_info_to_wire(info: ProfileInfo) -> cache_node_pb2.ProfileInfo:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-from kvquilt_codec.catalog import ForgetReceipt, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.container import HeldContainer
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.profile import file as profile_file
@@ -14,7 +14,7 @@ from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.status import translated, well_formed
 
 MAX_OBJECT_BYTES = 4 << 30
-STAT_BATCH = 4096
+STAT_BATCH = 1024  # an object is described in up to 4 KiB, and a message holds 8 MiB
 
 
 class NodeClient:
@@ -36,9 +36,7 @@ class NodeClient:
         )
         return await self._put(header, [container], deadline)
 
-    async def put_tensors(
-        self, key: bytes, chunk: KVChunk, meta: ObjectMeta, chunk_key: bytes, context_digest: bytes, *, deadline: float
-    ) -> bool:
+    async def put_tensors(self, key: bytes, chunk: KVChunk, meta: ObjectMeta, *, deadline: float) -> bool:
         """Send raw tensors, which the node encodes as `meta.form`; `False` if the object was there already."""
         layout = chunk.layout
         header = cache_node_pb2.PutChunkHeader(
@@ -49,8 +47,6 @@ class NodeClient:
                 layout=convert.layout_to_wire(layout),
                 token_ids=chunk.token_ids.tolist(),
                 rotated_from=chunk.rotated_from,
-                context_digest=context_digest,
-                chunk_key=chunk_key,
             ),
         )
         buffers = [tensor.tobytes() for layer in zip(chunk.keys, chunk.values, strict=True) for tensor in layer]
@@ -216,6 +212,55 @@ class NodeClient:
             found |= {item.object_key: convert.info_from_wire(item) for item in response.objects}
         return found
 
+    async def find_variants(
+        self,
+        chunk_keys: Sequence[bytes],
+        model_fingerprint: str,
+        prefix_digest: bytes,
+        *,
+        deadline: float,
+        limit: int = 16,
+    ) -> dict[bytes, list[ObjectInfo]]:
+        """Objects of these chunks, of this model and after this shared prefix, by chunk key.
+
+        At most `limit` (1 to 64) of each, the most recently used first; chunk keys without any are left out.
+        """
+        found: dict[bytes, list[ObjectInfo]] = {}
+        asked = set(chunk_keys)
+        for begin in range(0, len(chunk_keys), STAT_BATCH):
+            request = cache_node_pb2.FindVariantsRequest(
+                chunk_keys=chunk_keys[begin : begin + STAT_BATCH],
+                model_fingerprint=model_fingerprint,
+                prefix_digest=prefix_digest,
+                limit=limit,
+            )
+            async with translated():
+                async for answer in self._stub.FindVariants(request, timeout=deadline):
+                    for item in well_formed(answer).objects:
+                        info = convert.info_from_wire(item)
+                        known = found.setdefault(info.meta.chunk_key, [])
+                        _check_answer(info.meta.chunk_key in asked and len(known) < limit)
+                        known.append(info)
+        return found
+
+    async def find_chunks(
+        self, fingerprints: Sequence[bytes], model_fingerprint: str, *, deadline: float, limit: int = 8
+    ) -> list[ChunkMatch]:
+        """Chunks of this model that have these fingerprints (at most 65,536), at most `limit` (1 to 8) of each.
+
+        What comes is a guess: compare the chunks' tokens.
+        """
+        request = cache_node_pb2.FindChunksRequest(
+            fingerprints=fingerprints, model_fingerprint=model_fingerprint, limit=limit
+        )
+        matches: list[ChunkMatch] = []
+        async with translated():
+            async for answer in self._stub.FindChunks(request, timeout=deadline):
+                matches += map(convert.match_from_wire, well_formed(answer).matches)
+                _check_answer(len(matches) <= limit * len(fingerprints))
+        _check_answer(all(match.fingerprint < len(fingerprints) for match in matches))
+        return matches
+
     async def touch(self, keys: Sequence[bytes], documents: Sequence[str], *, deadline: float) -> set[bytes]:
         """Let documents hold objects, and count a use of each; returns the keys that exist."""
         request = cache_node_pb2.TouchChunksRequest(object_keys=keys, document_ids=documents)
@@ -248,3 +293,8 @@ async def _joined(
             if received is not None:
                 received(len(piece))
     return bytes(data)
+
+
+def _check_answer(holds: bool) -> None:
+    if not holds:
+        raise IntegrityError("expected an answer to what was asked; the node answers something else")

@@ -12,13 +12,12 @@ from grpc_status import rpc_status
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_codec.catalog import ObjectMeta
-from kvquilt_codec.identity import chunk_key
 from kvquilt_codec.types import KVChunk, Level
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import cache_node_pb2_grpc, common_pb2
 from kvquilt_rpc import convert
 from kvquilt_rpc.node_client import NodeClient
-from tests.codec.samples import CONTEXT, FINGERPRINT, NAMESPACE, make_chunk, make_object
+from tests.codec.samples import make_chunk, make_object
 
 DEADLINE = 20.0
 CAPACITY = 64 << 20
@@ -85,8 +84,6 @@ def tensor_header(chunk: KVChunk = CHUNK, level: Level = Level.HIGH) -> pb.PutCh
             layout=convert.layout_to_wire(chunk.layout),
             token_ids=chunk.token_ids.tolist(),
             rotated_from=chunk.rotated_from,
-            context_digest=CONTEXT,
-            chunk_key=chunk_key(NAMESPACE, FINGERPRINT, chunk.token_ids),
         ),
     )
 

@@ -15,7 +15,6 @@ from kvquilt_codec.errors import (
     KvquiltError,
     NotFoundError,
 )
-from kvquilt_codec.identity import chunk_key
 from kvquilt_codec.profile import file
 from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import cache_node_pb2 as pb
@@ -23,7 +22,7 @@ from kvquilt_proto.v1 import common_pb2
 from tests.cache_node.calls import DEADLINE, Node, answer, raw_bytes, serving
 from tests.cache_node.coded import BAD, CHUNK, CODER, CONTAINER, DATA, DIGEST, KEY, META, got
 from tests.codec.profiles import make_coder, make_profile
-from tests.codec.samples import CONTEXT, FINGERPRINT, NAMESPACE, OTHER_FINGERPRINT, UNIFORM, make_chunk, make_object
+from tests.codec.samples import FINGERPRINT, OTHER_FINGERPRINT, UNIFORM, make_chunk, make_object
 
 
 async def test_an_object_needs_its_profile_and_its_model(node: Node) -> None:
@@ -39,8 +38,7 @@ async def test_an_object_needs_its_profile_and_its_model(node: Node) -> None:
 
 
 async def put_tensors(node: Node) -> bool:
-    own = chunk_key(NAMESPACE, FINGERPRINT, CHUNK.token_ids)
-    return await node.client.put_tensors(KEY, CHUNK, META, own, CONTEXT, deadline=DEADLINE)
+    return await node.client.put_tensors(KEY, CHUNK, META, deadline=DEADLINE)
 
 
 async def test_tensors_are_encoded_with_the_profile(node: Node) -> None:
@@ -156,6 +154,9 @@ async def test_a_description_with_another_form_is_refused(
             variant_kind=common_pb2.VARIANT_KIND_BASE,
             level=level,
             profile_digest=digest,
+            chunk_key=META.chunk_key,
+            context_digest=META.context_digest,
+            prefix_digest=META.prefix_digest,
         ),
         payload_bytes=len(CONTAINER),
     )

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,8 @@ async def assert_sound_after_reopening(folder: Path, capacity: int) -> dict[byte
         assert len(held[info.key]) == info.stored_bytes
         head = container.verify(held[info.key])
         assert catalog.key_of(head.header) == info.key
-        assert info.meta == catalog.from_header(head.header), "adopted or not, the same description"
+        said = replace(catalog.from_header(head.header), fingerprints=b"")
+        assert info.meta == said, "adopted or not, the same description"
     usage = await store.usage()
     await store.close()
     assert list((folder / "tmp").iterdir()) == []

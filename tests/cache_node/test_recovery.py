@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import IndexedStore, open_store
 from kvquilt_codec.errors import NotFoundError, UnavailableError
+from kvquilt_codec.fingerprints import unpack
 from kvquilt_codec.types import Level
-from tests.codec.samples import make_chunk, make_object
+from tests.codec.samples import FINGERPRINT, PREFIX, make_chunk, make_object
 
 OBJECTS = [make_object(make_chunk(5, seed=seed), Level.HIGH, f"doc {seed}", "all") for seed in range(4)]
 SIZE = len(OBJECTS[0][1])
@@ -49,8 +51,14 @@ async def assert_holds(store: IndexedStore, numbers: list[int]) -> None:
     for number in numbers:
         key, data, meta = OBJECTS[number]
         assert await store.get(key) == [data]
-        assert (await store.stat([key]))[key].meta == (await store.stat([key]))[key].meta
-        assert set((await store.stat([key]))[key].meta.document_ids) == set(meta.document_ids)
+        info = (await store.stat([key]))[key]
+        assert replace(info.meta, document_ids=()) == replace(meta, document_ids=(), fingerprints=b"")
+        assert set(info.meta.document_ids) == set(meta.document_ids)
+        found = await store.find_variants([meta.chunk_key], FINGERPRINT, PREFIX, 16)
+        assert found == {meta.chunk_key: [info]}
+        asked = [digest for _, digest in unpack(meta.fingerprints, meta.tokens)]
+        matches = await store.find_chunks(asked, FINGERPRINT, 8)
+        assert [(match.offset, match.chunk_key) for match in matches] == [(0, meta.chunk_key)]
     usage = await store.usage()
     assert usage.used_bytes == SIZE * len(numbers)
 

@@ -15,7 +15,6 @@ from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.types import COUNTERS
 from kvquilt_codec import container
 from kvquilt_codec.errors import CapacityError, FingerprintMismatchError, NotFoundError, UnavailableError
-from kvquilt_codec.identity import chunk_key
 from kvquilt_codec.types import DataType, KVChunk, Level
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import cache_node_pb2_grpc
@@ -25,9 +24,7 @@ from kvquilt_rpc.version import VERSION
 from tests.cache_node import calls
 from tests.cache_node.calls import CHUNK, CONTAINER, DEADLINE, KEY, META, Node, raw_bytes, serving
 from tests.codec.samples import (
-    CONTEXT,
     FINGERPRINT,
-    NAMESPACE,
     OTHER_FINGERPRINT,
     STORED,
     UNEVEN,
@@ -46,8 +43,7 @@ async def memory_node() -> AsyncIterator[Node]:
 
 async def put_tensors(node: Node, chunk: KVChunk, level: Level) -> tuple[bytes, bool]:
     key, _, meta = make_object(chunk, level, "a document")
-    own_key = chunk_key(NAMESPACE, FINGERPRINT, chunk.token_ids)
-    return key, await node.client.put_tensors(key, chunk, meta, own_key, CONTEXT, deadline=DEADLINE)
+    return key, await node.client.put_tensors(key, chunk, meta, deadline=DEADLINE)
 
 
 async def got(
@@ -143,7 +139,7 @@ async def test_stat_touch_and_forget(node: Node) -> None:
     absent = bytes(32)
     await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE)
     before = (await node.client.stat([KEY, absent], deadline=DEADLINE))[KEY]
-    said = replace(META, document_ids=())
+    said = replace(META, document_ids=(), fingerprints=b"")
     assert (before.meta, before.stored_bytes, before.use_count) == (said, len(CONTAINER), 0)
     assert await node.client.touch([absent, KEY], ["second"], deadline=DEADLINE) == {KEY}
     await got(node, KEY)

@@ -100,6 +100,11 @@ def field(name: str, value: object) -> Change:
     return change
 
 
+def sources(count: int, **changes: object) -> Change:
+    one = pb.ContextSource(**{"chunk_key": bytes(32), "token_count": 1, "inter": 0.5, **changes})
+    return lambda header: header.meta.sources.extend([one] * count)
+
+
 WRONG_IN_ANY_PUT: dict[str, tuple[Change, str]] = {
     "empty key": (field("object_key", b""), "object key of 32 bytes; got 0"),
     "short key": (field("object_key", bytes(31)), "got 31"),
@@ -117,13 +122,25 @@ WRONG_IN_ANY_PUT: dict[str, tuple[Change, str]] = {
     "variant unset": (field("meta.variant_kind", 0), "a variant in"),
     "unknown variant": (field("meta.variant_kind", 99), "a variant in .*99"),
     "another variant": (field("meta.variant_kind", common_pb2.VARIANT_KIND_EXACT), "differs|another key"),
-    "token count 0": (field("meta.token_count", 0), "differs|of 0 tokens"),
+    "token count 0": (field("meta.token_count", 0), "below 0"),
     "another token count": (field("meta.token_count", 301), "differs|of 301 tokens; got .* of 300"),
     "negative seconds": (field("meta.compute_seconds", -0.001), "compute_seconds"),
     "NaN seconds": (field("meta.compute_seconds", float("nan")), "compute_seconds"),
     "endless seconds": (field("meta.compute_seconds", float("inf")), "compute_seconds"),
     "fingerprint of no form": (field("meta.model_fingerprint", "not hex"), "differs|64 hex digits"),
     "fingerprint in capitals": (field("meta.model_fingerprint", FINGERPRINT.upper()), "differs|64 hex digits"),
+    "short chunk key": (field("meta.chunk_key", bytes(31)), "chunk key of 32 bytes"),
+    "another chunk key": (field("meta.chunk_key", bytes(32)), "differs|another key"),
+    "no context": (field("meta.context_digest", b""), "context digest of 32 bytes"),
+    "another context": (field("meta.context_digest", bytes(32)), "differs|another key"),
+    "no prefix": (field("meta.prefix_digest", b""), "prefix digest of 32 bytes"),
+    "negative attention": (field("meta.intra", -1.0), "intra in 0..4097"),
+    "too many sources": (sources(65), "at most 64 sources"),
+    "source without a key": (sources(1, chunk_key=b""), "chunk key of a source of 32 bytes; got 0"),
+    "source without tokens": (sources(1, token_count=0), "source of 1..4096 tokens"),
+    "endless attention": (sources(1, inter=float("inf")), "inter in 0..4097"),
+    "fingerprints cut": (field("meta.fingerprints", bytes(35)), "fingerprints of 18 bytes each; got 35"),
+    "fingerprints beyond": (field("meta.fingerprints", b"\xff\xff" + bytes(16)), "offsets below 300"),
     "no fingerprint": (field("meta.model_fingerprint", ""), "differs|64 hex digits"),
 }
 
@@ -137,6 +154,22 @@ async def test_a_header_that_cannot_be(node: Node, name: str, kind: str) -> None
         header, payload = calls.tensor_header(), raw_bytes(CHUNK)
     change(header)
     await assert_refused(node, calls.put_requests(header, payload), BAD, message)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        field("meta.prefix_digest", bytes(32)),
+        field("meta.intra", 0.125),
+        field("meta.fingerprints", b""),
+        lambda header: header.meta.sources.pop(),
+    ],
+)
+async def test_a_container_that_says_something_else_than_its_description(node: Node, change: Change) -> None:
+    """Else the index would say one thing, and after it was rebuilt from the containers another."""
+    header = calls.container_header()
+    change(header)
+    await assert_refused(node, calls.put_requests(header, CONTAINER), BAD, "agree with the container's header")
 
 
 def layer(**changes: int) -> Change:
@@ -164,10 +197,6 @@ WRONG_TENSORS: dict[str, tuple[Change, str]] = {
     "one token id more": (lambda header: header.tensors.token_ids.append(1), "of 301"),
     "too many token ids": (lambda header: header.tensors.token_ids.extend([1] * 4096), "1..4096 token ids"),
     "rotated from beyond": (field("tensors.rotated_from", 2**31), "rotated_from"),
-    "short chunk key": (field("tensors.chunk_key", bytes(31)), "chunk key of 32 bytes"),
-    "another chunk key": (field("tensors.chunk_key", bytes(32)), "another key"),
-    "no context": (field("tensors.context_digest", b""), "context digest of 32 bytes"),
-    "another context": (field("tensors.context_digest", bytes(32)), "another key"),
     "attributes too large": (documents(*(f"{n:0900d}" for n in range(80))), "bytes of attributes"),
 }
 

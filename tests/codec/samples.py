@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import ml_dtypes
 import numpy as np
 
-from kvquilt_codec import catalog, container, identity
-from kvquilt_codec.catalog import ObjectMeta
+from kvquilt_codec import catalog, container, fingerprints, identity
+from kvquilt_codec.catalog import ContextSource, ObjectMeta
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.joint import JointCoder
@@ -15,6 +15,7 @@ from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout, LayerShape, 
 FINGERPRINT = identity.ModelFingerprint("TinyModel", "{}", "bfloat16", "00" * 32).digest
 OTHER_FINGERPRINT = identity.ModelFingerprint("OtherModel", "{}", "bfloat16", "00" * 32).digest
 NAMESPACE = identity.Namespace("tests", b"a secret of tests only")
+PREFIX = identity.context_digest(np.array([1, 2], np.uint32))
 CONTEXT = identity.context_digest(np.array([], np.uint32))
 
 UNIFORM = (LayerShape(2, 8, 8),) * 3
@@ -84,7 +85,23 @@ def make_object(
 ) -> tuple[bytes, bytes, ObjectMeta]:
     """Key, container and description of a chunk, as a writer puts them."""
     form = StorageForm(level, "" if coder is None else coder.digest)
-    meta = ObjectMeta(fingerprint, documents, chunk.tokens, VariantKind.BASE, form, 0.25)
+    own = chunk_identity(chunk, fingerprint=fingerprint).chunk_key
+    found = fingerprints.pack(fingerprints.fingerprints(NAMESPACE, fingerprint, chunk.token_ids))
+    sources = (ContextSource(bytes(range(32)), 40, 2.5), ContextSource(bytes(32), 4096, 0.1))
+    meta = ObjectMeta(
+        fingerprint,
+        documents,
+        chunk.tokens,
+        VariantKind.BASE,
+        form,
+        0.25,
+        own,
+        CONTEXT,
+        PREFIX,
+        sources,
+        chunk.tokens / 3,
+        found,
+    )
     made = chunk_identity(chunk, fingerprint=fingerprint, attributes=catalog.to_attributes(meta))
     data = container.encode(chunk, level, made, coder)
     return catalog.key_of(container.parse_head(data).header), data, meta

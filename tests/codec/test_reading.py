@@ -1,5 +1,6 @@
 """Ways to read a container: whole, by layer range, in pieces of any size, by another model, by an older kvquilt."""
 
+import base64
 import itertools
 
 import numpy as np
@@ -181,8 +182,13 @@ def test_the_header_gives_back_key_and_description() -> None:
 
 
 def test_missing_attributes_take_neutral_values() -> None:
-    header = container.parse_head(CONTAINERS[Level.LOSSLESS]).header
-    assert catalog.from_header(header) == ObjectMeta(FINGERPRINT, (), 300, VariantKind.BASE, LOSSLESS, 0.0)
+    prefix = bytes(range(32))
+    identity = chunk_identity(CHUNK, attributes={"prefix_digest": prefix.hex()})
+    header = container.parse_head(container.encode(CHUNK, Level.LOSSLESS, identity)).header
+    expected = ObjectMeta(
+        FINGERPRINT, (), 300, VariantKind.BASE, LOSSLESS, 0.0, identity.chunk_key, CONTEXT, prefix, (), 0.0, b""
+    )
+    assert catalog.from_header(header) == expected
 
 
 @pytest.mark.parametrize(
@@ -198,12 +204,29 @@ def test_missing_attributes_take_neutral_values() -> None:
         {"compute_seconds": "nan"},
         {"compute_seconds": "inf"},
         {"compute_seconds": "-1"},
+        {"prefix_digest": ""},
+        {"prefix_digest": "00" * 31},
+        {"prefix_digest": "no hex"},
+        {"sources": '[["00", 1, 0.5]]'},
+        {"sources": f'[["{"00" * 32}", 0, 0.5]]'},
+        {"sources": f'[["{"00" * 32}", 4097, 0.5]]'},
+        {"sources": f'[["{"00" * 32}", 1, -0.5]]'},
+        {"sources": f'[["{"00" * 32}", 1, null]]'},
+        {"sources": "[" + ",".join([f'["{"00" * 32}", 1, 0.5]'] * 65) + "]"},
+        {"sources": "{}"},
+        {"intra": "-1"},
+        {"intra": "nan"},
+        {"intra": "1e9"},
+        {"fingerprints": "not base85:"},
+        {"fingerprints": "00000"},
+        {"fingerprints": base64.b85encode(b"\xff\xff" + bytes(16)).decode()},
     ],
     ids=lambda attributes: str(attributes)[:40],
 )
 def test_attributes_that_an_index_could_not_hold_are_refused(attributes: dict[str, str]) -> None:
     chunk = make_chunk()
-    data = container.encode(chunk, Level.HIGH, chunk_identity(chunk, attributes=attributes))
+    given = {"prefix_digest": "00" * 32, **attributes}
+    data = container.encode(chunk, Level.HIGH, chunk_identity(chunk, attributes=given))
     with pytest.raises(IntegrityError, match="in the header"):
         catalog.from_header(container.verify(data).header)
 

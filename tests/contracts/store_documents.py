@@ -1,5 +1,7 @@
 """The part of the store contract about documents: who holds an object, and what forgetting them deletes."""
 
+from dataclasses import replace
+
 import pytest
 
 from kvquilt_cache_node.types import Store
@@ -30,10 +32,7 @@ class DocumentsContract:
         assert info.key == key_of(1)
         assert info.stored_bytes == 123
         assert sorted(info.meta.document_ids) == ["a", "b"]
-        said = meta_of()
-        assert (info.meta.model_fingerprint, info.meta.tokens) == (said.model_fingerprint, said.tokens)
-        assert (info.meta.variant, info.meta.form) == (said.variant, said.form)
-        assert info.meta.compute_seconds == said.compute_seconds
+        assert replace(info.meta, document_ids=()) == meta_of()
 
     async def test_thousands_of_keys_can_be_asked_at_once(self, store: Store) -> None:
         await put(store, 3000, 10)

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kvquilt_cache_node.types import Store
-from kvquilt_codec.catalog import ObjectMeta
+from kvquilt_codec.catalog import ChunkMatch
 from kvquilt_codec.errors import CapacityError, NotFoundError
-from kvquilt_codec.forms import LOSSLESS
-from kvquilt_codec.types import VariantKind
+from tests.contracts.store_objects import MODEL, digest_of, fingerprint_of, meta_of
 
 OpenStore = Callable[[Path, int, Callable[[], float]], Awaitable[Store]]
 
 keys = st.integers(0, 7).map(lambda number: bytes([number]) * 32)
+CHUNKS, PREFIXES = 3, 2
+"""Objects share chunks, and chunks have variants after different prefixes: object n is of chunk n % 3, prefix n % 2."""
 documents = st.sets(st.sampled_from(["one", "two", "three"])).map(sorted).map(tuple)
 
 
@@ -91,7 +92,8 @@ def make_machine(open_store: OpenStore, folder: Path, capacity: int) -> Callable
         @rule(key=keys, size=st.sampled_from([0, 1, 100, 300, 500, capacity]), held_by=documents)
         def put(self, key: bytes, size: int, held_by: tuple[str, ...]) -> None:
             data = (key + bytes([size % 251])) * (size // 33 + 1)
-            meta = ObjectMeta("ab" * 32, held_by, 1, VariantKind.BASE, LOSSLESS, 0.0)
+            chunk = key[0] % CHUNKS
+            meta = meta_of(*held_by, chunk=chunk, prefix=key[0] % PREFIXES, fingerprints=[chunk, 9])
             stored = self.runner.run(self.store.put_if_absent(key, data[:size], meta))
             assert stored == self.model.put(key, data[:size], held_by)
 
@@ -99,9 +101,8 @@ def make_machine(open_store: OpenStore, folder: Path, capacity: int) -> Callable
         def put_what_is_larger_than_the_cap(self, key: bytes) -> None:
             if key in self.model.entries:
                 return
-            meta = ObjectMeta("ab" * 32, (), 1, VariantKind.BASE, LOSSLESS, 0.0)
             with pytest.raises(CapacityError):
-                self.runner.run(self.store.put_if_absent(key, bytes(capacity + 1), meta))
+                self.runner.run(self.store.put_if_absent(key, bytes(capacity + 1), meta_of(fingerprints=[11])))
 
         @rule(touched=st.lists(keys, max_size=4, unique=True), held_by=documents)
         def touch(self, touched: list[bytes], held_by: tuple[str, ...]) -> None:
@@ -113,6 +114,26 @@ def make_machine(open_store: OpenStore, folder: Path, capacity: int) -> Callable
             receipt = self.runner.run(self.store.forget(named, forgotten))
             got = (set(receipt.deleted), receipt.deleted_bytes, receipt.kept_shared)
             assert got == self.model.forget(named, forgotten)
+
+        @rule(prefix=st.integers(0, PREFIXES), limit=st.integers(1, 3))
+        def find_variants(self, prefix: int, limit: int) -> None:
+            chunks = [digest_of(number) for number in range(CHUNKS + 1)]
+            found = self.runner.run(self.store.find_variants(chunks, MODEL, digest_of(prefix), limit))
+            expected: dict[bytes, list[bytes]] = {}
+            for key in reversed(self.model.entries):
+                if key[0] % PREFIXES == prefix:
+                    expected.setdefault(digest_of(key[0] % CHUNKS), []).append(key)
+            got = {chunk: [info.key for info in infos] for chunk, infos in found.items()}
+            assert got == {chunk: known[:limit] for chunk, known in expected.items()}
+
+        @rule()
+        def find_chunks(self) -> None:
+            asked = [fingerprint_of(number) for number in (9, *range(CHUNKS), 11)]
+            found = self.runner.run(self.store.find_chunks(asked, MODEL, CHUNKS))
+            there = sorted({key[0] % CHUNKS for key in self.model.entries})
+            everywhere = [ChunkMatch(0, digest_of(chunk), 9, 17) for chunk in there]
+            own = [ChunkMatch(1 + chunk, digest_of(chunk), chunk, 17) for chunk in there]
+            assert sorted(found, key=repr) == sorted(everywhere + own, key=repr)
 
         @rule(key=keys)
         def get(self, key: bytes) -> None:

@@ -1,11 +1,12 @@
 """Numbered objects and a clock for the contract of stores."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kvquilt_cache_node.types import Store
-from kvquilt_codec.catalog import ObjectMeta
-from kvquilt_codec.forms import LOSSLESS
+from kvquilt_codec.catalog import ContextSource, ObjectMeta
+from kvquilt_codec.fingerprints import FINGERPRINT_BYTES, pack
+from kvquilt_codec.forms import LOSSLESS, StorageForm
 from kvquilt_codec.types import VariantKind
 
 Clock = Callable[[], float]
@@ -22,9 +23,33 @@ def data_of(number: int, size: int) -> bytes:
     return bytes((number * 31 + place) % 256 for place in range(size))
 
 
-def meta_of(*documents: str) -> ObjectMeta:
-    """Description of an object that these documents hold."""
-    return ObjectMeta("ab" * 32, documents, 17, VariantKind.BASE, LOSSLESS, 0.5)
+MODEL = "ab" * 32
+SOURCES = (ContextSource(b"\x05" * 32, 12, 0.75), ContextSource(b"\x06" * 32, 4096, 0.0))
+
+
+def digest_of(number: int) -> bytes:
+    """Any numbered digest: of a chunk, a context, a prefix."""
+    return number.to_bytes(32, "big")
+
+
+def meta_of(
+    *documents: str,
+    chunk: int = 0,
+    prefix: int = 0,
+    model: str = MODEL,
+    kind: VariantKind = VariantKind.BASE,
+    form: StorageForm = LOSSLESS,
+    fingerprints: Sequence[int] = (),
+) -> ObjectMeta:
+    """Description of an object that these documents hold; fingerprint i is at offset i."""
+    packed = pack([(number, fingerprint_of(number)) for number in fingerprints])
+    digests = (digest_of(chunk), digest_of(900), digest_of(prefix))
+    return ObjectMeta(model, documents, 17, kind, form, 0.5, *digests, SOURCES, 3.25, packed)
+
+
+def fingerprint_of(number: int) -> bytes:
+    """A numbered fingerprint."""
+    return number.to_bytes(FINGERPRINT_BYTES, "big")
 
 
 def ticking() -> Clock:

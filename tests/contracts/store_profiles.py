@@ -1,12 +1,10 @@
 """The part of the store contract about profiles: what they are kept for, and what does not concern them."""
 
 from kvquilt_cache_node.types import Store
-from kvquilt_codec.catalog import ObjectMeta, ProfileMeta
+from kvquilt_codec.catalog import ProfileMeta
 from kvquilt_codec.forms import StorageForm
-from kvquilt_codec.types import Level, VariantKind
-from tests.contracts.store_objects import CAPACITY, data_of, key_of, put
-
-MODEL = "ab" * 32
+from kvquilt_codec.types import Level
+from tests.contracts.store_objects import CAPACITY, MODEL, data_of, key_of, meta_of, put
 
 
 async def put_profile(store: Store, number: int, size: int = 300) -> bool:
@@ -17,8 +15,7 @@ async def put_profile(store: Store, number: int, size: int = 300) -> bool:
 async def put_coded(store: Store, number: int, profile: int, size: int = 100) -> bool:
     """Put a numbered object that is coded with a profile."""
     form = StorageForm(Level.HIGH, key_of(profile).hex())
-    meta = ObjectMeta(MODEL, (), 17, VariantKind.BASE, form, 0.5)
-    return await store.put_if_absent(key_of(number), data_of(number, size), meta)
+    return await store.put_if_absent(key_of(number), data_of(number, size), meta_of(form=form))
 
 
 async def profiles_in(store: Store) -> dict[int, int]:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from safetensors.numpy import load
 
-from kvquilt_cache_node.store import index
+from kvquilt_cache_node.store import rows as rows_of_index
 from kvquilt_codec import catalog, container, identity
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.container.head import PREFIX, SECTION, Header
@@ -32,7 +32,7 @@ from kvquilt_codec.types import (
     VariantKind,
 )
 from tests.codec.profiles import make_profile
-from tests.codec.samples import STORED
+from tests.codec.samples import STORED, make_chunk, make_object
 from tests.docs.pages import first_words, rows, section
 
 PAGE = "formats.md"
@@ -124,7 +124,9 @@ def test_the_keys_of_the_example_are_what_identity_computes() -> None:
 
 
 def test_the_fields_of_header_and_index_are_the_codes() -> None:
-    assert first_words(section(PAGE, "Header")) == {field.encode_name for field in msgspec.structs.fields(Header)}
+    assert first_words(section(PAGE, "Header").split("| attribute |")[0]) == {
+        field.encode_name for field in msgspec.structs.fields(Header)
+    }
     places = re.findall(r"^\| (\d+) \| (\d+) \| `(\w+)`", section(PAGE, "Index, 32 bytes per section"), re.MULTILINE)
     fields = SECTION.fields
     assert fields is not None
@@ -154,11 +156,16 @@ def test_the_fields_and_tensors_of_a_profile_are_the_codes() -> None:
         assert array.dtype.name in next(line for line in tensors.splitlines() if f"`{documented}`" in line)
 
 
+def test_the_attributes_are_those_that_kvquilt_writes() -> None:
+    _, _, meta = make_object(make_chunk())
+    assert first_words(section(PAGE, "Header").split("| attribute |")[1]) == set(catalog.to_attributes(meta))
+
+
 def test_the_schema_of_the_index_is_the_codes() -> None:
     text = section(PAGE, "The file store")
     (schema,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
-    assert schema.split() == index._SCHEMA.replace("IF NOT EXISTS ", "").split()
-    assert f"`user_version` {index._VERSION}" in text
+    assert schema.split() == rows_of_index.SCHEMA.replace("IF NOT EXISTS ", "").split()
+    assert f"`user_version` {rows_of_index.VERSION}" in text
 
 
 def test_the_example_header_is_json() -> None:

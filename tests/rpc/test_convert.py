@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvquilt_codec.catalog import MAX_COMPUTE_SECONDS, MAX_DOCUMENTS_PER_OBJECT, ObjectInfo, ObjectMeta
-from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.catalog import (
+    MAX_ATTENTION,
+    MAX_COMPUTE_SECONDS,
+    MAX_DOCUMENTS_PER_OBJECT,
+    MAX_SOURCES,
+    ContextSource,
+    ObjectInfo,
+    ObjectMeta,
+)
+from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.levels import KlBound
 from kvquilt_codec.types import DataType, KVLayout, LayerShape, Level, VariantKind
@@ -19,6 +27,8 @@ from tests.codec.samples import FINGERPRINT
 shapes = st.builds(LayerShape, st.integers(1, 1024), st.integers(1, 4096), st.integers(1, 4096))
 layouts = st.builds(KVLayout, st.sampled_from(DataType), st.lists(shapes, min_size=1, max_size=5).map(tuple))
 document_ids = st.text(min_size=1, max_size=20).filter(str.isprintable)
+digests = st.binary(min_size=32, max_size=32)
+attention = st.floats(0, MAX_ATTENTION)
 metas = st.builds(
     ObjectMeta,
     st.just(FINGERPRINT),
@@ -27,6 +37,11 @@ metas = st.builds(
     st.sampled_from(VariantKind),
     st.sampled_from([StorageForm(Level.LOSSLESS), StorageForm(Level.HIGH), StorageForm(Level.HIGH, "0c" * 32)]),
     st.floats(0, MAX_COMPUTE_SECONDS, exclude_max=True),
+    digests,
+    digests,
+    digests,
+    st.lists(st.builds(ContextSource, digests, st.integers(1, 4096), attention), max_size=4).map(tuple),
+    attention,
 )
 moments = st.floats(0, 1e12)
 infos = st.builds(
@@ -48,13 +63,16 @@ def test_a_layout_comes_back(layout: KVLayout) -> None:
 
 @given(metas)
 def test_a_description_comes_back(meta: ObjectMeta) -> None:
+    meta = replace(meta, tokens=17, fingerprints=b"\x05\0" + bytes(16))
     wire = convert.meta_to_wire(meta).SerializeToString()
     assert convert.meta_from_wire(cache_node_pb2.ObjectMeta.FromString(wire)) == meta
 
 
 @given(infos)
-def test_an_index_entry_comes_back_without_its_documents(info: ObjectInfo) -> None:
-    wire = convert.info_to_wire(info).SerializeToString()
+def test_an_index_entry_comes_back_without_its_documents_and_fingerprints(info: ObjectInfo) -> None:
+    with_fingerprints = replace(info.meta, tokens=17, fingerprints=b"\x05\0" + bytes(16))
+    info = replace(info, meta=replace(info.meta, tokens=17))
+    wire = convert.info_to_wire(replace(info, meta=with_fingerprints)).SerializeToString()
     expected = replace(info, meta=replace(info.meta, document_ids=()))
     assert convert.info_from_wire(cache_node_pb2.ObjectInfo.FromString(wire)) == expected
 
@@ -130,13 +148,25 @@ def test_a_layout_that_cannot_be_is_refused(layout: common_pb2.KvLayout, message
 
 
 def wire_meta(change: Callable[[cache_node_pb2.ObjectMeta], object]) -> cache_node_pb2.ObjectMeta:
-    message = convert.meta_to_wire(ObjectMeta(FINGERPRINT, ("doc",), 5, VariantKind.BASE, StorageForm(Level.HIGH), 0.5))
+    digest = bytes(32)
+    form = StorageForm(Level.HIGH)
+    meta = ObjectMeta(FINGERPRINT, ("doc",), 5, VariantKind.BASE, form, 0.5, digest, digest, digest)
+    message = convert.meta_to_wire(meta)
     change(message)
     return message
 
 
 def seconds(value: float) -> cache_node_pb2.ObjectMeta:
     return wire_meta(lambda message: setattr(message, "compute_seconds", value))
+
+
+def source(key: bytes = bytes(32), tokens: int = 1, inter: float = 0.5, times: int = 1) -> cache_node_pb2.ObjectMeta:
+    one = cache_node_pb2.ContextSource(chunk_key=key, token_count=tokens, inter=inter)
+    return wire_meta(lambda message: message.sources.extend([one] * times))
+
+
+def field(name: str, value: object) -> cache_node_pb2.ObjectMeta:
+    return wire_meta(lambda message: setattr(message, name, value))
 
 
 def documents(*values: str) -> cache_node_pb2.ObjectMeta:
@@ -156,6 +186,20 @@ def documents(*values: str) -> cache_node_pb2.ObjectMeta:
         (documents("two\nlines"), "printable"),
         (documents("\0"), "printable"),
         (documents(*["same"] * MAX_DOCUMENTS_PER_OBJECT), "at most 4096 document ids"),
+        (field("chunk_key", b""), "chunk key of 32 bytes"),
+        (field("context_digest", bytes(31)), "context digest of 32 bytes"),
+        (field("prefix_digest", b""), "prefix digest of 32 bytes"),
+        (field("intra", -1.0), "intra in"),
+        (field("intra", float("nan")), "intra in"),
+        (field("intra", 4098.0), "intra in"),
+        (field("fingerprints", bytes(17)), "fingerprints of 18 bytes"),
+        (field("fingerprints", b"\x05\0" + bytes(16)), "offsets below 5"),
+        (source(b"short"), "chunk key of a source"),
+        (source(tokens=0), "1..4096 tokens"),
+        (source(tokens=4097), "1..4096 tokens"),
+        (source(inter=-0.5), "inter in"),
+        (source(inter=float("inf")), "inter in"),
+        (source(times=MAX_SOURCES + 1), "at most 64 sources"),
         (wire_meta(lambda message: message.ClearField("level")), "a level"),
         (wire_meta(lambda message: message.ClearField("variant_kind")), "a variant"),
     ],
@@ -163,6 +207,19 @@ def documents(*values: str) -> cache_node_pb2.ObjectMeta:
 def test_a_description_that_cannot_be_is_refused(meta: cache_node_pb2.ObjectMeta, message: str) -> None:
     with pytest.raises(BadRequestError, match=message):
         convert.meta_from_wire(meta)
+
+
+def test_what_a_peer_says_of_its_objects_is_checked_too() -> None:
+    with pytest.raises(IntegrityError, match="intra in"):
+        convert.info_from_wire(cache_node_pb2.ObjectInfo(meta=field("intra", -1.0)))
+
+
+@pytest.mark.parametrize(("key", "offset", "tokens"), [(b"", 0, 5), (bytes(32), 5, 5), (bytes(32), 0, 4097)])
+def test_a_match_outside_a_chunk_is_refused(key: bytes, offset: int, tokens: int) -> None:
+    message = cache_node_pb2.ChunkMatch(fingerprint=3, chunk_key=bytes(32), offset=4, token_count=5)
+    assert convert.match_to_wire(convert.match_from_wire(message)) == message
+    with pytest.raises(IntegrityError, match="within a chunk"):
+        convert.match_from_wire(cache_node_pb2.ChunkMatch(chunk_key=key, offset=offset, token_count=tokens))
 
 
 def test_as_many_documents_as_one_put_may_bring_are_taken() -> None:

@@ -8,31 +8,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from kvquilt_cache_node.store.rows import (
+    COLUMNS,
+    INSERT,
+    PROFILE,
+    SCHEMA,
+    VERSION,
+    Row,
+    fingerprint_rows,
+    info_of,
+    row_of,
+)
 from kvquilt_cache_node.types import Usage
-from kvquilt_codec.catalog import Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import CapacityError, UnavailableError
-from kvquilt_codec.forms import StorageForm
-from kvquilt_codec.types import VariantKind
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS objects (
-  key BLOB PRIMARY KEY, model_fingerprint TEXT NOT NULL, tokens INTEGER NOT NULL, variant TEXT NOT NULL,
-  form TEXT NOT NULL, compute_seconds REAL NOT NULL, stored_bytes INTEGER NOT NULL,
-  created REAL NOT NULL, last_used REAL NOT NULL, use_count INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS objects_by_use ON objects (last_used);
-CREATE INDEX IF NOT EXISTS objects_by_form ON objects (form);
-CREATE TABLE IF NOT EXISTS documents (
-  document_id TEXT NOT NULL, key BLOB NOT NULL REFERENCES objects ON DELETE CASCADE,
-  PRIMARY KEY (document_id, key)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS documents_by_key ON documents (key);
-"""
-_VERSION = 2
-_PROFILE = "profile"
-"""What the rows of profiles have as their form; that of an object coded with one is its key in hex."""
 _USERS = "FROM objects AS user WHERE user.form = lower(hex(objects.key))"
-_KEPT = f"form = '{_PROFILE}' AND EXISTS (SELECT 1 {_USERS})"
+_KEPT = f"form = '{PROFILE}' AND EXISTS (SELECT 1 {_USERS})"
 # Profiles in use only when every object has to go. All that is put into these texts are constants.
 _VICTIMS = tuple(
     f"SELECT key, stored_bytes FROM objects WHERE {which} ORDER BY last_used, key"  # noqa: S608
@@ -40,8 +34,13 @@ _VICTIMS = tuple(
 )
 _PROFILES = (
     f"SELECT lower(hex(key)), model_fingerprint, stored_bytes, (SELECT count(*) {_USERS}) FROM objects "  # noqa: S608
-    f"WHERE form = '{_PROFILE}' ORDER BY last_used DESC, key"
+    f"WHERE form = '{PROFILE}' ORDER BY last_used DESC, key"
 )
+_MATCHES = """
+SELECT chunk_key, offset, tokens FROM fingerprints WHERE fingerprint = ? AND EXISTS (
+  SELECT 1 FROM objects WHERE objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ?)
+ORDER BY chunk_key, offset LIMIT ?
+"""
 _MAX_PENDING_USES = 256
 _VARIABLES = 500  # keys a query, below SQLite's limit of bound variables
 
@@ -62,7 +61,7 @@ class Index:
         try:
             # WAL and FULL: a committed row survives a power cut, and a kill at any point leaves a sound file.
             self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
-            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_VERSION};COMMIT;")
+            self._db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
             # The whole database: a damaged page that no early query touches would fail a request much later.
             (sound,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
             if sound != "ok":
@@ -126,14 +125,13 @@ class Index:
     def commit(self, key: bytes, size: int, meta: Meta, *, reserved: bool = True) -> None:
         """Enter an object or a profile whose bytes are written; from now on it exists."""
         now = self._clock()
-        row: tuple[int, str, str, float] = (0, "", _PROFILE, 0.0)
-        if isinstance(meta, ObjectMeta):
-            row = (meta.tokens, meta.variant.value, meta.form.name, meta.compute_seconds)
         with self._lock:
             with self._transaction():
-                values = (key, meta.model_fingerprint, *row, size, now, now)
-                self._db.execute("INSERT INTO objects VALUES (?,?,?,?,?,?,?,?,?,0)", values)
-                self._insert_documents(key, meta.document_ids if isinstance(meta, ObjectMeta) else ())
+                self._db.execute(INSERT, row_of(key, meta, size, now))
+                if isinstance(meta, ObjectMeta):
+                    self._insert_documents(key, meta.document_ids)
+                    known = "INSERT OR IGNORE INTO fingerprints VALUES (?,?,?,?)"
+                    self._db.executemany(known, fingerprint_rows(meta))
             self._used += size
             self._reserved -= size if reserved else 0
 
@@ -202,17 +200,42 @@ class Index:
             with self._transaction():
                 return self._found(keys)
 
+    def find_variants(
+        self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+    ) -> dict[bytes, list[ObjectInfo]]:
+        """Objects by chunk key, at most `limit` of each, the most recently used first."""
+        chosen = f"SELECT {COLUMNS} FROM objects WHERE chunk_key = ? AND prefix_digest = ? AND model_fingerprint = ? "  # noqa: S608
+        ordered = chosen + "ORDER BY last_used DESC, key LIMIT ?"
+        found: dict[bytes, list[ObjectInfo]] = {}
+        with self._lock:
+            self._flush_uses_if_possible()
+            with self._transaction():
+                for chunk in dict.fromkeys(chunk_keys):
+                    rows = self._db.execute(ordered, (chunk, prefix_digest, model_fingerprint, limit)).fetchall()
+                    if rows:
+                        found[chunk] = [self._info(row) for row in rows]
+        return found
+
+    def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
+        """Chunks that have these fingerprints, at most `limit` of each."""
+        with self._lock, self._transaction():
+            return [
+                ChunkMatch(number, *row)
+                for number, fingerprint in enumerate(fingerprints)
+                for row in self._db.execute(_MATCHES, (fingerprint, model_fingerprint, limit))
+            ]
+
     def _found(self, keys: Sequence[bytes] | None) -> list[ObjectInfo]:
-        rows: list[tuple[bytes, str, int, str, str, float, int, float, float, int]] = []
+        rows: list[Row] = []
         if keys is None:
-            everything = "SELECT * FROM objects WHERE form <> ? ORDER BY last_used DESC, key"
-            rows = self._db.execute(everything, (_PROFILE,)).fetchall()
+            everything = f"SELECT {COLUMNS} FROM objects WHERE form <> ? ORDER BY last_used DESC, key"  # noqa: S608
+            rows = self._db.execute(everything, (PROFILE,)).fetchall()
         else:
             for begin in range(0, len(keys), _VARIABLES):
                 batch = keys[begin : begin + _VARIABLES]
                 marks = ",".join("?" * len(batch))
-                chosen = f"SELECT * FROM objects WHERE key IN ({marks}) AND form <> ?"  # noqa: S608  marks only
-                rows += self._db.execute(chosen, (*batch, _PROFILE))
+                chosen = f"SELECT {COLUMNS} FROM objects WHERE key IN ({marks}) AND form <> ?"  # noqa: S608  marks only
+                rows += self._db.execute(chosen, (*batch, PROFILE))
         return [self._info(row) for row in rows]
 
     def has(self, key: bytes) -> bool:
@@ -229,7 +252,7 @@ class Index:
         """How full the store is; reserved bytes count as used."""
         with self._lock:
             count = "SELECT count(*) FROM objects WHERE form <> ?"
-            (objects,) = self._db.execute(count, (_PROFILE,)).fetchone()
+            (objects,) = self._db.execute(count, (PROFILE,)).fetchone()
             return Usage(objects, self._used + self._reserved, capacity)
 
     @contextmanager
@@ -242,18 +265,14 @@ class Index:
             kind = CapacityError if "full" in str(error) else UnavailableError
             raise kind(f"expected an index that can be written; got {error}: check the store's disk") from None
 
-    def _info(self, row: tuple[bytes, str, int, str, str, float, int, float, float, int]) -> ObjectInfo:
-        key, fingerprint, tokens, variant, form, seconds, size, created, last_used, uses = row
-        documents = self._db.execute("SELECT document_id FROM documents WHERE key = ? ORDER BY document_id", (key,))
-        meta = ObjectMeta(
-            fingerprint, tuple(d for (d,) in documents), tokens, VariantKind(variant), StorageForm.named(form), seconds
-        )
-        return ObjectInfo(key, meta, size, created, last_used, uses)
+    def _info(self, row: Row) -> ObjectInfo:
+        documents = self._db.execute("SELECT document_id FROM documents WHERE key = ? ORDER BY document_id", row[:1])
+        return info_of(row, tuple(document for (document,) in documents))
 
     def _insert_documents(self, key: bytes, documents: Sequence[str]) -> None:
         # No document holds a profile: it would go with the document.
         insert = "INSERT OR IGNORE INTO documents SELECT ?, key FROM objects WHERE key = ? AND form <> ?"
-        self._db.executemany(insert, [(document, key, _PROFILE) for document in documents])
+        self._db.executemany(insert, [(document, key, PROFILE) for document in documents])
 
     def _flush_uses_if_possible(self) -> None:
         """A full disk must not stop reads or the end of the process: there, only counts are lost."""

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from kvquilt_cache_node.store.index import Index
 from kvquilt_cache_node.types import Blobs, ByteRange, Usage
-from kvquilt_codec.catalog import ForgetReceipt, Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
 from kvquilt_codec.identity import check_digest
 
@@ -121,6 +121,16 @@ class IndexedStore:
     async def stat(self, keys: Sequence[bytes]) -> dict[bytes, ObjectInfo]:
         """See `Store.stat`."""
         return {info.key: info for info in await asyncio.to_thread(self._index.find, list(keys))}
+
+    async def find_variants(
+        self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+    ) -> dict[bytes, list[ObjectInfo]]:
+        """See `Store.find_variants`."""
+        return await asyncio.to_thread(self._index.find_variants, chunk_keys, model_fingerprint, prefix_digest, limit)
+
+    async def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
+        """See `Store.find_chunks`."""
+        return await asyncio.to_thread(self._index.find_chunks, fingerprints, model_fingerprint, limit)
 
     async def forget(self, keys: Sequence[bytes], documents: Sequence[str]) -> ForgetReceipt:
         """See `Store.forget`."""

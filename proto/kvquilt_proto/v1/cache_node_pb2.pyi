@@ -20,6 +20,35 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class ContextSource(_message.Message):
+    """A chunk that preceded another one when its KV was computed, beyond the shared prefix."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_KEY_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    INTER_FIELD_NUMBER: _builtins.int
+    chunk_key: _builtins.bytes
+    """32 bytes."""
+    token_count: _builtins.int
+    inter: _builtins.float
+    """Attention that the chunk's tokens gave to it: summed over them, the mean over layers and heads."""
+    def __init__(
+        self,
+        *,
+        chunk_key: _builtins.bytes = ...,
+        token_count: _builtins.int = ...,
+        inter: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_key", b"chunk_key", "inter", b"inter", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextSource: _TypeAlias = ContextSource  # noqa: Y015
+
+@_typing.final
 class ObjectMeta(_message.Message):
     """What the index keeps about an object beside its bytes."""
 
@@ -32,6 +61,12 @@ class ObjectMeta(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     PROFILE_DIGEST_FIELD_NUMBER: _builtins.int
+    CHUNK_KEY_FIELD_NUMBER: _builtins.int
+    CONTEXT_DIGEST_FIELD_NUMBER: _builtins.int
+    PREFIX_DIGEST_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    INTRA_FIELD_NUMBER: _builtins.int
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
     model_fingerprint: _builtins.str
     token_count: _builtins.int
     variant_kind: _common_pb2.VariantKind.ValueType
@@ -41,9 +76,21 @@ class ObjectMeta(_message.Message):
     """Measured seconds that computing this KV took."""
     profile_digest: _builtins.str
     """Hex SHA-256 of the profile that the object is coded with; empty: none. The node must have it."""
+    chunk_key: _builtins.bytes
+    """32 bytes each: key of the text; digest of all that preceded it; digest of the shared prefix that this begins with."""
+    context_digest: _builtins.bytes
+    prefix_digest: _builtins.bytes
+    intra: _builtins.float
+    """Attention that the chunk's tokens gave to the chunk itself, in the same unit."""
+    fingerprints: _builtins.bytes
+    """Of the text, 18 bytes each: offset as u16, little-endian, and digest of the k-gram that begins there."""
     @_builtins.property
     def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Documents that this chunk belongs to."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextSource]:
+        """What preceded the chunk beyond the shared prefix, in order; at most 64."""
 
     def __init__(
         self,
@@ -55,10 +102,16 @@ class ObjectMeta(_message.Message):
         level: _common_pb2.Level.ValueType = ...,
         compute_seconds: _builtins.float = ...,
         profile_digest: _builtins.str = ...,
+        chunk_key: _builtins.bytes = ...,
+        context_digest: _builtins.bytes = ...,
+        prefix_digest: _builtins.bytes = ...,
+        sources: _abc.Iterable[Global___ContextSource] | None = ...,
+        intra: _builtins.float = ...,
+        fingerprints: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_seconds", b"compute_seconds", "document_ids", b"document_ids", "level", b"level", "model_fingerprint", b"model_fingerprint", "profile_digest", b"profile_digest", "token_count", b"token_count", "variant_kind", b"variant_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_key", b"chunk_key", "compute_seconds", b"compute_seconds", "context_digest", b"context_digest", "document_ids", b"document_ids", "fingerprints", b"fingerprints", "intra", b"intra", "level", b"level", "model_fingerprint", b"model_fingerprint", "prefix_digest", b"prefix_digest", "profile_digest", b"profile_digest", "sources", b"sources", "token_count", b"token_count", "variant_kind", b"variant_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -73,12 +126,8 @@ class TensorChunk(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     ROTATED_FROM_FIELD_NUMBER: _builtins.int
-    CONTEXT_DIGEST_FIELD_NUMBER: _builtins.int
-    CHUNK_KEY_FIELD_NUMBER: _builtins.int
     rotated_from: _builtins.int
     """Unset: keys are un-rotated (position-free). Set: keys are rotated, the first token at this position."""
-    context_digest: _builtins.bytes
-    chunk_key: _builtins.bytes
     @_builtins.property
     def layout(self) -> _common_pb2.KvLayout: ...
     @_builtins.property
@@ -89,12 +138,10 @@ class TensorChunk(_message.Message):
         layout: _common_pb2.KvLayout | None = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         rotated_from: _builtins.int | None = ...,
-        context_digest: _builtins.bytes = ...,
-        chunk_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_rotated_from", b"_rotated_from", "layout", b"layout", "rotated_from", b"rotated_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rotated_from", b"_rotated_from", "chunk_key", b"chunk_key", "context_digest", b"context_digest", "layout", b"layout", "rotated_from", b"rotated_from", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rotated_from", b"_rotated_from", "layout", b"layout", "rotated_from", b"rotated_from", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__rotated_from: _TypeAlias = _typing.Literal["rotated_from"]  # noqa: Y015
     _WhichOneofArgType__rotated_from: _TypeAlias = _typing.Literal["_rotated_from", b"_rotated_from"]  # noqa: Y015
@@ -339,7 +386,7 @@ class ObjectInfo(_message.Message):
     use_count: _builtins.int
     @_builtins.property
     def meta(self) -> Global___ObjectMeta:
-        """Without document_ids."""
+        """Without document_ids and fingerprints."""
 
     def __init__(
         self,
@@ -380,6 +427,142 @@ class StatChunksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatChunksResponse: _TypeAlias = StatChunksResponse  # noqa: Y015
+
+@_typing.final
+class FindVariantsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_KEYS_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PREFIX_DIGEST_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    model_fingerprint: _builtins.str
+    """Only variants of this model, and after this shared prefix."""
+    prefix_digest: _builtins.bytes
+    limit: _builtins.int
+    """At most so many of each chunk key, 1 to 64; 0: 16."""
+    @_builtins.property
+    def chunk_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """At most 4096 keys of 32 bytes."""
+
+    def __init__(
+        self,
+        *,
+        chunk_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        model_fingerprint: _builtins.str = ...,
+        prefix_digest: _builtins.bytes = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_keys", b"chunk_keys", "limit", b"limit", "model_fingerprint", b"model_fingerprint", "prefix_digest", b"prefix_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindVariantsRequest: _TypeAlias = FindVariantsRequest  # noqa: Y015
+
+@_typing.final
+class FindVariantsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectInfo]:
+        """All kinds and forms; those of one chunk key one after the other, the most recently used first."""
+
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[Global___ObjectInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindVariantsResponse: _TypeAlias = FindVariantsResponse  # noqa: Y015
+
+@_typing.final
+class FindChunksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    model_fingerprint: _builtins.str
+    """Only chunks of this model."""
+    limit: _builtins.int
+    """At most so many matches of each fingerprint, 1 to 8; 0: 8."""
+    @_builtins.property
+    def fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """At most 65536 of 16 bytes."""
+
+    def __init__(
+        self,
+        *,
+        fingerprints: _abc.Iterable[_builtins.bytes] | None = ...,
+        model_fingerprint: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprints", b"fingerprints", "limit", b"limit", "model_fingerprint", b"model_fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindChunksRequest: _TypeAlias = FindChunksRequest  # noqa: Y015
+
+@_typing.final
+class ChunkMatch(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    CHUNK_KEY_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    fingerprint: _builtins.int
+    """Which of the fingerprints asked for, from 0."""
+    chunk_key: _builtins.bytes
+    offset: _builtins.int
+    """Where the fingerprint's k-gram begins in the chunk."""
+    token_count: _builtins.int
+    """Of the chunk."""
+    def __init__(
+        self,
+        *,
+        fingerprint: _builtins.int = ...,
+        chunk_key: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        token_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_key", b"chunk_key", "fingerprint", b"fingerprint", "offset", b"offset", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkMatch: _TypeAlias = ChunkMatch  # noqa: Y015
+
+@_typing.final
+class FindChunksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkMatch]: ...
+    def __init__(
+        self,
+        *,
+        matches: _abc.Iterable[Global___ChunkMatch] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindChunksResponse: _TypeAlias = FindChunksResponse  # noqa: Y015
 
 @_typing.final
 class TouchChunksRequest(_message.Message):

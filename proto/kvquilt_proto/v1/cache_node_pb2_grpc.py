@@ -50,6 +50,16 @@ class CacheNodeServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.StatChunksRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.StatChunksResponse.FromString,
                 _registered_method=True)
+        self.FindVariants = channel.unary_stream(
+                '/kvquilt.v1.CacheNodeService/FindVariants',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.FindVariantsRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.FindVariantsResponse.FromString,
+                _registered_method=True)
+        self.FindChunks = channel.unary_stream(
+                '/kvquilt.v1.CacheNodeService/FindChunks',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.FindChunksRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.FindChunksResponse.FromString,
+                _registered_method=True)
         self.TouchChunks = channel.unary_unary(
                 '/kvquilt.v1.CacheNodeService/TouchChunks',
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.TouchChunksRequest.SerializeToString,
@@ -102,6 +112,20 @@ class CacheNodeServiceServicer:
 
     def StatChunks(self, request, context):
         """Tells which objects exist. Does not count as a use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindVariants(self, request, context):
+        """Tells which variants of chunks exist, by the text. Does not count as a use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindChunks(self, request, context):
+        """Tells which chunks share fingerprints with a text. What it finds is a guess: verify it token by token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +190,16 @@ def add_CacheNodeServiceServicer_to_server(servicer, server):
                     servicer.StatChunks,
                     request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.StatChunksRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.StatChunksResponse.SerializeToString,
+            ),
+            'FindVariants': grpc.unary_stream_rpc_method_handler(
+                    servicer.FindVariants,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.FindVariantsRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.FindVariantsResponse.SerializeToString,
+            ),
+            'FindChunks': grpc.unary_stream_rpc_method_handler(
+                    servicer.FindChunks,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.FindChunksRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.FindChunksResponse.SerializeToString,
             ),
             'TouchChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.TouchChunks,
@@ -280,6 +314,60 @@ class CacheNodeService:
             '/kvquilt.v1.CacheNodeService/StatChunks',
             kvquilt__proto_dot_v1_dot_cache__node__pb2.StatChunksRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_cache__node__pb2.StatChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindVariants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/FindVariants',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.FindVariantsRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.FindVariantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/FindChunks',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.FindChunksRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.FindChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

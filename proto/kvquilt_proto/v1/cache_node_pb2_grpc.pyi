@@ -39,6 +39,10 @@ class CacheNodeServiceStub:
     """Serves one chunk, whole or by layer range, encoded or decoded: first a header, then frames."""
     StatChunks: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.StatChunksRequest, _cache_node_pb2.StatChunksResponse]
     """Tells which objects exist. Does not count as a use."""
+    FindVariants: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.FindVariantsRequest, _cache_node_pb2.FindVariantsResponse]
+    """Tells which variants of chunks exist, by the text. Does not count as a use."""
+    FindChunks: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.FindChunksRequest, _cache_node_pb2.FindChunksResponse]
+    """Tells which chunks share fingerprints with a text. What it finds is a guess: verify it token by token."""
     TouchChunks: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.TouchChunksRequest, _cache_node_pb2.TouchChunksResponse]
     """Lets documents hold objects that exist, and counts a use of them."""
     ForgetChunks: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.ForgetChunksRequest, _cache_node_pb2.ForgetChunksResponse]
@@ -63,6 +67,10 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     """Serves one chunk, whole or by layer range, encoded or decoded: first a header, then frames."""
     StatChunks: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.StatChunksRequest, _cache_node_pb2.StatChunksResponse]  # type: ignore[assignment]
     """Tells which objects exist. Does not count as a use."""
+    FindVariants: _aio.UnaryStreamMultiCallable[_cache_node_pb2.FindVariantsRequest, _cache_node_pb2.FindVariantsResponse]  # type: ignore[assignment]
+    """Tells which variants of chunks exist, by the text. Does not count as a use."""
+    FindChunks: _aio.UnaryStreamMultiCallable[_cache_node_pb2.FindChunksRequest, _cache_node_pb2.FindChunksResponse]  # type: ignore[assignment]
+    """Tells which chunks share fingerprints with a text. What it finds is a guess: verify it token by token."""
     TouchChunks: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.TouchChunksRequest, _cache_node_pb2.TouchChunksResponse]  # type: ignore[assignment]
     """Lets documents hold objects that exist, and counts a use of them."""
     ForgetChunks: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.ForgetChunksRequest, _cache_node_pb2.ForgetChunksResponse]  # type: ignore[assignment]
@@ -102,6 +110,22 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_node_pb2.StatChunksResponse, _abc.Awaitable[_cache_node_pb2.StatChunksResponse]]:
         """Tells which objects exist. Does not count as a use."""
+
+    @_abc_1.abstractmethod
+    def FindVariants(
+        self,
+        request: _cache_node_pb2.FindVariantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.FindVariantsResponse], _abc.AsyncIterator[_cache_node_pb2.FindVariantsResponse]]:
+        """Tells which variants of chunks exist, by the text. Does not count as a use."""
+
+    @_abc_1.abstractmethod
+    def FindChunks(
+        self,
+        request: _cache_node_pb2.FindChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.FindChunksResponse], _abc.AsyncIterator[_cache_node_pb2.FindChunksResponse]]:
+        """Tells which chunks share fingerprints with a text. What it finds is a guess: verify it token by token."""
 
     @_abc_1.abstractmethod
     def TouchChunks(
