@@ -68,11 +68,23 @@ class Assembly:
         """Compute what was chosen, what is missing, and the question, in one forward pass."""
         question = np.arange(self._context, len(self._token_ids) - 1)
         positions = np.unique(np.concatenate([selection.positions, self.missing, question]))
-        self._engine.recompute(self._token_ids, self.kv, positions, on_layer)
+        self._engine.recompute(
+            self._token_ids,
+            self.kv,
+            positions,
+            on_layer,
+            layer_filter=selection.filter,
+            context=self._context,
+            missing=self.missing,
+        )
 
     def value_deviation(self, layer: int) -> NDArray[np.float32]:
         """See `BlendProbe.value_deviation`."""
         return self._engine.value_deviation(self._token_ids, self.kv, self._context, layer)
+
+    def high_deviation(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See `BlendProbe.high_deviation`."""
+        return self._engine.high_deviation(self._token_ids, self.kv, self._context, layer)
 
     def question_attention(self, weights: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """See `BlendProbe.question_attention`."""

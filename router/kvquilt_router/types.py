@@ -200,6 +200,13 @@ class BlendProbe(Protocol):
         Costs a little more than `layer / layers` of a full prefill.
         """
 
+    def high_deviation(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """L1 distance between fresh and stored values of each context token, and the attention that it receives.
+
+        Both `[context_tokens]`, at `layer`; attention summed over heads and over the context's and question's tokens.
+        Costs `value_deviation` and the attention of `layer`, and keeps the same: ask for one of the two, once.
+        """
+
     def question_attention(self, weights: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Attention that the question's tokens pay to each context token, `[context_tokens]`.
 
@@ -213,20 +220,23 @@ class LayerView(Protocol):
 
     layer: int
     positions: Indices
-    """Context tokens that are computed at this layer, ascending."""
+    """Reused context tokens that are computed at this layer, ascending: those that may be dropped."""
 
     def value_deviation(self) -> NDArray[np.float32]:
         """Squared L2 distance between fresh and stored values of each of `positions`."""
 
     def question_attention(self) -> NDArray[np.float32]:
-        """Attention that the question pays to each context token at this layer, summed over heads and tokens."""
+        """Attention that the question pays to each context token at this layer, summed over heads and tokens.
+
+        All context tokens, `[context_tokens]`; the question without its last token, which the worker computes.
+        """
 
 
 class LayerFilter(Protocol):
     """Decides layer by layer which tokens are still computed. Made for one blend; may keep state between layers."""
 
     def keep(self, view: LayerView) -> NDArray[np.bool_] | None:
-        """Which of `view.positions` the next layers compute too; `None`: all of them."""
+        """Which of `view.positions` the next layers compute too; `None`: all of them. The view ends with the call."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ class Reference:
 
     def __init__(self, loaded):
         self.loaded = loaded
-        self.model = loaded.engine._model
+        self.model = loaded.engine._runner.model
         self.tokenizer = loaded.tokenizer
 
     def cache(self, client, **options):

@@ -2,9 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from transformers import AutoModelForCausalLM
+
+from kvquilt_router.engine import Engine
+from kvquilt_router.engine.kv import PromptKV
+
+TOKENS, CONTEXT = 60, 50
+"""Of the prompt that tests compute: all of them, and those before the question."""
 
 _COMMON: dict[str, Any] = {
     "vocab_size": 500,
@@ -86,3 +93,27 @@ def tiny(config: str, extra: dict[str, Any], dtype: torch.dtype = torch.float32)
             if parameter.dim() > 1:
                 parameter.mul_(4)  # as initialised, attention is so flat that errors in keys would not show
     return model
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """How far `a` is from `b`."""
+    return float((a - b).norm() / b.norm())
+
+
+def filled(engine: Engine, layers: Any) -> PromptKV:
+    """A prompt's KV, copied from a Transformers cache or another prompt's."""
+    kv = engine.empty(layers.layers[0].keys.shape[2])
+    for layer, source in zip(kv.layers, layers.layers, strict=True):
+        layer.keys.copy_(source.keys)
+        layer.values.copy_(source.values)
+    return kv
+
+
+def own_attention(model: Any, ids: Any) -> torch.Tensor:
+    """What the model itself says of its attention, `[layers, heads, tokens, tokens]`."""
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        output = model(torch.from_numpy(ids.astype(np.int64))[None], output_attentions=True)
+    model.set_attn_implementation(implementation)
+    return torch.stack([layer[0] for layer in output.attentions])

@@ -5,25 +5,10 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
-from kvquilt_codec.errors import UnsupportedModelError
+from kvquilt_codec.errors import BadRequestError, UnsupportedModelError
 from kvquilt_router.engine import Engine
-from tests.router.families import REFUSED, SUPPORTED, tiny
-
-TOKENS, CONTEXT = 60, 50
-
-
-@pytest.fixture(scope="module", params=SUPPORTED, ids=lambda name: name.replace(" ", "-"))
-def family(request):
-    model = tiny(*SUPPORTED[request.param])
-    ids = np.random.default_rng(0).integers(3, 500, TOKENS).astype(np.uint32)
-    cache = DynamicCache()
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(ids.astype(np.int64))[None], past_key_values=cache, use_cache=True).logits[0]
-    return model, Engine(model), ids, cache, logits
-
-
-def relative(a, b):
-    return float((a - b).norm() / b.norm())
+from kvquilt_router.engine.blocks import BlockStructure
+from tests.router.families import CONTEXT, REFUSED, SUPPORTED, TOKENS, filled, own_attention, relative, tiny
 
 
 def test_recomputing_everything_equals_a_full_prefill(family):
@@ -84,16 +69,43 @@ def test_a_chunk_computed_after_its_prefix_is_what_a_full_prefill_computes(famil
 
 def test_value_deviation_is_zero_for_untouched_tokens_and_finds_the_damaged(family):
     _, engine, ids, reference, _ = family
-    kv = engine.empty(TOKENS)
-    for layer, expected in zip(kv.layers, reference.layers, strict=True):
-        layer.keys.copy_(expected.keys)
-        layer.values.copy_(expected.values)
+    kv = filled(engine, reference)
     kv.layers[1].values[:, :, [5, 33]] += 1.0
     deviation = engine.value_deviation(ids, kv, CONTEXT, 1)
     assert sorted(np.argsort(-deviation)[:2]) == [5, 33]
     assert float(np.delete(deviation, [5, 33]).max()) < 1e-3 * float(deviation[5])
     # The fresh values of the first layers stay in place; layers above are untouched.
     assert relative(kv.layers[1].values, reference.layers[1].values) < 1e-4
+
+
+def test_high_deviation_is_the_difference_of_values_and_the_attention_received(family):
+    model, engine, ids, reference, _ = family
+    kv = filled(engine, reference)
+    kv.layers[2].values[:, :, [5, 33]] += 1.0
+    kv.layers[3].values.zero_()
+    deviation, column = engine.high_deviation(ids, kv, CONTEXT, 2)
+    elements = kv.layers[2].values[0, :, 0].numel()
+    np.testing.assert_allclose(deviation[[5, 33]], elements, rtol=1e-3)
+    assert float(np.delete(deviation, [5, 33]).max()) < 1e-2
+    np.testing.assert_allclose(column, own_attention(model, ids)[2].sum((0, 1))[:CONTEXT].numpy(), rtol=2e-3, atol=2e-4)
+    assert relative(kv.layers[2].values, reference.layers[2].values) < 1e-4
+    assert float(kv.layers[3].values.abs().max()) == 0  # the pass ended before
+
+
+def test_question_attention_of_one_token_is_that_tokens(family):
+    model, engine, ids, reference, _ = family
+    kv = filled(engine, reference)
+    got = engine.question_attention(ids[:TOKENS], _first(engine, kv, TOKENS - 1), TOKENS - 1)
+    expected = own_attention(model, ids)[:, :, -1, :-1].sum((0, 1)).numpy()
+    np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-4)
+
+
+def _first(engine, kv, tokens):
+    part = engine.empty(tokens)
+    for layer, source in zip(part.layers, kv.layers, strict=True):
+        layer.keys.copy_(source.keys[:, :, :tokens])
+        layer.values.copy_(source.values[:, :, :tokens])
+    return part
 
 
 def test_question_attention_is_the_attention_of_the_model_itself(family):
@@ -105,17 +117,34 @@ def test_question_attention_is_the_attention_of_the_model_itself(family):
     weights = np.random.default_rng(1).random((4, kv.layout.layers[0].kv_heads, CONTEXT)).astype(np.float32)
     plain, weighted = (engine.question_attention(ids, kv, CONTEXT, factors) for factors in (None, weights))
     implementation = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    with torch.inference_mode():
-        output = model(torch.from_numpy(ids.astype(np.int64))[None], output_attentions=True)
-    model.set_attn_implementation(implementation)
-    expected = torch.stack([layer[0, :, CONTEXT:, :CONTEXT] for layer in output.attentions])  # [layers, heads, n, ctx]
-    if model.config.model_type not in ("gemma2", "gpt_oss"):  # soft caps and sinks are left out, on purpose
-        np.testing.assert_allclose(plain, expected.sum((0, 1, 2)).numpy(), rtol=2e-3, atol=2e-4)
-        per_head = expected.sum(2).unflatten(1, (weights.shape[1], -1)).sum(2)
-        np.testing.assert_allclose(weighted, (per_head.numpy() * weights).sum((0, 1)), rtol=2e-3, atol=2e-4)
-    assert plain.argmax() == expected.sum((0, 1, 2)).argmax()
+    expected = own_attention(model, ids)[:, :, CONTEXT:, :CONTEXT]
+    np.testing.assert_allclose(plain, expected.sum((0, 1, 2)).numpy(), rtol=2e-3, atol=2e-4)
+    per_head = expected.sum(2).unflatten(1, (weights.shape[1], -1)).sum(2)
+    np.testing.assert_allclose(weighted, (per_head.numpy() * weights).sum((0, 1)), rtol=2e-3, atol=2e-4)
     assert model.config._attn_implementation == implementation
+
+
+@pytest.mark.parametrize(
+    ("positions", "tokens", "options", "message"),
+    [
+        ([3, TOKENS], TOKENS, {}, "from 0 to 59"),
+        ([-1, 3], TOKENS, {}, "from 0 to 59"),
+        ([5, 3], TOKENS, {}, "ascending"),
+        ([3, 3], TOKENS, {}, "each once"),
+        ([3], TOKENS - 1, {}, "the 60 tokens"),
+        ([3], TOKENS, {"context": TOKENS + 1}, "at most 60 tokens"),
+        ([3], TOKENS, {"visible": BlockStructure(((0, TOKENS + 1),), ((),))}, "got an end at 61"),
+        ([3], 16385, {}, "at most 16384 tokens"),
+    ],
+)
+def test_a_recompute_that_does_not_fit_the_prompt_is_refused(positions, tokens, options, message):
+    engine = Engine(tiny(*SUPPORTED["llama"]))
+    kv = engine.empty(TOKENS)
+    with pytest.raises(BadRequestError, match=message):
+        engine.recompute(np.full(tokens, 3, np.uint32), kv, np.array(positions), lambda *_: None, **options)
+    for layer in (-1, 4):
+        with pytest.raises(BadRequestError, match="layer from 0 to 3"):
+            engine.value_deviation(np.full(TOKENS, 3, np.uint32), kv, CONTEXT, layer)
 
 
 @pytest.mark.parametrize("why", REFUSED)

@@ -12,7 +12,7 @@ from tests.texts import PASSAGES, QUESTION
 
 
 def test_an_exact_prefix_from_the_codec_is_bit_equal(smollm2):
-    engine, model = smollm2.engine, smollm2.engine._model
+    engine, model = smollm2.engine, smollm2.engine._runner.model
     context = smollm2.tokenise(PASSAGES[0] + PASSAGES[1])
     question = smollm2.tokenise(QUESTION)
     layers = engine.prefill(context)

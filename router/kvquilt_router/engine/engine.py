@@ -1,23 +1,23 @@
-"""Precompute, merge, probe and selective recompute. Not thread-safe: one call at a time (the router has one thread)."""
+"""What the engine can do with a model. Not thread-safe: one call at a time (the router has one thread)."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers.cache_utils import DynamicCache
 
-from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import KVChunk, TokenIds
+from kvquilt_router.engine import looks, parallel, placing, prefill
+from kvquilt_router.engine.blocks import BlockStructure
 from kvquilt_router.engine.greedy import decode_greedily
-from kvquilt_router.engine.kv import LayerTensors, PromptKV, to_numpy
-from kvquilt_router.engine.observe import Attention, observed
-from kvquilt_router.engine.rotary import Angles, Rotary
-from kvquilt_router.engine.scatter import OnLayer, scatter_cache, scatter_mask
-from kvquilt_router.engine.traits import ModelTraits, layer_kinds, measure_traits
-from kvquilt_router.types import Indices
+from kvquilt_router.engine.kv import LayerTensors, PromptKV
+from kvquilt_router.engine.prefill import AttentionSums
+from kvquilt_router.engine.recompute import recompute
+from kvquilt_router.engine.runner import ModelRunner
+from kvquilt_router.engine.scatter import OnLayer
+from kvquilt_router.engine.traits import ModelTraits
+from kvquilt_router.types import Indices, LayerFilter
 
 
 class Engine:
@@ -31,16 +31,17 @@ class Engine:
     """
 
     def __init__(self, model: Any) -> None:
-        self._model = model
-        self._decoder = model.get_decoder()
-        self._rotary = Rotary(self._decoder, layer_kinds(model.config.get_text_config()))
-        self.traits: ModelTraits = measure_traits(model, self._rotary)
+        self._runner = ModelRunner(model)
+
+    @property
+    def traits(self) -> ModelTraits:
+        """What the model is like."""
+        return self._runner.traits
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        device: torch.device = self._model.device
-        return device
+        return self._runner.device
 
     @torch.inference_mode()
     def prefill(self, token_ids: TokenIds, prefix: Sequence[LayerTensors] = ()) -> list[LayerTensors]:
@@ -49,53 +50,75 @@ class Engine:
         Raises:
             BadRequestError: a token id beyond the vocabulary, or more tokens than the model's context.
         """
-        cache = DynamicCache([(layer.keys, layer.values) for layer in prefix]) if prefix else DynamicCache()
-        begin = prefix[0].keys.shape[2] if prefix else 0
-        self.check(token_ids, begin + len(token_ids))
-        tokens = self._tensor(token_ids)
-        positions = torch.arange(begin, begin + len(tokens), device=self.device)
-        self._decoder(input_ids=tokens[None], position_ids=positions[None], past_key_values=cache, use_cache=True)
-        return [LayerTensors(layer.keys[:, :, begin:], layer.values[:, :, begin:]) for layer in cache.layers]
+        return prefill.prefill(self._runner, token_ids, prefix)
+
+    @torch.inference_mode()
+    def prefill_observed(
+        self, token_ids: TokenIds, prefix: Sequence[LayerTensors], spans: Sequence[tuple[int, int]]
+    ) -> tuple[list[LayerTensors], AttentionSums]:
+        """`prefill`, and the attention that each token gave to `spans` (begin and end) of the prefix and to the chunk.
+
+        Attention is computed a second time, in blocks of queries, so that memory stays in proportion to the tokens.
+
+        Raises:
+            BadRequestError: as `prefill`; a span outside of the prefix.
+        """
+        return prefill.prefill_observed(self._runner, token_ids, prefix, spans)
+
+    @torch.inference_mode()
+    def prefill_packed(
+        self, chunks: Sequence[TokenIds], prefix: Sequence[LayerTensors] = ()
+    ) -> list[list[LayerTensors]]:
+        """What `prefill` computes of each chunk, in one forward pass (Prepacking, arXiv 2404.09529).
+
+        Every chunk is at the positions after the prefix and sees the prefix and itself only. `packing.pack` says which
+        chunks to take together: attention is computed over all of them, and most of it is masked.
+
+        Raises:
+            BadRequestError: as `prefill`; no chunks, or an empty one.
+        """
+        return prefill.prefill_packed(self._runner, chunks, prefix)
 
     def score(self, token_ids: TokenIds, context: Sequence[LayerTensors]) -> torch.Tensor:
         """Log-probabilities `[tokens, vocabulary]` (float32) of what follows each of `token_ids`, read after `context`.
 
         Differentiable with respect to `context` (KV from position 0 on, keys rotated), which stays as it is.
         """
-        cache = DynamicCache([(layer.keys, layer.values) for layer in context])
-        begin = context[0].keys.shape[2]
-        self.check(token_ids, begin + len(token_ids))
-        positions = torch.arange(begin, begin + len(token_ids), device=self.device)
-        output = self._model(
-            input_ids=self._tensor(token_ids)[None],
-            position_ids=positions[None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        scores: torch.Tensor = output.logits[0].float().log_softmax(-1)
-        return scores
+        return self._runner.log_probabilities(token_ids, context)
 
     def decode_greedily(self, token_id: int, context: Sequence[LayerTensors], count: int) -> torch.Tensor:
         """See `kvquilt_router.engine.greedy`."""
-        return decode_greedily(self._model, token_id, context, count)
+        return decode_greedily(self._runner.model, token_id, context, count)
+
+    @torch.inference_mode()
+    def score_parallel(
+        self,
+        token_ids: TokenIds,
+        prefix: Sequence[LayerTensors],
+        chunks: Sequence[Sequence[LayerTensors]],
+        temperature: float,
+        scale: float,
+    ) -> torch.Tensor:
+        """`score` after chunks side by side, each computed directly after `prefix` (APE, arXiv 2502.05431, section 4).
+
+        The tokens' positions begin where the longest chunk ends. A worker would have to attend in the same way.
+
+        Args:
+            token_ids: read after the chunks.
+            prefix: KV from position 0 on; may be empty.
+            chunks: KV of each from the prefix's end on, as `prefill` and `prefill_packed` compute it.
+            temperature: T, of the attention to the chunks; 1 changes nothing.
+            scale: S, of the log-sum-exp of that attention (times T); 1 changes nothing where T is 1.
+
+        Raises:
+            BadRequestError: as `prefill`; no chunks; temperature or scale not above 0.
+        """
+        return parallel.score_parallel(self._runner, token_ids, prefix, chunks, temperature, scale)
 
     @torch.inference_mode()
     def to_chunk(self, token_ids: TokenIds, layers: Sequence[LayerTensors], begin: int, *, unrotate: bool) -> KVChunk:
         """A chunk of KV computed at `begin` onwards; keys un-rotated if asked, else marked as rotated from there."""
-        angles = self._angles(begin, len(token_ids))
-        keys = [
-            self._rotary.rotate(layer.keys, index, angles, inverse=True)
-            if unrotate and self.traits.rotates[index]
-            else layer.keys
-            for index, layer in enumerate(layers)
-        ]
-        return KVChunk(
-            self.traits.layout,
-            token_ids,
-            tuple(to_numpy(tensor) for tensor in keys),
-            tuple(to_numpy(layer.values) for layer in layers),
-            None if unrotate else begin,
-        )
+        return placing.to_chunk(self._runner, token_ids, layers, begin, unrotate=unrotate)
 
     def empty(self, tokens: int) -> PromptKV:
         """Room for the KV of a prompt's first `tokens` tokens."""
@@ -107,21 +130,7 @@ class Engine:
 
         Computed in float32 and rounded once, whether a key is rotated from its un-rotated form or from another place.
         """
-        kv.clear_unplaced()
-        for begin, end, came_from in _merged(kv.to_rotate):
-            there = self._angles(begin, end - begin)
-            here = None if came_from is None else self._angles(came_from, end - begin)
-            for index, layer in enumerate(kv.layers):
-                if self.traits.rotates[index]:
-                    part = layer.keys[:, :, begin:end]
-                    keys = part.float()
-                    if here is not None:
-                        keys = self._rotary.rotate(keys, index, here, inverse=True)
-                    part.copy_(self._rotary.rotate(keys, index, there))
-        kv.to_rotate.clear()
-
-    def _angles(self, begin: int, tokens: int) -> Angles:
-        return self._rotary.angles(torch.arange(begin, begin + tokens, device=self.device))
+        placing.rotate_placed(self._runner, kv)
 
     @torch.inference_mode()
     def value_deviation(self, token_ids: TokenIds, kv: PromptKV, context: int, layer: int) -> NDArray[np.float32]:
@@ -130,22 +139,20 @@ class Engine:
         Writes the fresh KV of layers 0 to `layer` into `kv` (CacheBlend, section 4.3: it is computed in full for the
         choice, so it may as well be kept). The pass ends there: attention and MLP of `layer` itself are not computed.
         """
-        stored = kv.layers[layer].values[:, :, :context].float().clone()
-        slots = torch.arange(context, device=self.device)
-        layers = [
-            LayerTensors(tensors.keys[:, :, :context], tensors.values[:, :, :context])
-            for tensors in kv.layers[: layer + 1]
-        ]
+        return looks.value_deviation(self._runner, token_ids, kv, context, layer)
 
-        def until(index: int, _: LayerTensors) -> None:
-            if index == layer:
-                raise _Enough
+    @torch.inference_mode()
+    def high_deviation(
+        self, token_ids: TokenIds, kv: PromptKV, context: int, layer: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """L1 distance between fresh and placed values at `layer`, and the attention that each token receives there.
 
-        with contextlib.suppress(_Enough):
-            self._forward(token_ids, layers, slots, until)
-        fresh = kv.layers[layer].values[:, :, :context].float()
-        deviation: NDArray[np.float32] = (fresh - stored).square().sum((0, 1, 3)).cpu().numpy()
-        return deviation
+        Both `[context]` (KVShare, arXiv 2503.16525: the two factors of its dual-stage high deviation). The attention is
+        the column's sum over all heads and all tokens of `kv` that see the token, itself included. One pass for both:
+        as `value_deviation`, it leaves the fresh KV of layers 0 to `layer` in `kv`, and a second look would find no
+        deviation.
+        """
+        return looks.high_deviation(self._runner, token_ids, kv, context, layer)
 
     @torch.inference_mode()
     def question_attention(
@@ -155,23 +162,23 @@ class Engine:
 
         Summed over layers, heads and the later tokens, each term times `weights` `[layers, kv_heads, context]`, if any.
         One forward pass of the later tokens; writes their KV into `kv`, whose keys must be rotated to their positions.
+        The later tokens are those that `kv` has room for, or if it has none, the one token after it.
         """
-        total = torch.zeros(context, device=self.device)
-        rows = torch.arange(kv.tokens - context, device=self.device)
-        factors = None if weights is None else torch.from_numpy(weights).to(self.device)
-
-        def look(attention: Attention) -> None:
-            for part in attention.weights(rows):
-                per_head = part[..., :context].sum((1, 2))
-                total.add_((per_head if factors is None else per_head * factors[attention.layer]).sum(0))
-
-        with observed(self._model, look):
-            self._forward(token_ids, kv.layers, rows + context, lambda *_: None)
-        scores: NDArray[np.float32] = total.cpu().numpy()
-        return scores
+        return looks.question_attention(self._runner, token_ids, kv, context, weights)
 
     @torch.inference_mode()
-    def recompute(self, token_ids: TokenIds, kv: PromptKV, positions: Indices, on_layer: OnLayer) -> None:
+    def recompute(
+        self,
+        token_ids: TokenIds,
+        kv: PromptKV,
+        positions: Indices,
+        on_layer: OnLayer,
+        *,
+        layer_filter: LayerFilter | None = None,
+        context: int | None = None,
+        missing: Sequence[int] | Indices = (),
+        visible: BlockStructure | None = None,
+    ) -> None:
         """Compute the tokens at `positions` in one forward pass, every layer over the whole of `kv`, in place.
 
         Args:
@@ -179,27 +186,27 @@ class Engine:
             kv: keys rotated to their positions.
             positions: ascending; with none, the layers are finished as they are.
             on_layer: called for every layer in order, when its KV is complete.
+            layer_filter: asked at every layer but the last which tokens before `context` are still computed after it;
+                the stored KV of the others stays as it is in the layers above.
+            context: number of tokens before the question; by default all of `kv`.
+            missing: positions without stored KV, which no filter drops, nor sees.
+            visible: takes away some of what tokens see; by default each sees all before it.
+
+        Raises:
+            BadRequestError: positions, segments or a context that do not fit `kv`; a prompt beyond the model's context.
+            UnsupportedModelError: a filter, and a model whose layers do not take what other models' do.
         """
-        self.check(token_ids, len(token_ids))
-        if len(positions) == 0:
-            for index, layer in enumerate(kv.layers):
-                on_layer(index, layer)
-            return
-        slots = torch.from_numpy(positions).to(self.device)
-        self._forward(token_ids, kv.layers, slots, on_layer)
-
-    def _forward(self, token_ids: TokenIds, layers: list[LayerTensors], slots: torch.Tensor, on_layer: OnLayer) -> None:
-        tokens = layers[0].keys.shape[2]
-        self._decoder(
-            input_ids=self._tensor(token_ids)[slots][None],
-            position_ids=slots[None],
-            attention_mask=scatter_mask(self._model, self.traits, slots, tokens),
-            past_key_values=scatter_cache(layers, slots, on_layer),
-            use_cache=True,
+        recompute(
+            self._runner,
+            token_ids,
+            kv,
+            positions,
+            on_layer,
+            layer_filter=layer_filter,
+            context=kv.tokens if context is None else context,
+            missing=np.asarray(missing, np.int64),
+            visible=visible,
         )
-
-    def _tensor(self, token_ids: TokenIds) -> torch.Tensor:
-        return torch.from_numpy(token_ids.astype(np.int64)).to(self.device)
 
     def check(self, token_ids: TokenIds, tokens: int) -> None:
         """Refuse what the model cannot take.
@@ -207,26 +214,4 @@ class Engine:
         Raises:
             BadRequestError: a token id beyond the vocabulary, or more `tokens` than the model's context.
         """
-        vocabulary = self._model.get_input_embeddings().num_embeddings
-        if len(token_ids) and int(token_ids.max()) >= vocabulary:
-            raise BadRequestError(f"expected token ids below {vocabulary}; got {token_ids.max()}: other tokenizer?")
-        if tokens > self.traits.max_context:
-            raise BadRequestError(
-                f"expected at most {self.traits.max_context} tokens, the model's context; got {tokens}",
-                reason="prompt_too_long",
-            )
-
-
-class _Enough(Exception):  # noqa: N818  no error
-    """Ends a forward pass whose further layers nobody needs."""
-
-
-def _merged(spans: Sequence[tuple[int, int, int | None]]) -> list[tuple[int, int, int | None]]:
-    """Adjacent un-rotated spans made one: fewer and larger operations."""
-    merged: list[tuple[int, int, int | None]] = []
-    for begin, end, came_from in sorted(spans, key=lambda span: span[0]):
-        if merged and came_from is None and merged[-1][1:] == (begin, None):
-            merged[-1] = (merged[-1][0], end, None)
-        else:
-            merged.append((begin, end, came_from))
-    return merged
+        self._runner.check(token_ids, tokens)

@@ -1,21 +1,14 @@
-"""A look at a model's attention while it computes, without changing what it computes.
+"""A look at a model's attention while it computes, without changing what it computes."""
 
-Transformers calls attention through a table of functions by name. For the time of one forward pass the model's
-configuration names one of ours, which shows the rotated queries and keys to an observer and then calls the model's own.
-"""
-
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_PREFIX = "kvquilt_"
+from kvquilt_router.engine.override import Attend, overridden
+
 _ROWS = 64
 """Queries whose attention is held at once: `heads x rows x tokens` numbers."""
 
@@ -30,6 +23,8 @@ class Attention:
         keys: `[kv_heads, tokens, dim]`, rotated.
         mask: `[n, tokens]`: boolean (true: seen) or additive; `None`: causal, the n queries being the last tokens.
         scaling: of the products.
+        softcap: bound of the scaled products (`cap * tanh(x / cap)`), or `None`.
+        sinks: `[heads]`: learned scores of a key that has no value, or `None`.
     """
 
     layer: int
@@ -37,72 +32,79 @@ class Attention:
     keys: torch.Tensor
     mask: torch.Tensor | None
     scaling: float
+    softcap: float | None
+    sinks: torch.Tensor | None
+
+    @classmethod
+    def of_call(
+        cls, module: Any, query: torch.Tensor, key: torch.Tensor, mask: Any, kwargs: dict[str, Any]
+    ) -> "Attention":
+        """What Transformers calls an attention function with, for one prompt."""
+        return cls(
+            module.layer_idx,
+            query[0],
+            key[0],
+            None if mask is None else mask[0, 0, :, : key.shape[2]],
+            kwargs.get("scaling") or query.shape[-1] ** -0.5,
+            kwargs.get("softcap"),
+            kwargs.get("s_aux"),
+        )
+
+    def blocks(self, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The queries `rows` in parts, so that the memory of what is computed of a part is bounded."""
+        yield from torch.split(rows, _ROWS)
+
+    def scores(self, part: torch.Tensor) -> torch.Tensor:
+        """Scaled products `[kv_heads, group, part, tokens]` (float32) of the queries `part`, before the mask."""
+        kv_heads, _, dim = self.keys.shape
+        query = self.query[:, part].float().reshape(kv_heads, -1, len(part), dim)
+        scores = (query @ self.keys.float().unsqueeze(1).transpose(-1, -2)) * self.scaling
+        return scores if self.softcap is None else self.softcap * torch.tanh(scores / self.softcap)
+
+    def additive_mask(self, part: torch.Tensor) -> torch.Tensor:
+        """What is added to the scores of the queries `part`: `[part, tokens]` (float32), very small where unseen."""
+        tokens = self.keys.shape[1]
+        if self.mask is not None and self.mask.dtype is not torch.bool:
+            return self.mask[part].float()
+        if self.mask is not None:
+            seen = self.mask[part]
+        else:
+            last = part + tokens - self.query.shape[1]
+            seen = torch.arange(tokens, device=part.device)[None] <= last[:, None]
+        lowest = torch.finfo(torch.float32).min
+        return torch.zeros(seen.shape, device=part.device).masked_fill(~seen, lowest)
+
+    def sink_scores(self, part: torch.Tensor) -> torch.Tensor:
+        """Scores `[kv_heads, group, part, 0 or 1]` (float32) of the key without a value, where the model has one."""
+        groups = (self.keys.shape[0], self.query.shape[0] // self.keys.shape[0])
+        if self.sinks is None:
+            return torch.empty(*groups, len(part), 0, device=part.device)
+        return self.sinks.float().view(*groups, 1, 1).expand(-1, -1, len(part), 1)
 
     def weights(self, rows: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Attention weights `[kv_heads, group, part, tokens]` (float32) of the queries `rows`, part by part.
-
-        Soft caps and learned sinks, which some families have, are left out: this serves to choose, not to compute.
-        """
-        kv_heads, tokens, _ = self.keys.shape
-        heads, count, dim = self.query.shape
-        keys = self.keys.float().unsqueeze(1)
-        for part in torch.split(rows, _ROWS):
-            query = self.query[:, part].float().reshape(kv_heads, heads // kv_heads, len(part), dim)
-            scores = (query @ keys.transpose(-1, -2)) * self.scaling
-            yield (scores + self._additive(part, count, tokens)).softmax(-1)
-
-    def _additive(self, rows: torch.Tensor, count: int, tokens: int) -> torch.Tensor:
-        if self.mask is not None and self.mask.dtype is not torch.bool:
-            return self.mask[rows].float()
-        if self.mask is not None:
-            seen = self.mask[rows]
-        else:
-            seen = torch.arange(tokens, device=rows.device)[None] <= (rows + tokens - count)[:, None]
-        return torch.zeros(seen.shape, device=rows.device).masked_fill(~seen, float("-inf"))
+        """Attention weights `[kv_heads, group, part, tokens]` (float32) of the queries `rows`, part by part."""
+        for part in self.blocks(rows):
+            scores = self.scores(part) + self.additive_mask(part)
+            yield torch.cat([scores, self.sink_scores(part)], -1).softmax(-1)[..., : scores.shape[-1]]
 
 
 Observer = Callable[[Attention], None]
-"""Called once a layer, in order, before its attention is computed."""
-
-_active = threading.local()
+"""Called once a layer, in order, before its attention is computed, when its keys and values are in the cache."""
 
 
-@contextmanager
-def observed(model: Any, observer: Observer) -> Iterator[None]:
+def observed(model: Any, observer: Observer) -> AbstractContextManager[None]:
     """Show every attention of the model's forward passes in this thread to `observer`, while the context is open."""
-    name = model.config._attn_implementation
-    model.config._attn_implementation = _PREFIX + name
-    _active.observer = observer
-    try:
-        yield
-    finally:
-        _active.observer = None
-        model.config._attn_implementation = name
 
-
-def additive_masks(model: Any) -> bool:
-    """Whether the model's attention takes additive masks instead of boolean ones."""
-    return bool(model.config._attn_implementation.removeprefix(_PREFIX) == "eager")
-
-
-def _observing(inner: str) -> Callable[..., Any]:
-    def attention(
-        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **kwargs: Any
+    def look(
+        own: Attend,
+        module: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: Any,
+        kwargs: dict[str, Any],
     ) -> Any:
-        observer: Observer | None = getattr(_active, "observer", None)
-        if observer is not None:
-            scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-            seen = None if mask is None else mask[0, 0, :, : key.shape[2]]
-            observer(Attention(module.layer_idx, query[0], key[0], seen, scaling))
-        if inner == "eager":
-            own = sys.modules[type(module).__module__].eager_attention_forward
-        else:
-            own = ALL_ATTENTION_FUNCTIONS[inner]
+        observer(Attention.of_call(module, query, key, mask, kwargs))
         return own(module, query, key, value, mask, **kwargs)
 
-    return attention
-
-
-for _inner in ("sdpa", "eager"):
-    ALL_ATTENTION_FUNCTIONS.register(_PREFIX + _inner, _observing(_inner))
-    ALL_MASK_ATTENTION_FUNCTIONS.register(_PREFIX + _inner, ALL_MASK_ATTENTION_FUNCTIONS[_inner])
+    return overridden(model, look)
