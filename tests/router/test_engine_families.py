@@ -81,11 +81,11 @@ def test_value_deviation_is_zero_for_untouched_tokens_and_finds_the_damaged(fami
 def test_high_deviation_is_the_difference_of_values_and_the_attention_received(family):
     model, engine, ids, reference, _ = family
     kv = filled(engine, reference)
-    kv.layers[2].values[:, :, [5, 33]] += 1.0
+    kv.layers[2].values[:, :, [5, 33]] += 2.0
     kv.layers[3].values.zero_()
     deviation, column = engine.high_deviation(ids, kv, CONTEXT, 2)
     elements = kv.layers[2].values[0, :, 0].numel()
-    np.testing.assert_allclose(deviation[[5, 33]], elements, rtol=1e-3)
+    np.testing.assert_allclose(deviation[[5, 33]], 2 * elements, rtol=1e-3)
     assert float(np.delete(deviation, [5, 33]).max()) < 1e-2
     np.testing.assert_allclose(column, own_attention(model, ids)[2].sum((0, 1))[:CONTEXT].numpy(), rtol=2e-3, atol=2e-4)
     assert relative(kv.layers[2].values, reference.layers[2].values) < 1e-4

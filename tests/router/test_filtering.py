@@ -155,6 +155,22 @@ def test_layers_that_are_given_what_cannot_be_narrowed_are_refused(llama):
         hook.remove()
 
 
+def test_a_decoder_whose_layers_are_not_all_in_view_is_refused(llama):
+    _, _, ids, kv = llama
+    model = tiny(*SUPPORTED["llama"])
+    engine = Engine(model)
+    model.get_decoder().layers = model.get_decoder().layers[:3]
+    with pytest.raises(UnsupportedModelError, match="4 layers; got 3"):
+        recomputed(engine, ids, kv, POSITIONS, Plan())
+
+
+def test_attention_that_nobody_can_look_at_is_refused(llama, monkeypatch):
+    model, engine, ids, kv = llama
+    monkeypatch.setattr(model.config, "_attn_implementation", "flash_attention_2")
+    with pytest.raises(UnsupportedModelError, match="attn_implementation='sdpa'"):
+        engine.question_attention(ids, filled(engine, kv), CONTEXT)
+
+
 def test_an_assembly_passes_the_filter_on_and_keeps_missing_tokens_from_it(llama):
     _, engine, ids, _ = llama
     chunk = engine.to_chunk(ids[10:30], engine.prefill(ids[10:30]), 0, unrotate=True)

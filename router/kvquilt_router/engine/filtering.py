@@ -58,7 +58,7 @@ class FilteredTokens(ActiveTokens):
         if layers is None or len(layers) != count:
             raise UnsupportedModelError(
                 f"expected {type(runner.decoder).__name__}.layers with the model's {count} layers; "
-                "got none: recompute without a layer filter"
+                f"got {'none' if layers is None else len(layers)}: recompute without a layer filter"
             )
         hooks = [layer.register_forward_pre_hook(self._enter, with_kwargs=True) for layer in layers]
         try:
