@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from kvquilt_codec.types import KVChunk
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.scatter import OnLayer
+from kvquilt_router.policies.types import EstimatingPolicy
 from kvquilt_router.types import Indices, Prompt, RecomputePolicy, ReusedChunk, Selection, SelectionProblem
 
 
@@ -46,6 +47,7 @@ class Assembly:
         for chunk in placed:
             known[chunk.place.begin : chunk.place.end] = True
         self.missing: Indices = np.flatnonzero(~known)
+        self._learning: tuple[EstimatingPolicy, SelectionProblem] | None = None
 
     def merge(self) -> None:
         """Place the chunks and rotate their keys to their positions."""
@@ -58,10 +60,13 @@ class Assembly:
         reused = tuple(chunk.place for chunk in self._placed if not chunk.exact)
         budget = int(np.ceil(recompute_ratio * sum(chunk.tokens for chunk in reused)))
         order = tuple((chunk.place.chunk_key, chunk.place.begin) for chunk in self._placed)
-        return SelectionProblem(reused, self._context, budget, seed, order)
+        return SelectionProblem(reused, self._context, budget, seed, order, len(self.kv.layers))
 
     def select(self, policy: RecomputePolicy, problem: SelectionProblem) -> Selection:
-        """Let a policy choose, after `merge`."""
+        """Let a policy choose, after `merge`; one that estimates changes the reused KV first."""
+        if isinstance(policy, EstimatingPolicy):
+            policy.estimate(problem, self._engine.view(self.kv))
+            self._learning = policy, problem
         return policy.select(problem, self)
 
     def compute(self, selection: Selection, on_layer: OnLayer) -> None:
@@ -77,6 +82,9 @@ class Assembly:
             context=self._context,
             missing=self.missing,
         )
+        if self._learning is not None:
+            policy, problem = self._learning
+            policy.observe(problem, self._engine.view(self.kv))
 
     def value_deviation(self, layer: int) -> NDArray[np.float32]:
         """See `BlendProbe.value_deviation`."""

@@ -15,7 +15,7 @@ from kvquilt_router.engine.kv import LayerTensors, wire_bytes
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher
 from kvquilt_router.planning import Planner
-from kvquilt_router.policies import policy_by_name
+from kvquilt_router.policies import AnchorPool, policy_by_name
 from kvquilt_router.types import (
     BlendOptions,
     BlendReport,
@@ -35,6 +35,7 @@ class Blender:
 
     Args:
         concurrency: blends at once; further ones wait, since each holds a prompt's whole KV.
+        anchors: what the policy `anchors` learns; of this model and its namespace alone.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Blender:
         counters: Counters,
         *,
         concurrency: int,
+        anchors: AnchorPool,
     ) -> None:
         self._engine = engine
         self._thread = thread
         self._planner = planner
         self._fetcher = fetcher
         self._counters = counters
+        self._anchors = anchors
         self._slots = asyncio.Semaphore(concurrency)
 
     async def plan(self, prompt: Prompt, options: BlendOptions) -> list[ChunkOutcome]:
@@ -66,7 +69,7 @@ class Blender:
         Raises:
             BadRequestError: an empty question or document, an unknown policy, more tokens than the model's context.
         """
-        policy = policy_by_name(options.policy)
+        policy = policy_by_name(options.policy, self._anchors)
         refs = self._planner.prompt(prompt, options.point)
         self._engine.check(prompt.token_ids, len(prompt.token_ids))
         async with self._slots, aclosing(self._blend(prompt, options, policy, refs)) as parts:

@@ -16,7 +16,7 @@ from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher
 from kvquilt_router.holding import HeldChunks
 from kvquilt_router.planning import Planner
-from kvquilt_router.policies import policy_by_name
+from kvquilt_router.policies import AnchorPool, policy_by_name
 from kvquilt_router.precompute import Precomputer
 from kvquilt_router.profiles import ModelProfile, open_profile
 from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
@@ -122,5 +122,8 @@ def _served(
         put_deadline=settings.put_deadline,
         queue_length=settings.backfill_queue,
     )
-    blender = Blender(model.engine, thread, planner, fetcher, counters, concurrency=settings.max_blends)
+    anchors = AnchorPool(int(settings.anchor_bytes))
+    blender = Blender(
+        model.engine, thread, planner, fetcher, counters, concurrency=settings.max_blends, anchors=anchors
+    )
     return ServedModel(model, blender, precomputer, profile)

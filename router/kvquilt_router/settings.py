@@ -49,6 +49,9 @@ class RouterSettings(BaseModel):
     held_bytes: ByteSize = Field(
         ByteSize(0), ge=0, description="Encoded chunks kept in memory, so that finer levels fetch only what is missing."
     )
+    anchor_bytes: ByteSize = Field(
+        ByteSize(1 << 30), ge=0, description="Memory of what the policy anchors has learned, for each model."
+    )
     max_blends: int = Field(4, ge=1, description="Blends at once; further ones wait. Each holds a prompt's KV.")
     backfill: bool = Field(
         True, description="Compute and store chunks that a request missed, after it, in the background."

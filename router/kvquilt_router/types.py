@@ -171,6 +171,7 @@ class SelectionProblem:
         budget: how many candidates to choose, at most.
         seed: for policies that draw at random.
         order: key and first position of every chunk of the prompt, found or not, ascending.
+        layers: number of the model's layers; 0 if that is not known, and then nothing is thinned out by layer.
     """
 
     chunks: tuple[ReusedChunk, ...]
@@ -178,6 +179,7 @@ class SelectionProblem:
     budget: int
     seed: int = 0
     order: tuple[tuple[bytes, int], ...] = ()
+    layers: int = 0
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -246,10 +248,13 @@ class Selection:
     Attributes:
         positions: to recompute, ascending, without repeats.
         filter: drops some of them in later layers, whose stored KV then stays as it is.
+        deviation: of each context token's values from the stored ones, `[context_tokens]`, for a worker that goes on
+            recomputing while it decodes; `None` if the policy has no such stage.
     """
 
     positions: Indices
     filter: LayerFilter | None = None
+    deviation: NDArray[np.float32] | None = None
 
 
 class RecomputePolicy(Protocol):
@@ -274,6 +279,8 @@ class BlendReport:
         tokens_computed: no stored KV; the question is among them, its last token computed by the worker.
         bf16_bytes: what the fetched tensors take as bfloat16.
         seconds: wall time by step: fetch (look up, fetch, decode), select (merge, choose), compute, total.
+        reused_positions: of the `tokens_reused` in the prompt, ascending; only if the policy measured their deviation.
+        reused_deviations: L1 distance of their values from fresh ones, one per position.
     """
 
     options: BlendOptions
@@ -284,6 +291,8 @@ class BlendReport:
     tokens_computed: int = 0
     bf16_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    reused_positions: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    reused_deviations: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     @property
     def fetched_bytes(self) -> int:

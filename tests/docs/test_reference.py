@@ -19,7 +19,7 @@ from kvquilt_codec import errors
 from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2, router_pb2
 from kvquilt_router import types as router_types
-from kvquilt_router.policies import POLICIES
+from kvquilt_router.policies import EVALUATION_ONLY, POLICIES
 from kvquilt_rpc import status
 from tests.docs.pages import first_words, rows, section, words
 
@@ -85,7 +85,9 @@ def test_settings_and_their_defaults_are_the_programs() -> None:
         if name == "node.path":
             continue  # depends on the environment
         text = "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        shown = f"{int(value) >> 30} GiB" if name in ("node.capacity", "node.max_object") else text
+        shown = (
+            f"{int(value) >> 30} GiB" if name in ("node.capacity", "node.max_object", "router.anchor_bytes") else text
+        )
         assert table[name] == shown, name
 
 
@@ -132,9 +134,10 @@ def test_errors_are_those_of_the_tree() -> None:
 
 
 def test_names_of_levels_policies_reasons_and_counters() -> None:
-    assert words(section(PAGE, "Policies")) >= set(POLICIES)
+    policies = {*POLICIES, *EVALUATION_ONLY}
+    assert words(section(PAGE, "Policies")) >= policies
     concepts = section("concepts.md", "Words")
-    assert first_words(concepts) == set(POLICIES) | {level.value for level in Level}
+    assert first_words(concepts) == policies | {level.value for level in Level}
     assert first_words(section(PAGE, "Miss reasons")) == set(router_types.MISS_REASONS) <= words(concepts)
     of_router, of_node = section(PAGE, "Counters").split("`GetNodeStatus` shows the node's")
     assert first_words(of_router) == set(router_types.COUNTERS)

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvquilt_codec.errors import BadRequestError
-from kvquilt_router.policies import POLICIES, policy_by_name
-from kvquilt_router.types import ReusedChunk, SelectionProblem
+from kvquilt_codec.types import VariantKind
+from kvquilt_router.policies import EVALUATION_ONLY, POLICIES, policy_by_name
+from kvquilt_router.types import ContextSource, ReusedChunk, SelectionProblem
 
 
 class NoProbe:
@@ -18,6 +19,9 @@ class NoProbe:
 
     def question_attention(self, weights=None):
         raise AssertionError("this policy needs no look at the question")
+
+    def high_deviation(self, layer):
+        raise AssertionError("this policy needs no look at all columns")
 
 
 class FixedProbe:
@@ -35,6 +39,10 @@ class FixedProbe:
     def question_attention(self, weights=None):
         return (self.attention if weights is None else self.attention * weights[:, 0]).sum(0)
 
+    def high_deviation(self, layer):
+        self.layers.append(layer)
+        return self.deviation, self.attention.sum(0)
+
 
 def problem_of(spans, context_tokens, budget, seed=0):
     return SelectionProblem(tuple(ReusedChunk(*span) for span in spans), context_tokens, budget, seed)
@@ -46,27 +54,45 @@ def choose(name, problem, probe):
 
 @st.composite
 def problems(draw):
+    """Chunks with gaps between them; some come with what is known of their former context."""
     lengths = draw(st.lists(st.integers(1, 40), max_size=6))
-    gaps = draw(st.lists(st.integers(0, 5), min_size=len(lengths), max_size=len(lengths)))
-    spans, position = [], 0
-    for length, gap in zip(lengths, gaps, strict=True):
-        spans.append((position + gap, position + gap + length))
-        position += gap + length
-    budget = draw(st.integers(0, sum(lengths)))
-    return problem_of(spans, position + 3, budget, draw(st.integers(0, 9)))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    chunks, order, position = [], [], 0
+    for number, length in enumerate(lengths):
+        begin = position + draw(st.integers(0, 5))
+        position, key = begin + length, bytes([number])
+        former = draw(st.lists(st.integers(0, 8), max_size=4))
+        sources = tuple(ContextSource(bytes([other]), 30, float(rng.random())) for other in former)
+        inter = rng.random(length).astype(np.float32) if draw(st.booleans()) else None
+        dependence = rng.random((2, 1, length)).astype(np.float32) if draw(st.booleans()) else None
+        intra = draw(st.sampled_from([0.0, 0.5, float(length)]))
+        chunks.append(ReusedChunk(begin, position, key, VariantKind.BASE, dependence, inter, sources, intra))
+        order.append((key, begin))
+    budget, seed = draw(st.integers(0, sum(lengths))), draw(st.integers(0, 9))
+    return SelectionProblem(tuple(chunks), position + 3, budget, seed, tuple(order), draw(st.sampled_from([0, 2, 30])))
 
 
 @given(problems())
-def test_choosing_policies_keep_to_candidates_and_budget(problem):
+def test_every_policy_keeps_to_candidates_and_budget_and_repeats_itself(problem):
     rng = np.random.default_rng(0)
     probe = FixedProbe(rng.random(problem.context_tokens), rng.random((2, problem.context_tokens)))
-    for name in ("none", "random", "first-tokens", "deviation", "question", "question-deviation"):
+    for name in POLICIES:
         chosen = choose(name, problem, probe)
+        assert chosen.dtype == np.int64
+        assert (np.diff(chosen) > 0).all()
+        assert choose(name, problem, probe).tolist() == chosen.tolist()
+        if name == "full":
+            continue
+        # What is exact, missing or of the shared prefix lies outside of the chunks, so it is never chosen.
         assert set(chosen.tolist()) <= set(problem.candidates.tolist())
-        assert len(set(chosen.tolist())) == len(chosen) <= problem.budget
-        assert chosen.tolist() == sorted(chosen.tolist())
-        if name != "none":
-            assert len(chosen) == problem.budget
+        if name == "anchors":
+            assert chosen.tolist() == problem.candidates.tolist()  # a cold pool reuses nothing
+        elif name == "deviation":
+            assert problem.budget <= len(chosen) <= max(problem.budget, int(1.2 * problem.budget))
+        else:
+            assert len(chosen) <= problem.budget
+            if name not in ("none", "contextual"):
+                assert len(chosen) == problem.budget
 
 
 def test_full_takes_every_context_token_whatever_the_budget():
@@ -100,7 +126,7 @@ def test_deviation_takes_the_tokens_that_differ_most_at_layer_one():
     assert probe.layers == [1]
 
 
-@pytest.mark.parametrize("name", ["deviation", "question", "question-deviation"])
+@pytest.mark.parametrize("name", ["deviation", "contextual", "question", "question-deviation", "dual-stage"])
 def test_nothing_is_looked_at_when_there_is_nothing_to_choose(name):
     assert choose(name, problem_of([], 20, 0), NoProbe()).size == 0
 
@@ -132,4 +158,11 @@ def test_an_unknown_policy_is_refused_with_the_known_names():
     with pytest.raises(BadRequestError, match="first-tokens") as caught:
         policy_by_name("nope")
     assert caught.value.reason == "unknown_policy"
-    assert all(policy.name == name for name, policy in POLICIES.items())
+    assert all(policy_by_name(name).name == name for name in POLICIES)
+
+
+@pytest.mark.parametrize("name", EVALUATION_ONLY)
+def test_what_is_for_evaluation_only_is_refused_with_the_reason(name):
+    with pytest.raises(BadRequestError, match="attend to the chunks in parallel") as caught:
+        policy_by_name(name)
+    assert caught.value.reason == "unknown_policy"

@@ -17,6 +17,7 @@ from kvquilt_router.engine.recompute import recompute
 from kvquilt_router.engine.runner import ModelRunner
 from kvquilt_router.engine.scatter import OnLayer
 from kvquilt_router.engine.traits import ModelTraits
+from kvquilt_router.engine.view import PositionFreeView
 from kvquilt_router.types import Indices, LayerFilter
 
 
@@ -131,6 +132,10 @@ class Engine:
         Computed in float32 and rounded once, whether a key is rotated from its un-rotated form or from another place.
         """
         placing.rotate_placed(self._runner, kv)
+
+    def view(self, kv: PromptKV) -> PositionFreeView:
+        """The same KV with keys free of position; keys of `kv` must be rotated to their positions."""
+        return PositionFreeView(kv, self._runner.rotary, self.traits.rotates)
 
     @torch.inference_mode()
     def value_deviation(self, token_ids: TokenIds, kv: PromptKV, context: int, layer: int) -> NDArray[np.float32]:
