@@ -78,6 +78,8 @@ class BlendReport:
         chunks: per chunk.
         seconds: the router's wall time by step.
         level: of the documents; "lossless" where no measured level meets a bound that was asked for.
+        reused_positions: of the reused tokens, ascending; only of a policy that goes on while the worker decodes.
+        reused_deviations: how far the values of each of them are from fresh ones (L1, at one layer).
     """
 
     policy: str
@@ -91,6 +93,8 @@ class BlendReport:
     chunks: tuple[ChunkReport, ...]
     seconds: dict[str, float]
     level: str
+    reused_positions: tuple[int, ...] = ()
+    reused_deviations: tuple[float, ...] = ()
 
     @property
     def hit(self) -> bool:

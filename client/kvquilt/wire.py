@@ -15,7 +15,7 @@ from kvquilt.types import (
     Segment,
     Status,
 )
-from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.levels import parse_level
 from kvquilt_codec.profile import LevelCard
 from kvquilt_codec.types import Level, check_token_ids
@@ -78,7 +78,12 @@ def chunks(messages: Iterable[pb.ChunkReport]) -> tuple[ChunkReport, ...]:
 
 
 def report(message: pb.BlendReport) -> BlendReport:
-    """Decode a blend's report."""
+    """Decode a blend's report.
+
+    Raises:
+        IntegrityError: reused tokens that are not in the prompt, or without a deviation each.
+    """
+    _check_reused(message)
     steps = ("fetch", "select", "compute", "total")
     return BlendReport(
         message.policy,
@@ -92,7 +97,23 @@ def report(message: pb.BlendReport) -> BlendReport:
         chunks(message.chunks),
         {step: getattr(message, f"{step}_seconds") for step in steps},
         message.level,
+        tuple(message.reused_positions),
+        tuple(message.reused_deviations),
     )
+
+
+def _check_reused(message: pb.BlendReport) -> None:
+    positions = np.asarray(message.reused_positions, np.int64)
+    deviations = np.asarray(message.reused_deviations, np.float32)
+    if len(positions) != len(deviations) or len(positions) not in (0, message.tokens_reused):
+        raise IntegrityError(
+            f"expected the deviation of {message.tokens_reused} reused tokens, or none; "
+            f"the router sent {len(positions)} positions and {len(deviations)} deviations"
+        )
+    tokens = message.tokens_exact + message.tokens_reused + message.tokens_recomputed + message.tokens_computed
+    ascending = len(positions) == 0 or (bool((np.diff(positions) > 0).all()) and positions[-1] < tokens)
+    if not ascending or not (np.isfinite(deviations) & (deviations >= 0)).all():
+        raise IntegrityError("expected ascending positions within the prompt and deviations of at least 0; got others")
 
 
 def plan(message: pb.PlanBlendResponse) -> PlanReport:

@@ -99,6 +99,9 @@ class Blender:
         }
         report = BlendReport(replace(options), outcomes, seconds=seconds)
         self._count_tokens(report, prompt, np.setdiff1d(selection.positions, assembly.missing))
+        if selection.deviation is not None:
+            report.reused_positions = np.setdiff1d(problem.candidates, selection.positions)
+            report.reused_deviations = selection.deviation[report.reused_positions]
         yield report
 
     async def _computed(self, assembly: Assembly, selection: Selection) -> AsyncGenerator[memoryview, None]:

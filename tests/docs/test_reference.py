@@ -9,11 +9,11 @@ from typer.core import TyperCommand, TyperGroup
 
 import kvquilt
 import kvquilt.errors
-import kvquilt.integrations.transformers as integration
 from kvquilt import AsyncClient, Client
 from kvquilt.cli.main import app
 from kvquilt.cli.output import EXIT_CODES, INTERRUPTED, PARTIAL
 from kvquilt.cli.settings import KvquiltSettings
+from kvquilt.integrations import dual_stage, transformers
 from kvquilt_cache_node import types as node_types
 from kvquilt_codec import errors
 from kvquilt_codec.types import Level
@@ -152,5 +152,6 @@ def test_names_of_the_python_interface() -> None:
     for client in (Client, AsyncClient):
         public = {name for name in vars(client) if not name.startswith("_")}
         assert public == methods
-    own = {name for name, what in vars(integration).items() if getattr(what, "__module__", "") == integration.__name__}
-    assert {name for name in own if not name.startswith("_")} <= {word.split("(")[0] for word in words(text)}
+    for module in (transformers, dual_stage):
+        own = {name for name, what in vars(module).items() if getattr(what, "__module__", "") == module.__name__}
+        assert {name for name in own if not name.startswith("_")} <= {word.split("(")[0] for word in words(text)}

@@ -26,11 +26,12 @@ class Reference:
         return self.model(step, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1]
 
     @torch.inference_mode()
-    def greedy(self, input_ids, cache=None, tokens=12):
+    def greedy(self, input_ids, cache=None, tokens=12, processors=None):
         output = self.model.generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
             past_key_values=cache,
+            logits_processor=processors,
             max_new_tokens=tokens,
             do_sample=False,
         )

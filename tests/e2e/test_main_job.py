@@ -5,6 +5,7 @@ import time
 import pytest
 
 from kvquilt import Client, Document
+from kvquilt.integrations.dual_stage import DecodeStage
 from kvquilt_router.policies.deviation import schedule
 from tests.stack import serve
 from tests.texts import PASSAGES, QUESTION
@@ -34,7 +35,7 @@ def test_full_recompute_equals_a_full_prefill(client, reference):
     assert filled.report.tokens_exact == filled.report.tokens_reused == 0
 
 
-@pytest.mark.parametrize("policy", ["none", "random", "first-tokens", "deviation"])
+@pytest.mark.parametrize("policy", ["none", "random", "first-tokens", "deviation", "contextual"])
 def test_every_policy_finds_all_chunks_and_keeps_to_its_ratio(client, reference, policy):
     filled = reference.cache(client).fill(SEGMENTS, policy=policy, recompute_ratio=0.25)
     report = filled.report
@@ -49,6 +50,26 @@ def test_every_policy_finds_all_chunks_and_keeps_to_its_ratio(client, reference,
     assert known + report.tokens_computed == filled.input_ids.shape[1]
     assert report.tokens_exact == report.chunks[1].end  # the shared prefix, and the document right after it
     assert len(reference.greedy(filled.input_ids, filled.past_key_values)) > 0
+
+
+def test_the_decode_stage_goes_on_with_the_reused_tokens_of_the_report(client, reference):
+    filled = reference.cache(client).fill(SEGMENTS, policy="dual-stage", recompute_ratio=0.1)
+    report = filled.report
+    reused = -(-(report.tokens_reused + report.tokens_recomputed) // 10)
+    assert report.tokens_recomputed == reused
+    assert len(report.reused_positions) == len(report.reused_deviations) == report.tokens_reused
+    assert all(report.tokens_exact <= position < report.chunks[-1].end for position in report.reused_positions)
+    before = [layer.keys.clone() for layer in filled.past_key_values.layers]
+    with DecodeStage(reference.model).refreshing(filled) as processors:
+        assert len(reference.greedy(filled.input_ids, filled.past_key_values, 4, processors)) == 4
+    changed = {
+        position
+        for layer, keys in zip(filled.past_key_values.layers, before, strict=True)
+        for position in (layer.keys[:, :, : keys.shape[2]] != keys).any(3).any(1)[0].nonzero()[:, 0].tolist()
+    }
+    assert len(changed) == 4 * 3
+    assert changed <= set(report.reused_positions)
+    assert client.blend(SEGMENTS, policy="none").report.reused_positions == ()
 
 
 def test_recomputing_more_comes_closer_to_a_full_prefill(client, reference):

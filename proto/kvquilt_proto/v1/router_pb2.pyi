@@ -277,6 +277,8 @@ class BlendReport(_message.Message):
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    REUSED_POSITIONS_FIELD_NUMBER: _builtins.int
+    REUSED_DEVIATIONS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     tokens_exact: _builtins.int
@@ -301,6 +303,14 @@ class BlendReport(_message.Message):
     """The level that the documents were asked for at, for instance "lossless" where no level meets a bound."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
+    @_builtins.property
+    def reused_positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions of the reused tokens in the prompt, ascending; only of a policy that goes on while the worker decodes."""
+
+    @_builtins.property
+    def reused_deviations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """L1 distance of the values of each of them from fresh ones, at the layer where the policy looked."""
+
     def __init__(
         self,
         *,
@@ -318,10 +328,12 @@ class BlendReport(_message.Message):
         compute_seconds: _builtins.float = ...,
         total_seconds: _builtins.float = ...,
         level: _builtins.str = ...,
+        reused_positions: _abc.Iterable[_builtins.int] | None = ...,
+        reused_deviations: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "level", b"level", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "level", b"level", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "reused_deviations", b"reused_deviations", "reused_positions", b"reused_positions", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,6 +63,15 @@ class PromptKV:
         self.to_rotate: list[tuple[int, int, int | None]] = []
         """Spans whose keys are not at their positions yet: begin, end, position of the first key (None: un-rotated)."""
 
+    @classmethod
+    def over(cls, layout: KVLayout, layers: list[LayerTensors]) -> "PromptKV":
+        """A prompt's KV that is complete already, in the tensors that hold it; they are written in place."""
+        kv = cls(layout, 0, layers[0].keys.device)
+        kv.layers = layers
+        kv.tokens = layers[0].keys.shape[2]
+        kv.placed = [(0, kv.tokens)]
+        return kv
+
     def place(self, chunk: KVChunk, begin: int) -> None:
         """Copy a chunk to positions `begin` onwards; keys that belong elsewhere are noted in `to_rotate`."""
         end = begin + chunk.tokens
