@@ -42,7 +42,7 @@ class Deviation:
         counts = schedule(problem.budget, len(candidates), layers)
         deviation = probe.value_deviation(_CHECK_LAYER)
         chosen = highest(deviation[candidates], candidates, int(counts[0]))
-        return Selection(chosen, GradualFilter(candidates, counts) if len(np.unique(counts)) > 1 else None)
+        return Selection(chosen, GradualFilter(candidates, counts, deviation) if counts[0] > counts[-1] else None)
 
 
 def schedule(budget: int, candidates: int, layers: int) -> NDArray[np.int64]:
@@ -65,11 +65,13 @@ class GradualFilter:
     Args:
         candidates: positions that may be dropped, ascending; all others stay.
         counts: how many of them each layer computes.
+        deviation: at layer 1, of each context token. There the stored values are gone: the look replaced them.
     """
 
-    def __init__(self, candidates: Indices, counts: NDArray[np.int64]) -> None:
+    def __init__(self, candidates: Indices, counts: NDArray[np.int64], deviation: NDArray[np.float32]) -> None:
         self._candidates = candidates
         self._counts = counts
+        self._deviation = deviation
 
     def keep(self, view: LayerView) -> NDArray[np.bool_] | None:
         """See `LayerFilter.keep`."""
@@ -79,6 +81,8 @@ class GradualFilter:
         count = int(self._counts[view.layer + 1])
         if int(ours.sum()) <= count:
             return None
-        kept = highest(view.value_deviation()[ours], view.positions[ours], count)
+        positions = view.positions[ours]
+        checked = view.layer == _CHECK_LAYER
+        kept = highest(self._deviation[positions] if checked else view.value_deviation()[ours], positions, count)
         keep: NDArray[np.bool_] = ~ours | np.isin(view.positions, kept)
         return keep
