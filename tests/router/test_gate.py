@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError
+from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
 from kvquilt_router.evaluation.statistics import geometric_mean, ratio, upper_bound
 from kvquilt_router.gate import Gate, GatePoint, choose
 from kvquilt_router.gate.choose import order
 from kvquilt_router.gate.file import check, dump, load
+from kvquilt_router.gate.measure import Grid, measure_gate
 
 MODEL, PROFILE = "ab" * 32, "cd" * 32
 
@@ -35,6 +36,11 @@ GATE = gate_of(
     point(ratio=0.3, context="warm", upper=0.1, cost=0.4),
     point(ratio=0.3, context="base", upper=0.25, cost=0.4),
 )
+
+
+def test_a_policy_that_learns_from_requests_cannot_be_measured():
+    with pytest.raises(BadRequestError, match="'anchors' learns from requests"):
+        measure_gate(None, None, None, Grid(ways=(("none", 0.0), ("anchors", 0.1))))
 
 
 def test_the_cheapest_point_within_the_limit_is_taken():

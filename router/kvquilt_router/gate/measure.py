@@ -22,6 +22,7 @@ from kvquilt_router.evaluation.types import BASE, EXACT, PAIR, WARM, Case, Outco
 from kvquilt_router.evaluation.variants import Codec, Context, Variants
 from kvquilt_router.gate.types import Gate, GatePoint
 from kvquilt_router.policies import policy_by_name
+from kvquilt_router.policies.types import EstimatingPolicy
 
 SHARE, CONFIDENCE = 0.95, 0.90
 WARM_UP_PASSAGES = 4
@@ -74,9 +75,15 @@ def measure_gate(
         progress: told of every case; may raise to end the work.
 
     Raises:
-        BadRequestError: a level that the profile has not, too few cases, or too little text.
+        BadRequestError: a level that the profile has not, too few cases, too little text, or a policy that learns.
     """
     grid = grid or Grid()
+    for name, _ in grid.ways:
+        if isinstance(policy_by_name(name), EstimatingPolicy):
+            raise BadRequestError(
+                f"expected policies whose choice depends on the prompt alone; {name!r} learns from requests, so what "
+                "is measured today does not bound what it does tomorrow: leave it out of the gate"
+            )
     known = [level.value for level in level_cards(coder.profile)]
     levels = grid.levels or tuple(known)
     if wrong := set(levels) - set(known):
