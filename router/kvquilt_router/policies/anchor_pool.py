@@ -149,10 +149,12 @@ def _shifted(
 ) -> tuple[NDArray[np.float32], ...]:
     """`base` plus the anchors' deltas, weighted per token by nearness; the first layer as it is."""
     weights = _softmax(-np.stack([_per_token(base, kept) for kept, _ in anchors])).astype(np.float32)
+    # Below the precision of what is kept, an anchor adds time only.
+    counting = [(weight, deltas) for weight, (_, deltas) in zip(weights, anchors, strict=True) if weight.max() > 1e-4]
     shifted = [base[0]]
     for layer in range(1, len(base)):
         result = base[layer].copy()
-        for weight, (_, deltas) in zip(weights, anchors, strict=True):
+        for weight, deltas in counting:
             result += weight[None, :, None] * _part(deltas[layer], result.shape[1])
         shifted.append(result)
     return tuple(shifted)
