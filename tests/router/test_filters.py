@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvquilt_router.policies.contextual import Contextual
 from kvquilt_router.policies.deviation import Deviation, GradualFilter, schedule
 from kvquilt_router.policies.focus import FocusFilter, unfocused_of
-from kvquilt_router.types import ReusedChunk, SelectionProblem
+from kvquilt_router.types import ReusedChunk, Selection, SelectionProblem
+from tests.router.assemblies import assembled
 
 
 @dataclass
@@ -115,3 +118,55 @@ def test_a_gap_of_less_than_two_to_one_divides_nothing():
     assert sorted(unfocused_of(np.array([1.0, 8.0, 0.9, 7.0]))) == [0, 2]
     assert unfocused_of(np.array([0.0, 5.0])).tolist() == [0]
     assert unfocused_of(np.array([5.0])).size == 0
+
+
+class Spy:
+    """A filter that notes what it saw and what it kept."""
+
+    def __init__(self, inner):
+        self._inner = inner
+        self.seen = []
+
+    def keep(self, view):
+        self.seen.append((view.layer, view.positions.copy()))
+        return self._inner.keep(view)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral with a window"])
+def test_the_engine_computes_as_many_tokens_a_layer_as_the_schedule_says(family):
+    _, _, assembly = assembled(family, layers=8)
+    problem = assembly.problem(0.5)
+    selection = assembly.select(Deviation(), problem)
+    spy = Spy(selection.filter)
+    finished = []
+    assembly.compute(Selection(selection.positions, spy), lambda layer, _: finished.append(layer))
+    counts = schedule(problem.budget, len(problem.candidates), problem.layers)
+    candidates = set(problem.candidates.tolist())
+    assert [len(candidates.intersection(positions.tolist())) for _, positions in spy.seen] == counts[:-1].tolist()
+    assert finished == list(range(8))
+
+
+def test_deviation_at_a_ratio_of_one_is_a_full_prefill():
+    engine, prompt, assembly = assembled("llama", layers=8)
+    selection = assembly.select(Deviation(), assembly.problem(1.0))
+    assembly.compute(selection, lambda *_: None)
+    for got, expected in zip(assembly.kv.layers, engine.prefill(prompt.token_ids[:-1]), strict=True):
+        assert float((got.keys - expected.keys).norm() / expected.keys.norm()) < 1e-4
+        assert float((got.values - expected.values).norm() / expected.values.norm()) < 1e-4
+
+
+def test_contextual_stops_computing_chunks_that_the_question_hardly_looks_at():
+    _, _, assembly = assembled("llama", layers=8, lengths=(20, 60, 10))
+    selection = assembly.select(Contextual(), assembly.problem(0.5))
+    last = assembly.kv.layers[-1]
+    before = last.keys.clone(), last.values.clone()
+    spy = Spy(selection.filter)
+    assembly.compute(Selection(selection.positions, spy), lambda *_: None)
+    (_, first), (_, end) = spy.seen[0], spy.seen[-1]
+    dropped = np.setdiff1d(first, end)
+    assert dropped.min() >= 88  # the short chunk
+    assert len(end) == len(first) - len(dropped) > 0
+    for now, was in zip((last.keys, last.values), before, strict=True):
+        changed = (now != was).any(3).any(1)[0]
+        assert not bool(changed[dropped].any())  # the stored KV stays as it is
+        assert bool(changed[end].all())
