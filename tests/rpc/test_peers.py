@@ -4,20 +4,24 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
 import pytest
 
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_codec.catalog import ObjectInfo, ObjectMeta
 from kvquilt_codec.errors import DeadlineError, IntegrityError, KvquiltError, UnavailableError
 from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1.common_pb2 import Frame
+from kvquilt_rpc import convert
 from kvquilt_rpc.node_client import NodeClient
 from tests.codec.samples import FINGERPRINT, make_chunk, make_object
 
 KEY, CONTAINER, META = make_object(make_chunk(), Level.HIGH)
+CHUNK = META.chunk_key
 SERVICE = "kvquilt.v1.CacheNodeService"
 SHORT, LONG = 0.5, 20.0
 HANGS = 20
@@ -35,6 +39,8 @@ CALLS: dict[str, Call] = {
     "put": lambda client, deadline: client.put(KEY, CONTAINER, META, deadline=deadline),
     "get": get_all,
     "stat": lambda client, deadline: client.stat([KEY], deadline=deadline),
+    "find_variants": lambda client, deadline: client.find_variants([CHUNK], FINGERPRINT, CHUNK, deadline=deadline),
+    "find_chunks": lambda client, deadline: client.find_chunks([bytes(16)], FINGERPRINT, deadline=deadline, limit=2),
     "touch": lambda client, deadline: client.touch([KEY], [], deadline=deadline),
     "forget": lambda client, deadline: client.forget(keys=[KEY], deadline=deadline),
     "status": lambda client, deadline: client.status(deadline=deadline),
@@ -154,7 +160,7 @@ async def odd_node(answers: list[bytes], after: float = 0) -> AsyncIterator[str]
             pass
         return await unary(b"", context)
 
-    async def get(request: bytes, context: object) -> AsyncIterator[bytes]:
+    async def stream(request: bytes, context: object) -> AsyncIterator[bytes]:
         await asyncio.sleep(after)
         for answer in answers:
             yield answer
@@ -164,7 +170,8 @@ async def odd_node(answers: list[bytes], after: float = 0) -> AsyncIterator[str]
         for name in ("StatChunks", "TouchChunks", "ForgetChunks", "GetNodeStatus")
     }
     methods["PutChunk"] = grpc.stream_unary_rpc_method_handler(put)
-    methods["GetChunk"] = grpc.unary_stream_rpc_method_handler(get)
+    for name in ("GetChunk", "FindVariants", "FindChunks"):
+        methods[name] = grpc.unary_stream_rpc_method_handler(stream)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
     port = server.add_insecure_port("127.0.0.1:0")
@@ -214,6 +221,37 @@ async def test_a_stream_that_is_no_object(answers: list[bytes], message: str) ->
     async with odd_node(answers) as target:
         error = await failure(CALLS["get"], target, LONG)
     assert type(error) is IntegrityError
+    assert message in str(error)
+
+
+def matched(*matches: pb.ChunkMatch) -> bytes:
+    return pb.FindChunksResponse(matches=matches).SerializeToString()
+
+
+def found(*metas: ObjectMeta) -> bytes:
+    infos = [convert.info_to_wire(ObjectInfo(KEY, meta, 1, 1.0, 1.0, 0)) for meta in metas]
+    return pb.FindVariantsResponse(objects=infos).SerializeToString()
+
+
+MATCH = pb.ChunkMatch(chunk_key=CHUNK, offset=3, token_count=5)
+
+
+@pytest.mark.parametrize(
+    ("call", "answers", "message"),
+    [
+        ("find_chunks", [matched(pb.ChunkMatch(fingerprint=1, chunk_key=CHUNK, token_count=5))], "what was asked"),
+        ("find_chunks", [matched(MATCH, MATCH), matched(MATCH)], "what was asked"),
+        ("find_chunks", [matched(pb.ChunkMatch(chunk_key=CHUNK, offset=5, token_count=5))], "within a chunk"),
+        ("find_variants", [found(replace(META, chunk_key=bytes(32)))], "what was asked"),
+        ("find_variants", [found(META)] * 17, "what was asked"),
+        ("find_variants", [pb.FindVariantsResponse(objects=[pb.ObjectInfo()]).SerializeToString()], "well-formed"),
+        ("stat", [pb.StatChunksResponse(objects=[pb.ObjectInfo()]).SerializeToString()], "well-formed"),
+    ],
+)
+async def test_an_answer_to_another_question(call: str, answers: list[bytes], message: str) -> None:
+    async with odd_node(answers) as target:
+        error = await failure(CALLS[call], target, LONG)
+    assert type(error) is IntegrityError, "no fault of a node is one of the request"
     assert message in str(error)
 
 

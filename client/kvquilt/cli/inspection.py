@@ -22,6 +22,8 @@ _STAGES: dict[int, tuple[str, ...]] = {
     CodecId.REFINEMENT: ("refine by 3", "rANS"),
     CodecId.CONTEXT_LOG8: ("logarithmic 8-bit codes", "zstd"),
 }
+_SHOWN = 80
+"""Characters of an attribute that people are shown; JSON has all."""
 _PROFILE_LEVELS = (Level.HIGH, Level.MEDIUM, Level.LOW)
 """What calibration calls quality layers, the finest first."""
 
@@ -46,11 +48,16 @@ def inspect(
         text = rows | {
             "stages": "; ".join(": ".join(filter(None, (c, ", ".join(s)))) for c, s in rows["stages"].items()),
             "levels": ", ".join(f"{level} {bits:.2f} bits per element" for level, bits in rows["levels"].items()),
+            "attributes": {name: _shortened(value) for name, value in rows["attributes"].items()},
             "total bytes": size(rows["total bytes"]),
             "raw tensor bytes": size(rows["raw tensor bytes"]),
             "verified": "every checksum matches",
         }
         print_table(str(file), text)
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}... ({len(value)} characters)"
 
 
 def _rows(data: bytes) -> dict[str, Any]:
