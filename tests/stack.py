@@ -19,6 +19,9 @@ from kvquilt_router.settings import RouterSettings
 
 Result = TypeVar("Result")
 
+_PLAIN = {"profile": "", "ungated": True}
+"""Without a codec profile there is no gate; what tests of the mechanism are about is not the gate."""
+
 
 @contextmanager
 def in_thread(opened: Callable[[], AbstractAsyncContextManager[Result]]) -> Iterator[Result]:
@@ -39,21 +42,21 @@ def in_thread(opened: Callable[[], AbstractAsyncContextManager[Result]]) -> Iter
 
 @contextmanager
 def router_only(model: LoadedModel, node: str, **settings: object) -> Iterator[str]:
-    """A router in this process that uses a node elsewhere, by default without a profile; yields its address."""
-    chosen = RouterSettings(port=0, node=node, drain_seconds=5, **{"profile": "", **settings})
+    """A router in this process that uses a node elsewhere, by default without profile and gate; yields its address."""
+    chosen = RouterSettings(port=0, node=node, drain_seconds=5, **{**_PLAIN, **settings})
     with in_thread(lambda: running_router(chosen, model)) as address:
         yield address
 
 
 @contextmanager
 def serve(model: LoadedModel, data_dir: Path, *, capacity: int = 1 << 30, **settings: object) -> Iterator[str]:
-    """Router and node in this process, by default without a profile; yields the router's address."""
+    """Router and node in this process, by default without profile and gate; yields the router's address."""
 
     @asynccontextmanager
     async def both() -> AsyncIterator[str]:
         node = NodeSettings(port=0, path=data_dir, capacity=capacity, fsync=False, drain_seconds=5)
         async with running_node(node) as address:
-            router = RouterSettings(port=0, node=address, drain_seconds=5, **{"profile": "", **settings})
+            router = RouterSettings(port=0, node=address, drain_seconds=5, **{**_PLAIN, **settings})
             async with running_router(router, model) as router_address:
                 yield router_address
 

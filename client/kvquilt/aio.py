@@ -71,6 +71,8 @@ class AsyncClient:
         *,
         shared_prefix: Segment | None = None,
         level: str | None = None,
+        corpus: str = "",
+        warm_up: Sequence[Segment] = (),
         model: str = "",
         deadline: float = 3600.0,
     ) -> AsyncIterator[PrefetchProgress]:
@@ -80,6 +82,8 @@ class AsyncClient:
             documents: ids must differ.
             shared_prefix: what the application's prompts begin with; by default the head of the model's chat template.
             level: codec level by name, or a bound like "kl<1e-3"; `None` takes the router's default.
+            corpus: what the documents belong to. Chunks are computed after passages that are fixed per corpus.
+            warm_up: these passages; by default some of the corpus's first documents.
             model: name or fingerprint; may be empty where the router serves one model.
             deadline: seconds for each batch of documents.
 
@@ -95,7 +99,13 @@ class AsyncClient:
         done = 0
         for batch in _batches(documents):
             request = pb.PrefetchRequest(
-                model=model, shared_prefix=prefix, documents=batch, level=number, kl_below=kl_below
+                model=model,
+                shared_prefix=prefix,
+                documents=batch,
+                level=number,
+                kl_below=kl_below,
+                corpus=corpus,
+                warm_up=[wire.content(passage) for passage in warm_up],
             )
             async with translated():
                 async for message in self._stub.Prefetch(request, timeout=deadline):
@@ -110,6 +120,7 @@ class AsyncClient:
         policy: str | None = None,
         recompute_ratio: float | None = None,
         level: str | None = None,
+        max_kl: float | None = None,
         seed: int = 0,
         model: str = "",
         deadline: float = 60.0,
@@ -122,6 +133,8 @@ class AsyncClient:
             policy: recompute policy by name; `None` takes the router's default, as for the next two.
             recompute_ratio: share of reused tokens to recompute, 0 to 1.
             level: codec level, as in `prefetch`.
+            max_kl: most divergence from a full prefill that the gate may predict, in nats; beyond it, chunks whose
+                context changed are not used.
             seed: of random policies.
             model: name or fingerprint.
             deadline: seconds.
@@ -133,7 +146,7 @@ class AsyncClient:
         request = pb.BlendRequest(
             model=model,
             prompt=_prompt(segments, shared_prefix),
-            options=wire.options(policy, recompute_ratio, level, seed),
+            options=wire.options(policy, recompute_ratio, level, max_kl, seed),
         )
         receiver: _Receiver | None = None
         async with translated():
@@ -155,6 +168,7 @@ class AsyncClient:
         policy: str | None = None,
         recompute_ratio: float | None = None,
         level: str | None = None,
+        max_kl: float | None = None,
         model: str = "",
         deadline: float = 30.0,
     ) -> PlanReport:
@@ -162,7 +176,7 @@ class AsyncClient:
         request = pb.PlanBlendRequest(
             model=model,
             prompt=_prompt(segments, shared_prefix),
-            options=wire.options(policy, recompute_ratio, level, 0),
+            options=wire.options(policy, recompute_ratio, level, max_kl, 0),
         )
         async with translated():
             return wire.plan(well_formed(await self._stub.PlanBlend(request, timeout=deadline)))

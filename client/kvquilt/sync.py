@@ -57,20 +57,9 @@ class Client:
         self._thread.join()
         self._loop.close()
 
-    def prefetch(
-        self,
-        documents: Sequence[Document],
-        *,
-        shared_prefix: Segment | None = None,
-        level: str | None = None,
-        model: str = "",
-        deadline: float = 3600.0,
-    ) -> Iterator[PrefetchProgress]:
+    def prefetch(self, documents: Sequence[Document], **options: Any) -> Iterator[PrefetchProgress]:
         """See `AsyncClient.prefetch`."""
-        stream = self._client.prefetch(
-            documents, shared_prefix=shared_prefix, level=level, model=model, deadline=deadline
-        )
-        return self._iterate(stream)
+        return self._iterate(self._client.prefetch(documents, **options))
 
     def blend(self, segments: Sequence[Segment], **options: Any) -> BlendedKV:
         """See `AsyncClient.blend`."""

@@ -60,6 +60,8 @@ class ChunkReport:
     miss_reason: str
     fetched_bytes: int
     in_exact_context: bool
+    context: str = ""
+    """What the stored KV's context is to the prompt: "exact", "pair", "warm", "base"; empty if it missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,9 @@ class BlendReport:
         chunks: per chunk.
         seconds: the router's wall time by step.
         level: of the documents; "lossless" where no measured level meets a bound that was asked for.
+        predicted_kl: what KL(full || blended) of the answer's tokens stays below, by measurement; `None`: not known.
+        gate_refusal: why chunks whose context changed were not used; empty if they were, or there were none.
+        observed_deviation: mean relative change of the values of recomputed tokens.
         reused_positions: of the reused tokens, ascending; only of a policy that goes on while the worker decodes.
         reused_deviations: how far the values of each of them are from fresh ones (L1, at one layer).
     """
@@ -93,6 +98,9 @@ class BlendReport:
     chunks: tuple[ChunkReport, ...]
     seconds: dict[str, float]
     level: str
+    predicted_kl: float | None
+    gate_refusal: str
+    observed_deviation: float
     reused_positions: tuple[int, ...] = ()
     reused_deviations: tuple[float, ...] = ()
 
@@ -135,6 +143,8 @@ class PlanReport:
     prompt_tokens: int
     chunks: tuple[ChunkReport, ...]
     level: str
+    predicted_kl: float | None
+    gate_refusal: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +174,39 @@ class ProfileStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class GatePointStatus:
+    """One measured way to blend, and what audits of it found. Fields as in `kvquilt_router.gate.GatePoint`."""
+
+    policy: str
+    recompute_ratio: float
+    context: str
+    level: str
+    cases: int
+    kl_geomean: float
+    kl_upper: float
+    top1_agreement: float
+    cpu_share: float
+    audits: int
+    audits_exceeded: int
+    withdrawn: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GateStatus:
+    """The blend gate in force for a model.
+
+    Attributes:
+        missing_reason: why there is none: chunks are then used in their exact context only; empty if there is one.
+        points: what was measured.
+        texts: on what.
+    """
+
+    missing_reason: str
+    points: tuple[GatePointStatus, ...]
+    texts: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model that the router serves; without a profile its levels are `lossless` and `high`."""
 
@@ -173,6 +216,7 @@ class ModelInfo:
     layout: KVLayout
     max_context_tokens: int
     profile: ProfileStatus | None
+    gate: GateStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +240,10 @@ class Status:
     models: tuple[ModelInfo, ...]
     policies: tuple[str, ...]
     default_policy: str
-    default_recompute_ratio: float
+    default_recompute_ratio: float | None
     default_level: str
+    default_max_kl: float
+    ungated: bool
     counters: dict[str, int]
     node: NodeStatus
 

@@ -1,5 +1,6 @@
 """Client vocabulary to messages and back."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from kvquilt.types import (
     BlendReport,
     ChunkReport,
+    GatePointStatus,
+    GateStatus,
     ModelInfo,
     NodeStatus,
     PlanReport,
@@ -41,10 +44,14 @@ def content(segment: Segment) -> pb.Content:
     return pb.Content(tokens=pb.TokenIds(ids=check_token_ids(np.asarray(segment), MAX_TOKENS).tolist()))
 
 
-def options(policy: str | None, recompute_ratio: float | None, level: str | None, seed: int) -> pb.BlendOptions:
+def options(
+    policy: str | None, recompute_ratio: float | None, level: str | None, max_kl: float | None, seed: int
+) -> pb.BlendOptions:
     """Encode blend options; `None` leaves the router's default."""
     number, kl_below = level_fields(level)
-    return pb.BlendOptions(policy=policy, recompute_ratio=recompute_ratio, level=number, seed=seed, kl_below=kl_below)
+    return pb.BlendOptions(
+        policy=policy, recompute_ratio=recompute_ratio, level=number, seed=seed, kl_below=kl_below, max_kl=max_kl
+    )
 
 
 def level_fields(level: str | None) -> tuple[common_pb2.Level.ValueType, float | None]:
@@ -72,6 +79,7 @@ def chunks(messages: Iterable[pb.ChunkReport]) -> tuple[ChunkReport, ...]:
             m.miss_reason,
             m.fetched_bytes,
             m.in_exact_context,
+            m.context,
         )
         for m in messages
     )
@@ -97,6 +105,9 @@ def report(message: pb.BlendReport) -> BlendReport:
         chunks(message.chunks),
         {step: getattr(message, f"{step}_seconds") for step in steps},
         message.level,
+        message.predicted_kl if message.HasField("predicted_kl") else None,
+        message.gate_refusal,
+        message.observed_deviation,
         tuple(message.reused_positions),
         tuple(message.reused_deviations),
     )
@@ -119,7 +130,13 @@ def _check_reused(message: pb.BlendReport) -> None:
 def plan(message: pb.PlanBlendResponse) -> PlanReport:
     """Decode a plan."""
     return PlanReport(
-        message.policy, message.recompute_ratio, message.prompt_tokens, chunks(message.chunks), message.level
+        message.policy,
+        message.recompute_ratio,
+        message.prompt_tokens,
+        chunks(message.chunks),
+        message.level,
+        message.predicted_kl if message.HasField("predicted_kl") else None,
+        message.gate_refusal,
     )
 
 
@@ -149,6 +166,13 @@ def profile(message: pb.Profile) -> ProfileStatus:
     return ProfileStatus(message.profile_digest, message.miss_reason, levels, message.texts)
 
 
+def gate(message: pb.Gate) -> GateStatus:
+    """Decode the gate in force."""
+    fields = [field.name for field in dataclasses.fields(GatePointStatus)]
+    points = tuple(GatePointStatus(*(getattr(point, name) for name in fields)) for point in message.points)
+    return GateStatus(message.missing_reason, points, message.texts)
+
+
 def model(message: pb.Model) -> ModelInfo:
     """Decode a model."""
     return ModelInfo(
@@ -158,6 +182,7 @@ def model(message: pb.Model) -> ModelInfo:
         convert.layout_from_wire(message.layout),
         message.max_context_tokens,
         profile(message.profile) if message.HasField("profile") else None,
+        gate(message.gate),
     )
 
 
@@ -168,8 +193,10 @@ def status(message: pb.GetStatusResponse) -> Status:
         tuple(model(m) for m in message.models),
         tuple(message.policies),
         message.default_policy,
-        message.default_recompute_ratio,
+        message.default_recompute_ratio if message.HasField("default_recompute_ratio") else None,
         message.default_level,
+        message.default_max_kl,
+        message.ungated,
         dict(sorted(message.counters.items())),
         NodeStatus(
             message.node_target,

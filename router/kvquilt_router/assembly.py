@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kvquilt_codec.types import KVChunk
@@ -21,11 +22,13 @@ class PlacedChunk:
         kv: of its tokens.
         place: where it goes, and what is known of its computation.
         exact: whether it was computed in the very context that it has in the prompt.
+        repair: how many of its first tokens must be computed again, whatever a policy chooses: an edit precedes them.
     """
 
     kv: KVChunk
     place: ReusedChunk
     exact: bool
+    repair: int = 0
 
 
 class Assembly:
@@ -35,6 +38,12 @@ class Assembly:
         engine: computes.
         prompt: what is assembled.
         placed: chunks that were found, ascending, not overlapping; what they leave of the context is computed.
+
+    Attributes:
+        kv: being put together.
+        missing: positions of the context without stored KV.
+        recomputed: after `compute`: positions whose stored KV was replaced.
+        observed_deviation: after `compute`: mean relative change of their values, over tokens and layers.
     """
 
     def __init__(self, engine: Engine, prompt: Prompt, placed: Sequence[PlacedChunk]) -> None:
@@ -48,6 +57,12 @@ class Assembly:
             known[chunk.place.begin : chunk.place.end] = True
         self.missing: Indices = np.flatnonzero(~known)
         self._learning: tuple[EstimatingPolicy, SelectionProblem] | None = None
+        begins = [(chunk.place.begin, chunk.repair) for chunk in placed if chunk.repair]
+        self._repaired = np.concatenate(
+            [np.arange(begin, begin + count) for begin, count in begins] or [np.empty(0, np.int64)]
+        )
+        self.recomputed: Indices = np.empty(0, np.int64)
+        self.observed_deviation = 0.0
 
     def merge(self) -> None:
         """Place the chunks and rotate their keys to their positions."""
@@ -71,8 +86,10 @@ class Assembly:
 
     def compute(self, selection: Selection, on_layer: OnLayer) -> None:
         """Compute what was chosen, what is missing, and the question, in one forward pass."""
+        self.recomputed = np.setdiff1d(np.union1d(selection.positions, self._repaired), self.missing)
         question = np.arange(self._context, len(self._token_ids) - 1)
-        positions = np.unique(np.concatenate([selection.positions, self.missing, question]))
+        positions = np.unique(np.concatenate([self.recomputed, self.missing, question]))
+        stored = self._values(self.recomputed)
         self._engine.recompute(
             self._token_ids,
             self.kv,
@@ -80,11 +97,16 @@ class Assembly:
             on_layer,
             layer_filter=selection.filter,
             context=self._context,
-            missing=self.missing,
+            missing=np.union1d(self.missing, self._repaired),
         )
+        self.observed_deviation = _relative_change(stored, self._values(self.recomputed))
         if self._learning is not None:
             policy, problem = self._learning
             policy.observe(problem, self._engine.view(self.kv))
+
+    def _values(self, positions: Indices) -> list[torch.Tensor]:
+        chosen = torch.from_numpy(positions).to(self.kv.layers[0].values.device)
+        return [layer.values.index_select(2, chosen) for layer in self.kv.layers]
 
     def value_deviation(self, layer: int) -> NDArray[np.float32]:
         """See `BlendProbe.value_deviation`."""
@@ -97,3 +119,14 @@ class Assembly:
     def question_attention(self, weights: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """See `BlendProbe.question_attention`."""
         return self._engine.question_attention(self._token_ids, self.kv, self._context, weights)
+
+
+def _relative_change(before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
+    """Mean over layers of `mean ||after - before|| / mean ||after||`, norms over each head's values."""
+    if before[0].shape[2] == 0:
+        return 0.0
+    changes = [
+        float((b.float() - a.float()).norm(dim=-1).mean() / b.float().norm(dim=-1).mean().clamp_min(1e-9))
+        for a, b in zip(before, after, strict=True)
+    ]
+    return sum(changes) / len(changes)

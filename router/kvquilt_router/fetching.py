@@ -1,4 +1,4 @@
-"""Looks chunks up and fetches them. Whatever fails here becomes a miss with a reason; a request never fails for it."""
+"""Fetches chunks that were found. Whatever fails here becomes a miss with a reason; a request never fails for it."""
 
 import asyncio
 import logging
@@ -9,31 +9,18 @@ import numpy as np
 
 from kvquilt_codec import errors
 from kvquilt_codec.container import ContainerDecoder, DecodedChunk, HeldContainer
-from kvquilt_codec.types import KVChunk, VariantKind
+from kvquilt_codec.levels import OperatingPoint
 from kvquilt_router.holding import HeldChunks
+from kvquilt_router.misses import miss_reason
 from kvquilt_router.profiles import ModelProfile
-from kvquilt_router.types import MISS_REASONS, ChunkOutcome, ChunkRef
+from kvquilt_router.types import ChunkOutcome, Found
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 
 log = logging.getLogger(__name__)
 
-_REASONS: tuple[tuple[type[errors.KvquiltError], str], ...] = (
-    (errors.NotFoundError, "not_stored"),
-    (errors.UnavailableError, "node_unavailable"),
-    (errors.DeadlineError, "fetch_deadline"),
-    (errors.IntegrityError, "damaged"),
-    (errors.FingerprintMismatchError, "fingerprint_mismatch"),
-    (errors.CapacityError, "node_busy"),
-    (errors.KvquiltError, "node_error"),
-)
-
-
-def miss_reason(error: errors.KvquiltError) -> str:
-    """The reason code of a miss; docs/reference.md lists them."""
-    if error.reason in MISS_REASONS:
-        return error.reason
-    return next(reason for kind, reason in _REASONS if isinstance(error, kind))
+Key = tuple[bytes, OperatingPoint]
+"""An object, and how it is read."""
 
 
 class Fetcher:
@@ -47,7 +34,7 @@ class Fetcher:
         profile: ModelProfile,
         held: HeldChunks,
         *,
-        stat_deadline: float,
+        forget_deadline: float,
         fetch_deadline: float,
         concurrency: int,
     ) -> None:
@@ -56,49 +43,37 @@ class Fetcher:
         self._counters = counters
         self._profile = profile
         self._held = held
-        self._stat_deadline = stat_deadline
+        self._forget_deadline = forget_deadline
         self._fetch_deadline = fetch_deadline
         self._concurrency = concurrency
         self._cleaning: set[asyncio.Task[None]] = set()
 
-    async def look_up(self, refs: Sequence[ChunkRef]) -> list[ChunkOutcome]:
-        """Which chunks the node has, without fetching them."""
-        unreadable = self._profile.miss_reason
-        keys = list({ref.object_key for ref in refs if not (unreadable and ref.point.form.profile_digest)})
-        try:
-            found = await self._node.stat(keys, deadline=self._stat_deadline)
-        except errors.KvquiltError as error:
-            log.warning("look-up failed: %s", error)
-            reason = "lookup_deadline" if isinstance(error, errors.DeadlineError) else miss_reason(error)
-            return [ChunkOutcome(ref, reason) for ref in refs]
-        outcomes = [ChunkOutcome(ref, "" if ref.object_key in found else "not_stored") for ref in refs]
-        for outcome in outcomes:
-            if unreadable and outcome.ref.point.form.profile_digest:
-                outcome.miss_reason = unreadable
-        return outcomes
+    async def fetch(self, outcomes: Sequence[ChunkOutcome]) -> dict[Key, DecodedChunk]:
+        """Fetch and decode what was found, in parallel, within the fetch deadline.
 
-    async def fetch(self, refs: Sequence[ChunkRef]) -> tuple[list[ChunkOutcome], dict[bytes, KVChunk]]:
-        """Look up, fetch and decode chunks in parallel, within the fetch deadline.
+        Outcomes whose chunk does not come lose it and get the reason; every outcome is counted. An object that occurs
+        twice is fetched once.
 
         Returns:
-            One outcome per ref, and the chunks that came, by object key. A chunk that occurs twice is fetched once.
+            The chunks that came.
         """
-        outcomes = await self.look_up(refs)
         chunks, reasons, sizes = await self._fetch_found(outcomes)
         for outcome in outcomes:
-            key = outcome.ref.object_key
-            outcome.miss_reason = outcome.miss_reason or reasons[key]
-            outcome.fetched_bytes = sizes.pop(key, 0)
+            if outcome.found is not None:
+                key = key_of(outcome.found)
+                outcome.fetched_bytes = sizes.pop(key, 0)
+                if reasons[key]:
+                    outcome.found, outcome.miss_reason = None, reasons[key]
             self._counters.add(f"chunks_missed_{outcome.miss_reason}" if outcome.miss_reason else "chunks_hit")
-        return outcomes, chunks
+        return chunks
 
     async def _fetch_found(
         self, outcomes: Sequence[ChunkOutcome]
-    ) -> tuple[dict[bytes, KVChunk], dict[bytes, str], dict[bytes, int]]:
-        """Chunks that came, the reason (or "") for each that was tried, and the bytes received; by object key."""
-        wanted = {outcome.ref.object_key: outcome.ref for outcome in outcomes if not outcome.miss_reason}
+    ) -> tuple[dict[Key, DecodedChunk], dict[Key, str], dict[Key, int]]:
+        """Chunks that came, the reason (or "") for each that was tried, and the bytes received."""
+        wanted = {key_of(outcome.found): outcome for outcome in outcomes if outcome.found is not None}
         slots = asyncio.Semaphore(self._concurrency)
-        tasks = {key: asyncio.create_task(self._fetch_one(ref, slots)) for key, ref in wanted.items()}
+        tasks = {key: asyncio.create_task(self._fetch_one(outcome, slots)) for key, outcome in wanted.items()}
         try:
             if tasks:
                 await asyncio.wait(tasks.values(), timeout=self._fetch_deadline)
@@ -107,9 +82,9 @@ class Fetcher:
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
-        chunks: dict[bytes, KVChunk] = {}
-        reasons: dict[bytes, str] = {}
-        sizes: dict[bytes, int] = {}
+        chunks: dict[Key, DecodedChunk] = {}
+        reasons: dict[Key, str] = {}
+        sizes: dict[Key, int] = {}
         for key, task in tasks.items():
             if task.cancelled():
                 reasons[key] = "fetch_deadline"
@@ -119,43 +94,48 @@ class Fetcher:
                 chunks[key] = chunk
         return chunks, reasons, sizes
 
-    async def _fetch_one(self, ref: ChunkRef, slots: asyncio.Semaphore) -> tuple[KVChunk | None, str, int]:
+    async def _fetch_one(self, outcome: ChunkOutcome, slots: asyncio.Semaphore) -> tuple[DecodedChunk | None, str, int]:
         received = _Received()
+        if outcome.found is None:
+            raise ValueError("expected an outcome that was found")
+        key, point = key_of(outcome.found)
         try:
             async with slots:
                 fetch = self._continued if self._held.capacity else self._streamed
-                chunk = (await fetch(ref, received)).chunk()
-                _check(ref, chunk)
-                return chunk, "", received.bytes
+                decoded = await fetch(key, point, received)
+                _check(outcome, outcome.found, decoded)
+                return decoded, "", received.bytes
         except errors.KvquiltError as error:
-            log.warning("chunk %s missed: %s", ref.object_key.hex()[:16], error)
-            self._held.drop(ref.object_key)
+            log.warning("chunk %s missed: %s", key.hex()[:16], error)
+            self._held.drop(key)
             if isinstance(error, errors.IntegrityError):
-                self._forget(ref.object_key)
+                self._forget(key)
             return None, miss_reason(error), received.bytes
 
-    async def _streamed(self, ref: ChunkRef, received: "_Received") -> DecodedChunk:
+    async def _streamed(self, key: bytes, point: OperatingPoint, received: "_Received") -> DecodedChunk:
         """Decode while bytes arrive, and keep none of them."""
-        depth = ref.point.quality_layers
+        depth = point.quality_layers
         decoder = ContainerDecoder(self._fingerprint, None, depth or None, self._profile.coder)
-        pieces = self._node.get(ref.object_key, self._fingerprint, deadline=self._fetch_deadline, quality_layers=depth)
+        pieces = self._node.get(key, self._fingerprint, deadline=self._fetch_deadline, quality_layers=depth)
         async for piece in pieces:
             if isinstance(piece, bytes):
                 received.add(len(piece))
                 await asyncio.to_thread(decoder.feed, piece)
         return decoder.finish()
 
-    async def _continued(self, ref: ChunkRef, received: "_Received") -> DecodedChunk:
+    async def _continued(self, key: bytes, point: OperatingPoint, received: "_Received") -> DecodedChunk:
         """Fetch what is missing of what is held, and keep that too."""
-        depth = ref.point.quality_layers
-        held = self._held.get(ref.object_key)
+        depth = point.quality_layers
+        held = self._held.get(key)
         if held is None or held.quality_layers < (depth or held.head.quality_layers):
-            held = await self._extended(held, ref, received)
-            self._held.put(ref.object_key, held)
+            held = await self._extended(held, key, depth, received)
+            self._held.put(key, held)
         return await asyncio.to_thread(held.decode, self._profile.coder, depth or None)
 
-    async def _extended(self, held: HeldContainer | None, ref: ChunkRef, received: "_Received") -> HeldContainer:
-        key, depth, deadline = ref.object_key, ref.point.quality_layers, self._fetch_deadline
+    async def _extended(
+        self, held: HeldContainer | None, key: bytes, depth: int, received: "_Received"
+    ) -> HeldContainer:
+        deadline = self._fetch_deadline
         if held is not None:
             try:
                 return await self._node.upgrade(
@@ -172,7 +152,7 @@ class Fetcher:
 
         async def forget() -> None:
             try:
-                await self._node.forget(keys=[key], deadline=self._stat_deadline)
+                await self._node.forget(keys=[key], deadline=self._forget_deadline)
             except errors.KvquiltError as error:
                 log.warning("a damaged object could not be dropped: %s", error)
 
@@ -192,11 +172,17 @@ class _Received:
         self.bytes += count
 
 
-def _check(ref: ChunkRef, chunk: KVChunk) -> None:
+def key_of(found: Found) -> Key:
+    """The object, and how it is read."""
+    return found.info.key, found.point
+
+
+def _check(outcome: ChunkOutcome, found: Found, decoded: DecodedChunk) -> None:
     """Compare tokens, not only hashes, and the place of an exact variant's keys."""
-    if not np.array_equal(chunk.token_ids, ref.token_ids):
+    ref, begin = outcome.ref, outcome.source_begin
+    if not np.array_equal(decoded.token_ids[begin : begin + len(ref.token_ids)], ref.token_ids):
         raise errors.IntegrityError("expected the KV of the chunk's tokens; the object holds other tokens")
-    if ref.kind is VariantKind.EXACT and chunk.rotated_from != ref.begin:
+    if found.context == "exact" and decoded.head.header.rotated_from not in (None, ref.begin - begin):
         raise errors.IntegrityError(
-            f"expected keys for position {ref.begin}; the object's are for {chunk.rotated_from}"
+            f"expected keys for position {ref.begin - begin}; the object's are for {decoded.head.header.rotated_from}"
         )

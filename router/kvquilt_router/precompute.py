@@ -1,30 +1,26 @@
-"""Computes and stores the KV of documents: prefetch on request, backfill of what requests missed."""
+"""Precomputes documents on request: each chunk after the warm-up passages of its corpus and what precedes it."""
 
-import asyncio
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvquilt_codec import catalog, container, errors
-from kvquilt_codec.catalog import ObjectMeta
-from kvquilt_codec.container import ChunkIdentity
+from kvquilt_codec import errors
+from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.identity import context_digest
-from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.levels import OperatingPoint
-from kvquilt_codec.types import KVChunk, Level, TokenIds, VariantKind
-from kvquilt_router.engine import Engine
-from kvquilt_router.engine.kv import LayerTensors
+from kvquilt_codec.types import TokenIds, VariantKind
+from kvquilt_router.computing import VariantComputer, VariantJob
 from kvquilt_router.engine_thread import EngineThread
+from kvquilt_router.lookup import VARIANTS_PER_CHUNK
 from kvquilt_router.planning import Planner
-from kvquilt_router.profiles import ModelProfile
-from kvquilt_router.types import ChunkOutcome, ChunkRef
+from kvquilt_router.storing import Storer
+from kvquilt_router.types import ChunkRef
+from kvquilt_router.warming import without
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 
-log = logging.getLogger(__name__)
-
-_PREFIXES_KEPT = 4
+DOCUMENT_CONTEXT_TOKENS = 2048
+"""A chunk is computed after at most so many tokens of its document's earlier chunks."""
 
 
 @dataclass(slots=True)
@@ -46,33 +42,30 @@ class Precomputer:
 
     def __init__(
         self,
-        engine: Engine,
+        computer: VariantComputer,
         thread: EngineThread,
         planner: Planner,
+        storer: Storer,
         node: NodeClient,
-        model_fingerprint: str,
         counters: Counters,
-        profile: ModelProfile,
         *,
         stat_deadline: float,
-        put_deadline: float,
-        queue_length: int,
     ) -> None:
-        self._engine = engine
+        self._computer = computer
         self._thread = thread
         self._planner = planner
+        self._storer = storer
         self._node = node
-        self._fingerprint = model_fingerprint
         self._counters = counters
-        self._profile = profile
         self._stat_deadline = stat_deadline
-        self._put_deadline = put_deadline
-        self._prefixes: dict[bytes, list[LayerTensors]] = {}
-        self._queue: asyncio.Queue[ChunkRef] = asyncio.Queue(queue_length)
-        self._queued: set[bytes] = set()
 
     async def document(
-        self, document_id: str, prefix: TokenIds, tokens: TokenIds, point: OperatingPoint
+        self,
+        document_id: str,
+        prefix: TokenIds,
+        tokens: TokenIds,
+        point: OperatingPoint,
+        warm_up: Sequence[TokenIds] = (),
     ) -> PrefetchResult:
         """Store every chunk of a document (and the shared prefix) that is not stored yet.
 
@@ -82,34 +75,82 @@ class Precomputer:
             BadRequestError: no tokens, or more than the model's context after the prefix.
         """
         result = PrefetchResult(document_id, len(tokens))
-        refs = [*self._planner.prefix(prefix), *self._planner.document(prefix, tokens, point)]
-        for ref in refs:
-            self._engine.check(ref.token_ids, len(ref.context) + len(ref.token_ids))
+        jobs = self.jobs(prefix, list(self._planner.document(tokens, point)), warm_up, (document_id,))
+        jobs = [*self.prefix_jobs(prefix), *jobs]
+        for job in jobs:
+            self._computer.check(job)
         try:
-            shared = [ref.object_key for ref in refs if ref.kind is VariantKind.EXACT]
-            own = [ref.object_key for ref in refs if ref.kind is not VariantKind.EXACT]
-            found = set(await self._node.stat(shared, deadline=self._stat_deadline))
-            found |= await self._node.touch(own, [document_id], deadline=self._stat_deadline)
-            for ref in refs:
-                if ref.object_key in found:
-                    result.present += 1
-                else:
-                    await self._store(ref, (document_id,) if ref.segment else (), result)
+            for job in await self._missing(jobs, prefix, document_id, result):
+                await self.run(job, result)
         except errors.UnavailableError as error:
             # Without the node there is nothing to gain from computing the rest.
-            result.failed += len(refs) - result.stored - result.present - result.failed
+            result.failed += len(jobs) - result.stored - result.present - result.failed
             result.failure_reason = str(error)
         self._counters.add("documents_prefetched")
         return result
 
-    async def _store(self, ref: ChunkRef, documents: tuple[str, ...], result: PrefetchResult) -> None:
-        coder = self._coder(ref)
+    def prefix_jobs(self, prefix: TokenIds) -> list[VariantJob]:
+        """The chunks of a shared prefix, each after those before it."""
+        return [VariantJob(ref, VariantKind.EXACT, prefix[: ref.begin]) for ref in self._planner.prefix(prefix)]
+
+    def jobs(
+        self,
+        prefix: TokenIds,
+        refs: Sequence[ChunkRef],
+        warm_up: Sequence[TokenIds],
+        documents: tuple[str, ...] = (),
+    ) -> list[VariantJob]:
+        """The chunks of one document, each after warm-up passages and those before it, as far as there is room."""
+        jobs: list[VariantJob] = []
+        earlier: list[TokenIds] = []
+        for ref in refs:
+            if sum(map(len, earlier)) + len(ref.token_ids) > DOCUMENT_CONTEXT_TOKENS:
+                earlier.clear()
+            wanted = [*without(warm_up, refs[0].token_ids), *earlier]
+            sources = self._computer.fitting(prefix, wanted, ref.token_ids)
+            kind = VariantKind.PAIR if earlier and sources else VariantKind.WARM if sources else VariantKind.BASE
+            jobs.append(VariantJob(ref, kind, prefix, sources, documents))
+            earlier.append(ref.token_ids)
+        return jobs
+
+    async def _missing(
+        self, jobs: Sequence[VariantJob], prefix: TokenIds, document_id: str, result: PrefetchResult
+    ) -> list[VariantJob]:
+        """The jobs whose chunk is not stored in the form, in a variant at least as good; the others are touched."""
+        shared = {self._storer.key(job) for job in jobs if job.ref.segment == 0}
+        found = set(await self._node.stat(list(shared), deadline=self._stat_deadline))
+        own = [job for job in jobs if job.ref.segment]
+        stored = await self._node.find_variants(
+            [job.ref.chunk_key for job in own],
+            self._planner.fingerprint,
+            context_digest(prefix),
+            deadline=self._stat_deadline,
+            limit=VARIANTS_PER_CHUNK,
+        )
+        held = {job.ref.chunk_key: _serving(stored.get(job.ref.chunk_key, ()), job) for job in own}
+        keys = list(dict.fromkeys(info.key for infos in held.values() for info in infos))
+        touched = await self._node.touch(keys, [document_id], deadline=self._stat_deadline) if keys else set()
+        missing = []
+        for job in jobs:
+            here = self._storer.key(job) in found
+            if here or any(info.key in touched for info in held.get(job.ref.chunk_key, ()) if job.ref.segment):
+                result.present += 1
+            else:
+                missing.append(job)
+        return missing
+
+    async def run(self, job: VariantJob, result: PrefetchResult) -> None:
+        """Compute and store, when no request wants the engine.
+
+        Raises:
+            KvquiltError: another failure than a full store or a deadline, which are counted in the result.
+        """
+        self._storer.coder(job)
         try:
             started = time.perf_counter()
-            chunk = await self._thread.run_idle(self._compute, ref)
+            computed = await self._thread.run_idle(self._computer.compute, job)
             seconds = time.perf_counter() - started
-            data = await asyncio.to_thread(self._encoded, ref, chunk, documents, seconds, coder)
-            stored = await self._put(ref, data, self._meta(ref, documents, seconds))
+            stored, size = await self._storer.store(job, computed, seconds)
         except (errors.CapacityError, errors.DeadlineError) as error:
             result.failed += 1
             result.failure_reason = str(error)
@@ -117,93 +158,18 @@ class Precomputer:
             return
         if stored:
             result.stored += 1
-            result.stored_bytes += len(data)
+            result.stored_bytes += size
             result.compute_seconds += seconds
         else:
             result.present += 1
 
-    def _coder(self, ref: ChunkRef) -> JointCoder | None:
-        """What a chunk is encoded with; asked before it is computed.
 
-        Raises:
-            UnavailableError: the profile is not at hand.
-        """
-        digest = ref.point.form.profile_digest
-        try:
-            return self._profile.coder(digest) if digest else None
-        except errors.NotFoundError as error:
-            raise errors.UnavailableError(str(error), reason=error.reason) from None
-
-    async def _put(self, ref: ChunkRef, data: bytes, meta: ObjectMeta) -> bool:
-        """Store an object, and before it the profile if the node has lost it, or never got it."""
-        try:
-            return await self._node.put(ref.object_key, data, meta, deadline=self._put_deadline)
-        except errors.NotFoundError as error:
-            if error.reason != "profile_missing":
-                raise
-        await self._profile.publish()
-        return await self._node.put(ref.object_key, data, meta, deadline=self._put_deadline)
-
-    def _compute(self, ref: ChunkRef) -> KVChunk:
-        layers = self._engine.prefill(ref.token_ids, self._prefix(ref.context))
-        # Lossless keys stay as they were computed: un-rotating would round them (bfloat16) before they are stored.
-        return self._engine.to_chunk(
-            ref.token_ids, layers, len(ref.context), unrotate=ref.point.level is not Level.LOSSLESS
-        )
-
-    def _prefix(self, context: TokenIds) -> Sequence[LayerTensors]:
-        """KV of a context, kept for the next chunks after it; runs in the engine's thread."""
-        if len(context) == 0:
-            return ()
-        key = context_digest(context)
-        if key not in self._prefixes:
-            while len(self._prefixes) >= _PREFIXES_KEPT:
-                self._prefixes.pop(next(iter(self._prefixes)))
-            self._prefixes[key] = self._engine.prefill(context)
-        return self._prefixes[key]
-
-    def _encoded(
-        self, ref: ChunkRef, chunk: KVChunk, documents: tuple[str, ...], seconds: float, coder: JointCoder | None
-    ) -> bytes:
-        attributes = catalog.to_attributes(self._meta(ref, documents, seconds))
-        identity = ChunkIdentity(self._fingerprint, ref.chunk_key, ref.kind, context_digest(ref.context), attributes)
-        return container.encode(chunk, ref.point.form.level, identity, coder)
-
-    def _meta(self, ref: ChunkRef, documents: tuple[str, ...], seconds: float) -> ObjectMeta:
-        context = context_digest(ref.context)
-        form = ref.point.form
-        return ObjectMeta(
-            self._fingerprint, documents, len(ref.token_ids), ref.kind, form, seconds, ref.chunk_key, context, context
-        )
-
-    def backfill(self, outcomes: Sequence[ChunkOutcome]) -> None:
-        """Queue the chunks that a request missed; those that find the queue full are dropped and counted."""
-        for outcome in outcomes:
-            ref = outcome.ref
-            if not outcome.miss_reason or ref.object_key in self._queued:
-                continue
-            try:
-                self._queue.put_nowait(ref)
-                self._queued.add(ref.object_key)
-            except asyncio.QueueFull:
-                self._counters.add("backfill_dropped")
-
-    async def run_backfill(self) -> None:
-        """Compute and store queued chunks, one at a time, while no request wants the engine; runs until cancelled."""
-        while True:
-            ref = await self._queue.get()
-            try:
-                result = PrefetchResult("", len(ref.token_ids))
-                if not await self._node.stat([ref.object_key], deadline=self._stat_deadline):
-                    await self._store(ref, (), result)
-                self._counters.add("backfill_stored", result.stored)
-            except errors.KvquiltError as error:
-                self._counters.add("backfill_failed")
-                log.warning("backfill of a chunk failed: %s", error)
-            finally:
-                self._queued.discard(ref.object_key)
-                self._queue.task_done()
-
-    async def settle(self) -> None:
-        """Wait until every queued chunk has been dealt with."""
-        await self._queue.join()
+def _serving(infos: Sequence[ObjectInfo], job: VariantJob) -> list[ObjectInfo]:
+    """The stored variants that make a job needless: of its form and length, after other text if the job's is."""
+    return [
+        info
+        for info in infos
+        if info.meta.form == job.ref.point.form
+        and info.meta.tokens == len(job.ref.token_ids)
+        and (info.meta.sources or not job.sources)
+    ]

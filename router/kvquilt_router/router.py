@@ -1,6 +1,7 @@
 """A running router: model, node client, service and server, opened and closed together."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,18 +11,27 @@ from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import Namespace
 from kvquilt_codec.levels import parse_level
 from kvquilt_proto.v1 import router_pb2_grpc
+from kvquilt_router.auditing import Auditor
+from kvquilt_router.background import Background
 from kvquilt_router.blending import Blender
+from kvquilt_router.computing import VariantComputer
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher
+from kvquilt_router.gate.held import HeldGate
+from kvquilt_router.gate.opening import open_gate
 from kvquilt_router.holding import HeldChunks
+from kvquilt_router.lookup import Lookup
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import AnchorPool, policy_by_name
 from kvquilt_router.precompute import Precomputer
 from kvquilt_router.profiles import ModelProfile, open_profile
 from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
+from kvquilt_router.storing import Storer
 from kvquilt_router.types import COUNTERS
+from kvquilt_router.warming import WarmUps
+from kvquilt_router.wire import AUTO
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.server import RpcServer
@@ -56,7 +66,8 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         FingerprintMismatchError, IntegrityError: the profile is of another model, or none.
         BadRequestError: a level by default that takes a profile, and there is none.
     """
-    policy_by_name(settings.policy)
+    if settings.policy != AUTO:
+        policy_by_name(settings.policy)
     namespace = namespace_of(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -71,13 +82,15 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
     try:
         profile = await open_profile(settings.profile, loaded.fingerprint, node, deadline=settings.put_deadline)
         profile.point(parse_level(settings.level))
-        served = _served(loaded, namespace, thread, node, counters, profile, settings)
+        gate = await asyncio.to_thread(open_gate, settings, loaded.fingerprint, profile.digest)
+        served = _served(loaded, namespace, thread, node, counters, profile, gate, settings)
         server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
         router_pb2_grpc.add_RouterServiceServicer_to_server(
             RouterService([served], node, settings, counters), server.server
         )
         address = await server.start()
-        background = [asyncio.create_task(served.precomputer.run_backfill()), asyncio.create_task(profile.settle())]
+        running = (served.background.run(), served.auditor.run(), profile.settle())
+        background = [asyncio.create_task(work) for work in running]
         try:
             yield address
         finally:
@@ -97,8 +110,10 @@ def _served(
     node: NodeClient,
     counters: Counters,
     profile: ModelProfile,
+    gate: HeldGate,
     settings: RouterSettings,
 ) -> ServedModel:
+    engine = model.engine
     planner = Planner(namespace, model.fingerprint, settings.chunk_tokens)
     fetcher = Fetcher(
         node,
@@ -106,24 +121,38 @@ def _served(
         counters,
         profile,
         HeldChunks(int(settings.held_bytes)),
-        stat_deadline=settings.stat_deadline,
+        forget_deadline=settings.stat_deadline,
         fetch_deadline=settings.fetch_deadline,
         concurrency=settings.fetch_concurrency,
     )
-    precomputer = Precomputer(
-        model.engine,
+    lookup = Lookup(node, planner, profile, deadline=settings.stat_deadline)
+    storer = Storer(node, planner, profile, deadline=settings.put_deadline)
+    computer = VariantComputer(engine, planner)
+    precomputer = Precomputer(computer, thread, planner, storer, node, counters, stat_deadline=settings.stat_deadline)
+    warm_ups = WarmUps(settings.warm_up_passages, None if model.tokenizer is None else model.tokenise)
+    background = Background(
+        engine,
         thread,
         planner,
+        precomputer,
+        storer,
         node,
-        model.fingerprint,
+        warm_ups,
         counters,
-        profile,
         stat_deadline=settings.stat_deadline,
-        put_deadline=settings.put_deadline,
-        queue_length=settings.backfill_queue,
+        queue_length=settings.background_queue,
+        pair_bytes=int(settings.pair_bytes),
     )
-    anchors = AnchorPool(int(settings.anchor_bytes))
+    auditor = Auditor(engine, thread, gate, counters, share=settings.audit_share, chance=random.random)
     blender = Blender(
-        model.engine, thread, planner, fetcher, counters, concurrency=settings.max_blends, anchors=anchors
+        engine,
+        thread,
+        planner,
+        lookup,
+        fetcher,
+        gate,
+        AnchorPool(int(settings.anchor_bytes)),
+        counters,
+        concurrency=settings.max_blends,
     )
-    return ServedModel(model, blender, precomputer, profile)
+    return ServedModel(model, blender, precomputer, background, auditor, warm_ups, profile, gate)

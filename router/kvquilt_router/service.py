@@ -9,13 +9,17 @@ from kvquilt_codec.catalog import check_document_id
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_router import wire
-from kvquilt_router.blending import Blender
+from kvquilt_router.auditing import Auditor
+from kvquilt_router.background import Background
+from kvquilt_router.blending import Blended, Blender
 from kvquilt_router.engine import LoadedModel
+from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.policies import POLICIES
 from kvquilt_router.precompute import Precomputer, PrefetchResult
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
-from kvquilt_router.types import BlendReport, Prompt
+from kvquilt_router.types import Prompt
+from kvquilt_router.warming import WarmUps
 from kvquilt_rpc import convert, frames, status
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
@@ -33,7 +37,11 @@ class ServedModel:
     loaded: LoadedModel
     blender: Blender
     precomputer: Precomputer
+    background: Background
+    auditor: Auditor
+    warm_ups: WarmUps
     profile: ModelProfile
+    gate: HeldGate
 
 
 class RouterService(router_pb2_grpc.RouterServiceServicer):
@@ -65,10 +73,11 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                     # Only now: what the blend refuses at its start must come as a status, not after a header.
                     yield pb.BlendResponse(header=header)
                     header = None
-                if isinstance(part, BlendReport):
-                    if self._settings.backfill:
-                        served.precomputer.backfill(part.chunks)
-                    yield pb.BlendResponse(report=wire.report_message(part))
+                if isinstance(part, Blended):
+                    if self._settings.background:
+                        served.background.leave(part)
+                    served.auditor.offer(part)
+                    yield pb.BlendResponse(report=wire.report_message(part.report))
                 else:
                     for frame in frames.split([part], offset):
                         yield pb.BlendResponse(frame=frame)
@@ -82,14 +91,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         options = wire.options(request.options, self._settings, served.profile)
         tokens = len(prompt.token_ids)
         served.loaded.engine.check(prompt.token_ids, tokens)
-        outcomes = await served.blender.plan(prompt, options)
-        return pb.PlanBlendResponse(
-            policy=options.policy,
-            recompute_ratio=options.recompute_ratio,
-            prompt_tokens=tokens,
-            chunks=[wire.chunk_message(outcome) for outcome in outcomes],
-            level=options.point.level.value,
-        )
+        return wire.plan_message(await served.blender.plan(prompt, options), tokens)
 
     @status.streaming
     async def Prefetch(
@@ -105,9 +107,11 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         point = served.profile.point(wire.level(request, self._settings))
         given = request.shared_prefix if request.HasField("shared_prefix") else None
         prefix = wire.shared_prefix(given, served.loaded)
-        for done, document in enumerate(request.documents, start=1):
-            tokens = wire.content(document.content, served.loaded, f"document {document.document_id!r}")
-            result = await served.precomputer.document(document.document_id, prefix, tokens, point)
+        documents = wire.documents(request, served.loaded)
+        passages = [wire.content(passage, served.loaded, "a warm-up passage") for passage in request.warm_up]
+        warm_up = served.warm_ups.choose(request.corpus, documents, passages)
+        for done, (document_id, tokens) in enumerate(zip(ids, documents, strict=True), start=1):
+            result = await served.precomputer.document(document_id, prefix, tokens, point, warm_up)
             yield _progress(result, done, len(ids), point.level.value)
 
     @status.unary
@@ -124,7 +128,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         )
 
     def _models(self) -> list[pb.Model]:
-        return [wire.model_message(served.loaded, served.profile) for served in self._served]
+        return [wire.model_message(served.loaded, served.profile, served.gate) for served in self._served]
 
     @status.unary
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
@@ -141,6 +145,8 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             default_policy=self._settings.policy,
             default_recompute_ratio=self._settings.recompute_ratio,
             default_level=self._settings.level,
+            default_max_kl=self._settings.max_kl,
+            ungated=self._settings.ungated,
             counters=self._counters.snapshot(),
             node_target=self._node.target,
         )

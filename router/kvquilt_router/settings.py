@@ -29,8 +29,22 @@ class RouterSettings(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("float32", description="Type to compute in.")
     device: str = Field("cpu", description="torch device of the model.")
     threads: int = Field(0, ge=0, description="Threads of torch on a CPU; 0 leaves torch's default.")
-    policy: str = Field("deviation", description="Recompute policy of requests that name none.")
-    recompute_ratio: float = Field(0.15, ge=0, le=1, description="Share of reused tokens to recompute by default.")
+    policy: str = Field(
+        "auto", description="Recompute policy of requests that name none; auto takes the cheapest that the gate passes."
+    )
+    recompute_ratio: float | None = Field(
+        None, ge=0, le=1, description="Share of reused tokens to recompute by default; unset leaves it to the gate."
+    )
+    max_kl: float = Field(
+        0.25, gt=0, description="Most divergence that the gate may predict: KL of an answer's tokens, in nats."
+    )
+    gate: str = Field(
+        "auto", description="Blend gate: a file, empty for none, or auto for the one beside the codec profile."
+    )
+    ungated: bool = Field(False, description="Blend as asked, whatever was measured; for evaluation only.")
+    audit_share: float = Field(
+        0.01, ge=0, le=1, description="Share of blends that are compared with a full prefill, in the background."
+    )
     level: Annotated[str, AfterValidator(_checked_level)] = Field(
         "high", description="Codec level of documents by default: a name, or a bound like kl<1e-3."
     )
@@ -53,10 +67,14 @@ class RouterSettings(BaseModel):
         ByteSize(1 << 30), ge=0, description="Memory of what the policy anchors has learned, for each model."
     )
     max_blends: int = Field(4, ge=1, description="Blends at once; further ones wait. Each holds a prompt's KV.")
-    backfill: bool = Field(
-        True, description="Compute and store chunks that a request missed, after it, in the background."
+    warm_up_passages: int = Field(
+        4, ge=0, le=32, description="Passages of the same corpus that chunks are computed after; 0 for none."
     )
-    backfill_queue: int = Field(
-        256, ge=1, description="Most chunks that wait to be backfilled; further ones are dropped."
+    background: bool = Field(
+        True, description="Store what requests missed, and neighbours they saw, after them, in the background."
+    )
+    background_queue: int = Field(256, ge=1, description="Most chunks that wait for that; further ones are dropped.")
+    pair_bytes: ByteSize = Field(
+        ByteSize(1 << 30), ge=0, description="Most bytes that a router stores because it saw chunks as neighbours."
     )
     drain_seconds: float = Field(30.0, ge=0, description="Time that running calls get to finish at shutdown.")

@@ -6,8 +6,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kvquilt_codec.catalog import ContextSource, ObjectInfo
 from kvquilt_codec.levels import OperatingPoint
 from kvquilt_codec.types import TokenIds, VariantKind
+from kvquilt_router.gate.types import REFUSALS, Decision
 
 MISS_REASONS = (
     "not_stored",
@@ -20,8 +22,9 @@ MISS_REASONS = (
     "profile_damaged",
     "node_busy",
     "node_error",
+    "gate_closed",
 )
-"""Why a chunk was not found; docs/reference.md says what each means."""
+"""Why a chunk's stored KV was not used; docs/reference.md says what each means."""
 
 COUNTERS = (
     "blends",
@@ -34,9 +37,14 @@ COUNTERS = (
     "tokens_computed",
     "documents_prefetched",
     "puts_failed",
-    "backfill_stored",
-    "backfill_dropped",
-    "backfill_failed",
+    "background_stored",
+    "background_dropped",
+    "background_failed",
+    *(f"blends_refused_{reason}" for reason in REFUSALS),
+    "audits",
+    "audits_exceeded",
+    "audits_dropped",
+    "points_withdrawn",
 )
 """Counters of a router."""
 
@@ -65,29 +73,21 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChunkRef:
-    """One chunk of a prompt, with the variant of it that the cache may hold.
+    """A run of a prompt's context that the cache may hold as one chunk.
 
     Attributes:
         segment: 0 for the shared prefix, i for the i-th document, from 1.
         begin: position of its first token in the prompt.
         token_ids: its tokens.
-        kind: the variant that is looked up.
-        context: tokens that precede it in that variant.
-        in_exact_context: whether the same tokens precede it in the prompt.
-        point: the form that is looked up, and how much of it is read.
         chunk_key: key of its text.
-        object_key: key of the stored object.
+        point: the form that is looked for, and how much of it is read.
     """
 
     segment: int
     begin: int
     token_ids: TokenIds
-    kind: VariantKind
-    context: TokenIds
-    in_exact_context: bool
-    point: OperatingPoint
     chunk_key: bytes
-    object_key: bytes
+    point: OperatingPoint
 
     @property
     def end(self) -> int:
@@ -95,38 +95,59 @@ class ChunkRef:
         return self.begin + len(self.token_ids)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """A stored object that holds KV of a chunk.
+
+    Attributes:
+        info: the object.
+        context: what its context is to the prompt; one of `kvquilt_router.gate.CONTEXTS`.
+        point: how it is read.
+    """
+
+    info: ObjectInfo
+    context: str
+    point: OperatingPoint
+
+
 @dataclass(slots=True)
 class ChunkOutcome:
-    """What became of one chunk of a request: found if `miss_reason` is empty."""
+    """What became of one run of a prompt's context.
+
+    Attributes:
+        ref: the run.
+        found: whose KV is used for it; `None` if it was missed.
+        miss_reason: why it was missed; empty if it was not.
+        fetched_bytes: what came for it.
+        source_begin: first token of the run within the stored chunk.
+        repair: how many of its first tokens are computed again, because an edit precedes them.
+    """
 
     ref: ChunkRef
+    found: Found | None = None
     miss_reason: str = ""
     fetched_bytes: int = 0
+    source_begin: int = 0
+    repair: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class BlendOptions:
-    """How to blend: policy by name, share of reused tokens to recompute, what to read, seed of random policies."""
-
-    policy: str
-    recompute_ratio: float
-    point: OperatingPoint
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ContextSource:
-    """Something that preceded a chunk when its KV was computed, beyond the shared prefix.
+    """How to blend.
 
     Attributes:
-        chunk_key: key of its text.
-        tokens: its length.
-        inter: attention that the chunk's tokens gave to it, summed over both; mean over layers and heads.
+        policy: by name; `None`: the cheapest that the gate lets pass.
+        recompute_ratio: share of reused tokens to recompute; `None`: as for the policy.
+        point: level of documents.
+        max_kl: most predicted divergence, in nats.
+        seed: of policies that draw at random.
     """
 
-    chunk_key: bytes
-    tokens: int
-    inter: float
+    policy: str | None
+    recompute_ratio: float | None
+    point: OperatingPoint
+    max_kl: float
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,19 +292,22 @@ class BlendReport:
     """What a blend did. Tokens: exact + reused + recomputed + computed = all tokens of the prompt.
 
     Attributes:
-        options: what was asked for, defaults filled in.
-        chunks: outcome per chunk.
+        options: what was asked for.
+        decision: how it was blended, and what divergence the gate predicts.
+        chunks: outcome per run of the context.
         tokens_exact: stored KV computed in this very context.
         tokens_reused: stored KV computed in another context, used as it is.
         tokens_recomputed: stored KV replaced by a fresh computation.
         tokens_computed: no stored KV; the question is among them, its last token computed by the worker.
         bf16_bytes: what the fetched tensors take as bfloat16.
         seconds: wall time by step: fetch (look up, fetch, decode), select (merge, choose), compute, total.
+        observed_deviation: mean relative change of the values of recomputed tokens, over tokens and layers.
         reused_positions: of the `tokens_reused` in the prompt, ascending; only if the policy measured their deviation.
         reused_deviations: L1 distance of their values from fresh ones, one per position.
     """
 
     options: BlendOptions
+    decision: Decision
     chunks: list[ChunkOutcome]
     tokens_exact: int = 0
     tokens_reused: int = 0
@@ -291,6 +315,7 @@ class BlendReport:
     tokens_computed: int = 0
     bf16_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    observed_deviation: float = 0.0
     reused_positions: Indices = field(default_factory=lambda: np.empty(0, np.int64))
     reused_deviations: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 

@@ -8,8 +8,8 @@ from kvquilt_codec.errors import BadRequestError, NotFoundError
 from kvquilt_codec.levels import LevelRequest, level_cards, parse_level
 from kvquilt_codec.types import TokenIds, check_token_ids
 from kvquilt_proto.v1 import router_pb2 as pb
-from kvquilt_proto.v1.common_pb2 import VARIANT_KIND_UNSPECIFIED
 from kvquilt_router.engine import LoadedModel
+from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
@@ -18,6 +18,7 @@ from kvquilt_rpc import convert
 
 MAX_DOCUMENT_TOKENS = 1 << 20
 MAX_SEGMENTS = 4096
+AUTO = "auto"
 _EMPTY = np.empty(0, np.uint32)
 
 
@@ -67,6 +68,11 @@ def prompt(message: pb.Prompt, model: LoadedModel) -> Prompt:
     return Prompt(shared_prefix(message.shared_prefix if given else None, model), documents, question)
 
 
+def documents(message: pb.PrefetchRequest, model: LoadedModel) -> list[TokenIds]:
+    """Token ids of every document that is to be prefetched."""
+    return [content(document.content, model, f"document {document.document_id!r}") for document in message.documents]
+
+
 def level(message: pb.BlendOptions | pb.PrefetchRequest, settings: RouterSettings) -> LevelRequest:
     """What a request asks for: its level or bound, or else the router's default.
 
@@ -81,14 +87,19 @@ def options(message: pb.BlendOptions, settings: RouterSettings, profile: ModelPr
     """Blend options, defaults filled in.
 
     Raises:
-        BadRequestError: an unknown policy or level, a level that takes a profile, or a ratio outside 0..1.
+        BadRequestError: an unknown policy or level, a level that takes a profile, a ratio outside 0..1, or a limit that
+            is not above 0.
     """
     policy = message.policy if message.HasField("policy") else settings.policy
     ratio = message.recompute_ratio if message.HasField("recompute_ratio") else settings.recompute_ratio
-    if not 0 <= ratio <= 1:
+    max_kl = message.max_kl if message.HasField("max_kl") else settings.max_kl
+    if ratio is not None and not 0 <= ratio <= 1:
         raise BadRequestError(f"expected a recompute ratio in 0..1; got {ratio}")
+    if not max_kl > 0:
+        raise BadRequestError(f"expected a limit above 0 for max_kl, in nats; got {max_kl}")
     point = profile.point(level(message, settings))
-    return BlendOptions(policy_by_name(policy).name, ratio, point, message.seed)
+    name = None if policy == AUTO else policy_by_name(policy).name
+    return BlendOptions(name, ratio, point, max_kl, message.seed)
 
 
 def choose(models: Sequence[LoadedModel], name: str) -> LoadedModel:
@@ -125,8 +136,33 @@ def profile_message(profile: ModelProfile) -> pb.Profile | None:
     return message
 
 
-def model_message(model: LoadedModel, profile: ModelProfile) -> pb.Model:
-    """Describe a model and its profile."""
+def gate_message(gate: HeldGate) -> pb.Gate:
+    """Describe the gate in force."""
+    message = pb.Gate(missing_reason=gate.missing_reason)
+    if gate.gate is None:
+        return message
+    message.texts = gate.gate.texts
+    for point in gate.gate.points:
+        tally = gate.audits.tallies.get(point.key)
+        message.points.add(
+            policy=point.policy,
+            recompute_ratio=point.recompute_ratio,
+            context=point.context,
+            level=point.level,
+            cases=point.cases,
+            kl_geomean=point.kl_geomean,
+            kl_upper=point.kl_upper,
+            top1_agreement=point.top1_agreement,
+            cpu_share=point.cpu_share,
+            audits=0 if tally is None else tally.audits,
+            audits_exceeded=0 if tally is None else tally.exceeded,
+            withdrawn=point.key in gate.audits.withdrawn,
+        )
+    return message
+
+
+def model_message(model: LoadedModel, profile: ModelProfile, gate: HeldGate) -> pb.Model:
+    """Describe a model, its profile and its gate."""
     return pb.Model(
         name=model.name,
         model_fingerprint=model.fingerprint,
@@ -134,20 +170,37 @@ def model_message(model: LoadedModel, profile: ModelProfile) -> pb.Model:
         layout=convert.layout_to_wire(model.engine.traits.layout),
         max_context_tokens=model.engine.traits.max_context,
         profile=profile_message(profile),
+        gate=gate_message(gate),
     )
 
 
 def chunk_message(outcome: ChunkOutcome) -> pb.ChunkReport:
     """Describe what became of a chunk."""
-    ref = outcome.ref
-    return pb.ChunkReport(
+    ref, found = outcome.ref, outcome.found
+    message = pb.ChunkReport(
         segment=ref.segment,
         begin=ref.begin,
         end=ref.end,
-        variant_kind=VARIANT_KIND_UNSPECIFIED if outcome.miss_reason else convert.variant_to_wire(ref.kind),
         miss_reason=outcome.miss_reason,
         fetched_bytes=outcome.fetched_bytes,
-        in_exact_context=ref.in_exact_context,
+    )
+    if found is not None:
+        message.variant_kind = convert.variant_to_wire(found.info.meta.variant)
+        message.context = found.context
+        message.in_exact_context = found.context == "exact"
+    return message
+
+
+def plan_message(report: BlendReport, prompt_tokens: int) -> pb.PlanBlendResponse:
+    """Describe what a blend would do."""
+    return pb.PlanBlendResponse(
+        policy=report.decision.policy,
+        recompute_ratio=report.decision.recompute_ratio,
+        prompt_tokens=prompt_tokens,
+        chunks=[chunk_message(outcome) for outcome in report.chunks],
+        level=report.options.point.level.value,
+        predicted_kl=report.decision.predicted_kl,
+        gate_refusal=report.decision.refusal,
     )
 
 
@@ -155,8 +208,8 @@ def report_message(report: BlendReport) -> pb.BlendReport:
     """Describe a blend."""
     seconds = report.seconds
     return pb.BlendReport(
-        policy=report.options.policy,
-        recompute_ratio=report.options.recompute_ratio,
+        policy=report.decision.policy,
+        recompute_ratio=report.decision.recompute_ratio,
         tokens_exact=report.tokens_exact,
         tokens_reused=report.tokens_reused,
         tokens_recomputed=report.tokens_recomputed,
@@ -171,4 +224,7 @@ def report_message(report: BlendReport) -> pb.BlendReport:
         reused_positions=report.reused_positions.tolist(),
         reused_deviations=report.reused_deviations.tolist(),
         level=report.options.point.level.value,
+        predicted_kl=report.decision.predicted_kl,
+        gate_refusal=report.decision.refusal,
+        observed_deviation=report.observed_deviation,
     )

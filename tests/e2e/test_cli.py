@@ -36,7 +36,7 @@ def answer(*arguments, code=0, **environment):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("store")
-    with serving(data_dir, ["router.backfill=false", "router.profile="]) as router:
+    with serving(data_dir, ["router.background=false", "router.profile="]) as router:
         yield router, data_dir
 
 

@@ -15,19 +15,23 @@ DOCUMENT = Document("long", "".join(PASSAGES[:4]))
 SEGMENTS = [DOCUMENT.content, QUESTION]
 
 
+EXACT = {"warm_up_passages": 0}
+"""Without warm-up passages a document right after the shared prefix is found in its exact context."""
+
+
 def missed(report):
     return {chunk.miss_reason for chunk in report.chunks if chunk.miss_reason}
 
 
 def test_a_node_that_is_killed_while_a_blend_streams(smollm2, reference, tmp_path):
     with node_process(tmp_path) as (node, address):
-        with router_only(smollm2, address) as router, Client(router) as client:
+        with router_only(smollm2, address, **EXACT) as router, Client(router) as client:
             (done,) = client.prefetch([DOCUMENT])
             assert done.failed == 0
         stored = done.stored_bytes
         with (
             in_thread(lambda: proxy(address, stored // 2, node.kill)) as through,
-            router_only(smollm2, through, backfill=False) as router,
+            router_only(smollm2, through, background=False, **EXACT) as router,
             Client(router) as client,
         ):
             filled = reference.cache(client).fill(SEGMENTS, policy="none")
@@ -45,7 +49,7 @@ def test_a_node_that_is_killed_while_a_blend_streams(smollm2, reference, tmp_pat
 
 def test_a_node_that_hangs_costs_the_deadline_and_nothing_else(smollm2, reference, tmp_path):
     with node_process(tmp_path) as (node, address):
-        settings = {"stat_deadline": 0.5, "fetch_deadline": 0.5, "backfill": False}
+        settings = {"stat_deadline": 0.5, "fetch_deadline": 0.5, "background": False, **EXACT}
         with router_only(smollm2, address, **settings) as router, Client(router) as client:
             list(client.prefetch([DOCUMENT]))
             os.kill(node.pid, signal.SIGSTOP)
@@ -61,10 +65,10 @@ def test_a_node_that_hangs_costs_the_deadline_and_nothing_else(smollm2, referenc
 
 def test_a_node_that_hangs_in_the_middle_of_a_stream(smollm2, reference, tmp_path):
     with node_process(tmp_path) as (node, address):
-        with router_only(smollm2, address) as router, Client(router) as client:
+        with router_only(smollm2, address, **EXACT) as router, Client(router) as client:
             (done,) = client.prefetch([DOCUMENT])
         stop = lambda: os.kill(node.pid, signal.SIGSTOP)  # noqa: E731
-        settings = {"fetch_deadline": 1.0, "backfill": False}
+        settings = {"fetch_deadline": 1.0, "background": False, **EXACT}
         with (
             in_thread(lambda: proxy(address, done.stored_bytes // 2, stop)) as through,
             router_only(smollm2, through, **settings) as router,
@@ -77,7 +81,7 @@ def test_a_node_that_hangs_in_the_middle_of_a_stream(smollm2, reference, tmp_pat
 
 
 def test_without_any_node_everything_is_computed(smollm2, reference):
-    with router_only(smollm2, "127.0.0.1:1", backfill=False) as router, Client(router) as client:
+    with router_only(smollm2, "127.0.0.1:1", background=False) as router, Client(router) as client:
         filled = reference.cache(client).fill(SEGMENTS)
         assert missed(filled.report) == {"node_unavailable"}
         reference.assert_equal(filled)
@@ -90,7 +94,7 @@ def test_without_any_node_everything_is_computed(smollm2, reference):
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
 def test_damaged_objects_are_missed_dropped_and_stored_anew(smollm2, reference, tmp_path, damage):
-    with serve(smollm2, tmp_path, backfill=False) as router, Client(router) as client:
+    with serve(smollm2, tmp_path, background=False, **EXACT) as router, Client(router) as client:
         list(client.prefetch([DOCUMENT]))
         path = max(blobs(tmp_path), key=lambda blob: blob.stat().st_size)
         data = bytearray(path.read_bytes())
@@ -110,7 +114,7 @@ def test_damaged_objects_are_missed_dropped_and_stored_anew(smollm2, reference, 
 
 
 def test_kv_of_another_model_under_the_right_key_is_not_used(smollm2, reference, tmp_path):
-    with serve(smollm2, tmp_path, backfill=False) as router, Client(router) as client:
+    with serve(smollm2, tmp_path, background=False, **EXACT) as router, Client(router) as client:
         list(client.prefetch([DOCUMENT]))
         path = max(blobs(tmp_path), key=lambda blob: blob.stat().st_size)
         path.write_bytes(_with_fingerprint(path.read_bytes(), "f" * 64))
@@ -120,7 +124,7 @@ def test_kv_of_another_model_under_the_right_key_is_not_used(smollm2, reference,
 
 
 def test_a_store_that_is_too_small_fails_the_put_and_no_request(smollm2, reference, tmp_path):
-    with serve(smollm2, tmp_path, capacity=1 << 20) as router, Client(router) as client:
+    with serve(smollm2, tmp_path, capacity=1 << 20, **EXACT) as router, Client(router) as client:
         (done,) = client.prefetch([DOCUMENT])
         assert done.failed == 1
         assert "cap" in done.failure_reason

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kvquilt.cli.calls import client_settings
-from kvquilt.cli.options import ConfigFile, Json, Level, Policy, Ratio, Router, Set
+from kvquilt.cli.options import ConfigFile, Json, Level, MaxKl, Policy, Ratio, Router, Set
 from kvquilt.cli.output import explained, out, print_json, print_table, size
 from kvquilt.documents import read_documents
 from kvquilt.types import BlendReport
@@ -24,6 +24,7 @@ def ask(
     policy: Policy = None,
     ratio: Ratio = None,
     level: Level = None,
+    max_kl: MaxKl = None,
     router: Router = None,
     flags: Set = None,
     config: ConfigFile = None,
@@ -40,7 +41,13 @@ def ask(
         segments = [*(document.content for document in read_documents(doc)), f"\n\nQuestion: {question}"]
         worker = Worker(model, settings.router, dtype=dtype)
         try:
-            answer = worker.ask(segments, max_tokens=max_tokens, policy=policy, recompute_ratio=ratio, level=level)
+            options: dict[str, Any] = {
+                "policy": policy,
+                "recompute_ratio": ratio,
+                "level": level,
+                "max_kl": max_kl,
+            }
+            answer = worker.ask(segments, max_tokens=max_tokens, **options)
             filled = answer.filled
             report = filled.report if filled is not None else None
             result: dict[str, Any] = {
@@ -77,9 +84,20 @@ def _rows(result: dict[str, Any], report: BlendReport | None) -> dict[str, objec
         rows["fetched"] = f"{size(report.fetched_bytes)} ({size(report.bf16_bytes)} as bf16), level {report.level}"
         missed = {chunk.miss_reason for chunk in report.chunks if chunk.miss_reason}
         rows["missed"] = ", ".join(sorted(missed)) or "nothing"
+        rows["blend"] = blend_words(report)
     if "difference" in result:
         rows["full prefill"] = f"{result['ttft_full_s']:.3f} s"
         rows["answer then"] = result["full_answer"]
-        rows["first token KL"] = f"{result['difference'].first_token_kl:.2e}"
+        rows["answer KL"] = (
+            f"{result['difference'].answer_kl:.2e}, first token {result['difference'].first_token_kl:.2e}"
+        )
         rows["top-1 agreement"] = f"{result['difference'].top1_agreement:.0%}"
     return rows
+
+
+def blend_words(report: BlendReport) -> str:
+    """How chunks whose context changed were blended, and what divergence the gate predicted."""
+    if report.gate_refusal:
+        return f"refused by the gate ({report.gate_refusal}): exact reuse only"
+    predicted = "not known" if report.predicted_kl is None else f"predicted KL below {report.predicted_kl:.2g}"
+    return f"{report.policy} at {report.recompute_ratio:.0%}, {predicted}"

@@ -1,8 +1,8 @@
-"""`kvquilt calibrate`: makes a model's codec profile."""
+"""`kvquilt calibrate`: makes a model's codec profile, and measures its blend gate."""
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -11,10 +11,15 @@ from rich.table import Table
 from kvquilt.cli.options import Json
 from kvquilt.cli.output import err, explained, out, print_json, size
 from kvquilt.documents import read_documents
+from kvquilt_codec.errors import BadRequestError
+
+if TYPE_CHECKING:
+    from kvquilt_codec.profile import Profile
+    from kvquilt_router.gate import Gate
 
 
 def calibrate(
-    output: Annotated[Path, typer.Option(help="Write the profile to this file.")],
+    output: Annotated[Path, typer.Option(help="Write the profile to this file, and the gate beside it.")],
     model: Annotated[str, typer.Argument(help='Folder of a Hugging Face model, or "smollm2".')] = "smollm2",
     texts: Annotated[
         list[Path] | None,
@@ -25,20 +30,37 @@ def calibrate(
     dtype: Annotated[str, typer.Option(help="Type to compute in; that of the router.")] = "float32",
     kl: Annotated[float, typer.Option(min=1e-6, max=1, help="KL target of the finest level, in nats.")] = 5e-4,
     quality_layers: Annotated[int, typer.Option(min=1, max=3, help="Levels of a stored chunk: high, medium, low.")] = 2,
+    gate_cases: Annotated[
+        int, typer.Option(min=0, help="Prompts that the gate is measured on, 4 or more; 0 measures none.")
+    ] = 24,
+    gate_policy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:RATIO", help="Measure this recompute policy too. Repeatable."),
+    ] = None,
+    gate_only: Annotated[
+        bool, typer.Option("--gate-only", help="Take the profile in --output as it is, and measure the gate anew.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Learn how a model's KV is best stored, and measure what each level costs and does.
+    """Learn how a model's KV is best stored, and measure what each level and each way to blend costs and does.
 
     Takes minutes. A fifth of the texts is held out: the figures are measured on those, and hold for texts of the same
-    kinds. Name the file in router.profile, or store it on the node with `kvquilt profile put` and name its digest.
+    kinds. Name the file in router.profile; the router finds the gate beside it. Interrupted while the gate is measured,
+    the profile is kept: go on with --gate-only.
     """
     with explained(as_json):
+        from kvquilt_codec.joint import JointCoder
         from kvquilt_codec.profile import file  # numpy and safetensors
-        from kvquilt_router.calibration import Text  # imports torch
+        from kvquilt_router.calibration import Text, cut  # imports torch
         from kvquilt_router.calibration import calibrate as learn
         from kvquilt_router.calibration.corpus import shipped_texts
         from kvquilt_router.engine import load_model
+        from kvquilt_router.gate import file as gate_file
+        from kvquilt_router.gate.measure import Grid, measure_gate
+        from kvquilt_router.gate.opening import gate_path
+        from kvquilt_router.profiles import read_profile, write_whole
 
+        ways = [_way(text) for text in gate_policy or ()]
         found = (
             [Text(document.document_id, str(document.content)) for document in read_documents(texts)]
             if texts
@@ -46,42 +68,89 @@ def calibrate(
         )
         started = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        gate: Gate | None = None
         with Progress(*columns, console=err, transient=True, disable=as_json) as progress:
             task = progress.add_task("loading the model", total=None)
+
+            def told(stage: str, done: int, total: int) -> None:
+                progress.update(task, description=stage, completed=done, total=total)
+
             loaded = load_model(model, dtype=dtype)
-            profile = learn(
-                loaded,
-                found,
-                kl_target=kl,
-                quality_layers=quality_layers,
-                progress=lambda stage, done, total: progress.update(
-                    task, description=stage, completed=done, total=total
-                ),
-            )
-        data = file.dump(profile)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = output.with_name(output.name + ".partial")
-        partial.write_bytes(data)
-        partial.rename(output)
-        history = max(
-            (0 if layer.predictor is None else len(layer.predictor) // layer.channels) for layer in profile.layers
-        )
+            if gate_only:
+                data = read_profile(output, loaded.fingerprint)
+            else:
+                data = file.dump(learn(loaded, found, kl_target=kl, quality_layers=quality_layers, progress=told))
+                write_whole(output, data)
+            profile, digest = file.load(data), file.digest(data)
+            if gate_cases:
+                coder = JointCoder(profile, digest)
+                grid = Grid(ways=(*Grid().ways, *ways), cases=gate_cases)
+                gate = measure_gate(loaded, coder, cut(found, loaded.tokenise), grid, told)
+                write_whole(gate_path(output), gate_file.dump(gate))
         if as_json:
-            print_json(
-                {
-                    "profile": str(output),
-                    "digest": file.digest(data),
-                    "bytes": len(data),
-                    "seconds": time.perf_counter() - started,
-                    "layers_predicted_from": history,
-                    "step": profile.step,
-                    "texts": profile.texts,
-                    "levels": profile.cards,
-                }
-            )
-            return
-        table = Table("level", "bits per element", "KL", "top-1", title=f"{output}, {size(len(data))}")
-        for card in reversed(profile.cards):
-            table.add_row(card.level, f"{card.bits_per_element:.2f}", f"{card.kl:.2e}", f"{card.top1_agreement:.1%}")
-        out.print(table)
-        out.print(f"digest {file.digest(data)}\nlearned from {profile.texts}", soft_wrap=True)
+            print_json(_machine(output, profile, digest, len(data), gate, time.perf_counter() - started))
+        else:
+            _show(output, profile, digest, len(data), gate)
+
+
+def _way(text: str) -> tuple[str, float]:
+    name, _, ratio = text.partition(":")
+    try:
+        share = float(ratio)
+    except ValueError:
+        raise BadRequestError(f"expected NAME:RATIO, for instance deviation:0.15; got {text!r}") from None
+    if not 0 <= share <= 1:
+        raise BadRequestError(f"expected a ratio in 0..1; got {text!r}")
+    return name, share
+
+
+def _machine(
+    output: Path, profile: "Profile", digest: str, length: int, gate: "Gate | None", seconds: float
+) -> dict[str, object]:
+    history = max(
+        (0 if layer.predictor is None else len(layer.predictor) // layer.channels) for layer in profile.layers
+    )
+    points = [] if gate is None else [{name: getattr(p, name) for name in p.__struct_fields__} for p in gate.points]
+    return {
+        "profile": str(output),
+        "digest": digest,
+        "bytes": length,
+        "seconds": seconds,
+        "layers_predicted_from": history,
+        "step": profile.step,
+        "texts": profile.texts,
+        "levels": profile.cards,
+        "gate": points,
+    }
+
+
+def _show(output: Path, profile: "Profile", digest: str, length: int, gate: "Gate | None") -> None:
+    table = Table("level", "bits per element", "KL", "top-1", title=f"{output}, {size(length)}")
+    for card in reversed(profile.cards):
+        table.add_row(card.level, f"{card.bits_per_element:.2f}", f"{card.kl:.2e}", f"{card.top1_agreement:.1%}")
+    out.print(table)
+    out.print(f"digest {digest}\nlearned from {profile.texts}", soft_wrap=True)
+    if gate is None:
+        out.print("no gate was measured: routers will use chunks in their exact context only")
+        return
+    print_gate(gate)
+
+
+def print_gate(gate: "Gate") -> None:
+    """Show what was measured of each way to blend."""
+    table = Table(
+        "context", "level", "policy", "ratio", "KL", f"{gate.share:.0%} below", "top-1", "CPU", title="blend gate"
+    )
+    for point in sorted(gate.points, key=lambda point: (point.level, point.context, point.recompute_ratio)):
+        table.add_row(
+            point.context,
+            point.level,
+            point.policy,
+            f"{point.recompute_ratio:.0%}",
+            f"{point.kl_geomean:.2e}",
+            f"{point.kl_upper:.2e}",
+            f"{point.top1_agreement:.1%}",
+            f"{point.cpu_share:.2f}",
+        )
+    out.print(table)
+    out.print(f"KL(full || blended) of {gate.answer_tokens} answer tokens, nats; {gate.texts}", soft_wrap=True)

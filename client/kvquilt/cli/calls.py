@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kvquilt.cli.options import ConfigFile, Json, Level, Router, Set, overrides
+from kvquilt.cli.options import ConfigFile, Corpus, Json, Level, Router, Set, overrides
 from kvquilt.cli.output import PARTIAL, err, explained, out, print_json, print_table, size
 from kvquilt.cli.settings import ClientSettings, load
 from kvquilt.documents import read_documents
 from kvquilt.sync import Client
-from kvquilt.types import PrefetchProgress, ProfileStatus
+from kvquilt.types import GateStatus, PrefetchProgress, ProfileStatus
 
 
 def client_settings(config: Path | None, flags: list[str] | None, router: str | None) -> ClientSettings:
@@ -25,6 +25,7 @@ def prefetch(
         Path | None, typer.Option(help="Text that the application's prompts begin with. Default: the chat template.")
     ] = None,
     level: Level = None,
+    corpus: Corpus = "",
     router: Router = None,
     flags: Set = None,
     config: ConfigFile = None,
@@ -42,7 +43,7 @@ def prefetch(
         done: list[PrefetchProgress] = []
         with Client(settings.router) as client, _bar(as_json) as bar:
             task = bar.add_task("prefetch", total=len(documents))
-            for item in client.prefetch(documents, shared_prefix=prefix, level=level):
+            for item in client.prefetch(documents, shared_prefix=prefix, level=level, corpus=corpus):
                 done.append(item)
                 bar.update(task, completed=item.done, description=item.document_id[-40:])
                 if as_json:
@@ -105,8 +106,13 @@ def status(router: Router = None, flags: Set = None, config: ConfigFile = None, 
                 f"context {model.max_context_tokens}, fingerprint {model.fingerprint[:16]}..."
             )
             rows |= _profile_rows(model.profile)
+            rows["gate"] = _gate_words(model.gate)
         rows["policies"] = ", ".join(state.policies)
-        rows["defaults"] = f"{state.default_policy} at {state.default_recompute_ratio:.0%}, level {state.default_level}"
+        ratio = "" if state.default_recompute_ratio is None else f" at {state.default_recompute_ratio:.0%}"
+        rows["defaults"] = (
+            f"policy {state.default_policy}{ratio}, level {state.default_level}, "
+            f"predicted KL at most {state.default_max_kl:g}"
+        )
         rows["node"] = f"{node.target}, {'reachable' if node.reachable else 'NOT REACHABLE: everything is computed'}"
         if node.reachable:
             rows["store"] = (
@@ -127,6 +133,15 @@ def _profile_rows(profile: ProfileStatus | None) -> dict[str, object]:
             f"{card.bits_per_element:.2f} bits per element, KL {card.kl:.2e}, top-1 {card.top1_agreement:.1%}"
         )
     return rows
+
+
+def _gate_words(gate: GateStatus) -> str:
+    if gate.missing_reason:
+        return f"NONE ({gate.missing_reason}): exact reuse only"
+    withdrawn = sum(point.withdrawn for point in gate.points)
+    audits = sum(point.audits for point in gate.points)
+    exceeded = sum(point.audits_exceeded for point in gate.points)
+    return f"{len(gate.points)} points measured, {withdrawn} withdrawn; {audits} audits, {exceeded} beyond their bound"
 
 
 def _bar(quiet: bool) -> Progress:

@@ -27,6 +27,13 @@ Level = Annotated[
         help="Codec level: lossless, high, medium, low, or a bound like 'kl<1e-3'. Default: the router's.",
     ),
 ]
+MaxKl = Annotated[
+    float | None,
+    typer.Option("--max-kl", min=0, help="Most divergence that the gate may predict, in nats. Default: the router's."),
+]
+Corpus = Annotated[
+    str, typer.Option("--corpus", help="What the documents belong to: chunks are computed after passages of it.")
+]
 Node = Annotated[str | None, typer.Option("--node", help="The cache node, host:port. Sets router.node.")]
 
 

@@ -16,6 +16,7 @@ from kvquilt.integrations.transformers import FilledCache, KvquiltCache
 from kvquilt.sync import Client
 from kvquilt.types import Segment
 from kvquilt_router.engine.model import resolve
+from kvquilt_router.evaluation.judge import ANSWER_TOKENS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,11 +44,13 @@ class Difference:
 
     Attributes:
         first_token_kl: KL(full || blended) of the first answer token's distribution, in nats.
+        answer_kl: mean of the same over the full prefill's answer tokens (the first 16: what the gate measures).
         top1_agreement: share of the full prefill's answer tokens that the blended cache ranks first too, each given
             the answer so far (teacher forcing).
     """
 
     first_token_kl: float
+    answer_kl: float
     top1_agreement: float
 
 
@@ -100,7 +103,7 @@ class Worker:
     def difference(self, full: Answer, answer: Answer) -> Difference:
         """Compare an answer that `ask` gave with a full prefill's answer to the same prompt."""
         if answer.filled is None:
-            return Difference(0.0, 1.0)
+            return Difference(0.0, 0.0, 1.0)
         input_ids = answer.filled.input_ids
         prompt = input_ids.shape[1] - 1
         # Decoding has appended to the cache; the prompt's part of it is as it was filled.
@@ -109,9 +112,10 @@ class Worker:
         )
         forced = [int(input_ids[0, -1]), *full.token_ids[:-1]]
         logits = self._model(torch.tensor([forced]), past_key_values=cache, use_cache=True).logits[0]
-        p, q = full.logits[0].float().log_softmax(-1), logits[0].float().log_softmax(-1)
+        p, q = full.logits.float().log_softmax(-1), logits.float().log_softmax(-1)
+        kl = (p.exp() * (p - q)).sum(-1)[:ANSWER_TOKENS]
         agree = logits.argmax(-1) == torch.tensor(full.token_ids)
-        return Difference(float((p.exp() * (p - q)).sum()), float(agree.float().mean()))
+        return Difference(float(kl[0]), float(kl.mean()), float(agree.float().mean()))
 
     @torch.inference_mode()
     def _decode(

@@ -47,8 +47,8 @@ def demo(
             profile = profile_setting(
                 profile,
                 model,
-                lambda: err.print("making the codec profile of the demo model: once, some minutes"),
-                lambda stage, done, total: progress.update(task, description=f"codec profile: {stage} {done}/{total}"),
+                lambda: err.print("measuring the demo model: once, some minutes"),
+                lambda stage, done, total: progress.update(task, description=f"calibrating: {stage} {done}/{total}"),
             )
             steps = run(
                 Path(folder),
@@ -93,11 +93,17 @@ def _show(measured: "Measured") -> None:
     table.add_row("fetched", f"{size(row['bytes_fetched'])} ({size(row['bytes_bf16'])} as bf16)")
     table.add_row(
         "difference",
-        f"first token KL {row['first_token_kl']:.3f}, top-1 agreement over the answer {row['top1_agreement']:.0%}",
+        f"answer KL {row['answer_kl']:.3f} ({_predicted(row['predicted_kl'])}), "
+        f"top-1 agreement over the answer {row['top1_agreement']:.0%}",
     )
+    table.add_row("blend", f"{row['policy']}, {row['recompute_ratio']:.0%} of the tokens whose context changed")
     table.add_row("full prefill says", row["answer_full"])
     table.add_row("kvquilt says", row["answer"])
     out.print(table)
+
+
+def _predicted(kl: float | None) -> str:
+    return "nothing predicted" if kl is None else f"predicted below {kl:.2g}"
 
 
 def _show_levels(levels: "list[MeasuredLevel]") -> None:
@@ -108,7 +114,8 @@ def _show_levels(levels: "list[MeasuredLevel]") -> None:
         "level",
         "fetched",
         "of bf16",
-        "first token KL",
+        "answer KL",
+        "predicted",
         "top-1",
         title="The last question at every level, from the same stored objects",
     )
@@ -117,7 +124,8 @@ def _show_levels(levels: "list[MeasuredLevel]") -> None:
             level.level,
             size(level.bytes_fetched),
             f"{level.bytes_fetched / level.bytes_bf16:.0%}",
-            f"{level.first_token_kl:.3f}",
+            f"{level.answer_kl:.3f}",
+            _predicted(level.predicted_kl),
             f"{level.top1_agreement:.0%}",
         )
     out.print(table)

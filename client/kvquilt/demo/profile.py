@@ -1,15 +1,27 @@
-"""The demo model's codec profile: made on first use, and kept in the cache of this machine."""
+"""The demo model's codec profile and blend gate: made on first use, and kept in the cache of this machine."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kvquilt_codec.errors import IntegrityError, NotFoundError
+from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
+from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file
-from kvquilt_router.calibration import Progress, Text, calibrate
+from kvquilt_router.calibration import Progress, Text, calibrate, cut
 from kvquilt_router.calibration.corpus import shipped_texts
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine.smollm2 import NAME
+from kvquilt_router.evaluation.types import WARM
+from kvquilt_router.gate import file as gate_file
+from kvquilt_router.gate.measure import Grid, measure_gate
+from kvquilt_router.gate.opening import gate_path
 from kvquilt_router.profiles import AUTO, cached_path, read_profile, write_whole
+
+GRID = Grid(
+    ways=(("none", 0.0), *(("question-deviation", ratio) for ratio in (0.05, 0.1, 0.2, 0.3))),
+    contexts=(WARM,),
+    cases=16,
+)
+"""What the demo's prompts need, and no more: its passages are computed after others, and it asks at every level."""
 
 
 def profile_setting(chosen: str, model: str, announce: Callable[[], None], progress: Progress) -> str:
@@ -22,7 +34,7 @@ def profile_setting(chosen: str, model: str, announce: Callable[[], None], progr
 def made_once(
     model: LoadedModel, texts: Callable[[], Sequence[Text]], announce: Callable[[], None], progress: Progress
 ) -> Path:
-    """The cached profile of a model; takes minutes where there is none, and where there is one of another format.
+    """The cached profile of a model, its gate beside it; takes minutes where there is none, or one of another format.
 
     Interrupted, it leaves nothing behind: the next call begins anew.
 
@@ -34,8 +46,22 @@ def made_once(
     """
     path = cached_path(model.fingerprint)
     try:
-        read_profile(path, model.fingerprint)
+        data = read_profile(path, model.fingerprint)
     except (NotFoundError, IntegrityError):
         announce()
-        write_whole(path, file.dump(calibrate(model, texts(), progress=progress)))
+        data = file.dump(calibrate(model, texts(), progress=progress))
+        write_whole(path, data)
+    if not _gate_is_there(gate_path(path), model.fingerprint, file.digest(data)):
+        announce()
+        coder = JointCoder(file.load(data), file.digest(data))
+        gate = measure_gate(model, coder, cut(texts(), model.tokenise), GRID, progress)
+        write_whole(gate_path(path), gate_file.dump(gate))
     return path
+
+
+def _gate_is_there(path: Path, model_fingerprint: str, digest: str) -> bool:
+    try:
+        gate_file.check(gate_file.load(path.read_bytes()), model_fingerprint, digest)
+    except (OSError, IntegrityError, FingerprintMismatchError):
+        return False
+    return True

@@ -62,8 +62,10 @@ class Measured:
             "policy": report.policy,
             "recompute_ratio": report.recompute_ratio,
             "first_token_kl": self.difference.first_token_kl,
+            "answer_kl": self.difference.answer_kl,
             "top1_agreement": self.difference.top1_agreement,
-            "predicted_kl": None,
+            "predicted_kl": report.predicted_kl,
+            "gate_refusal": report.gate_refusal,
             "restarted": self.restarted,
             "answer": self.answer.text,
             "answer_full": self.full.text,
@@ -79,6 +81,8 @@ class MeasuredLevel:
         bytes_fetched: of the prompt's chunks, the shared prefix (always lossless) included.
         bytes_bf16: what the fetched tensors take as bfloat16.
         first_token_kl: KL(full || blended) of the first answer token, in nats; most of it comes from blending.
+        answer_kl: mean of the same over the answer.
+        predicted_kl: what the gate says it stays below.
         top1_agreement: share of the full prefill's answer tokens that are ranked first too.
     """
 
@@ -86,6 +90,8 @@ class MeasuredLevel:
     bytes_fetched: int
     bytes_bf16: int
     first_token_kl: float
+    answer_kl: float
+    predicted_kl: float | None
     top1_agreement: float
 
 
@@ -147,7 +153,13 @@ def _levels(worker: Worker, full: Answer, segments: list[Any], max_tokens: int) 
             raise KvquiltError(f"expected one stored object to serve level {card.level}; a chunk was missed")
         difference = worker.difference(full, answer)
         yield MeasuredLevel(
-            card.level, report.fetched_bytes, report.bf16_bytes, difference.first_token_kl, difference.top1_agreement
+            card.level,
+            report.fetched_bytes,
+            report.bf16_bytes,
+            difference.first_token_kl,
+            difference.answer_kl,
+            report.predicted_kl,
+            difference.top1_agreement,
         )
 
 

@@ -108,7 +108,9 @@ Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
 
 @_typing.final
 class BlendOptions(_message.Message):
-    """How to blend. Unset fields take the router's configured defaults."""
+    """How to blend. Unset fields take the router's configured defaults. Chunks whose context changed are used only where
+    the gate has measured that the divergence stays within a limit.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -117,14 +119,18 @@ class BlendOptions(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     KL_BELOW_FIELD_NUMBER: _builtins.int
+    MAX_KL_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
+    """This recompute policy only. Unset or "auto": the cheapest that was measured to be within the limit."""
     recompute_ratio: _builtins.float
-    """Share of reused tokens to recompute, 0 to 1."""
+    """Share of reused tokens to recompute, 0 to 1. Unset: as for the policy."""
     level: _common_pb2.Level.ValueType
     seed: _builtins.int
     """Seed of policies that draw at random."""
     kl_below: _builtins.float
     """Instead of a level: the cheapest one whose measured KL is below this many nats; where there is none, lossless."""
+    max_kl: _builtins.float
+    """Most divergence from a full prefill that the gate may predict: KL(full || blended) of the answer's tokens, in nats."""
     def __init__(
         self,
         *,
@@ -133,19 +139,24 @@ class BlendOptions(_message.Message):
         level: _common_pb2.Level.ValueType = ...,
         seed: _builtins.int = ...,
         kl_below: _builtins.float | None = ...,
+        max_kl: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "kl_below", b"kl_below", "policy", b"policy", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_max_kl", b"_max_kl", "_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "kl_below", b"kl_below", "max_kl", b"max_kl", "policy", b"policy", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "kl_below", b"kl_below", "level", b"level", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_max_kl", b"_max_kl", "_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "kl_below", b"kl_below", "level", b"level", "max_kl", b"max_kl", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kl_below: _TypeAlias = _typing.Literal["kl_below"]  # noqa: Y015
     _WhichOneofArgType__kl_below: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below"]  # noqa: Y015
+    _WhichOneofReturnType__max_kl: _TypeAlias = _typing.Literal["max_kl"]  # noqa: Y015
+    _WhichOneofArgType__max_kl: _TypeAlias = _typing.Literal["_max_kl", b"_max_kl"]  # noqa: Y015
     _WhichOneofReturnType__policy: _TypeAlias = _typing.Literal["policy"]  # noqa: Y015
     _WhichOneofArgType__policy: _TypeAlias = _typing.Literal["_policy", b"_policy"]  # noqa: Y015
     _WhichOneofReturnType__recompute_ratio: _TypeAlias = _typing.Literal["recompute_ratio"]  # noqa: Y015
     _WhichOneofArgType__recompute_ratio: _TypeAlias = _typing.Literal["_recompute_ratio", b"_recompute_ratio"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_below) -> _WhichOneofReturnType__kl_below | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_kl) -> _WhichOneofReturnType__max_kl | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__policy) -> _WhichOneofReturnType__policy | None: ...
     @_typing.overload
@@ -230,6 +241,7 @@ class ChunkReport(_message.Message):
     MISS_REASON_FIELD_NUMBER: _builtins.int
     FETCHED_BYTES_FIELD_NUMBER: _builtins.int
     IN_EXACT_CONTEXT_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
     """Which piece of the prompt: 0 is the shared prefix, 1 the first document."""
     begin: _builtins.int
@@ -240,6 +252,10 @@ class ChunkReport(_message.Message):
     """Empty on a hit; otherwise a reason code, for instance "not_stored"; docs/reference.md lists them."""
     fetched_bytes: _builtins.int
     in_exact_context: _builtins.bool
+    context: _builtins.str
+    """What the stored KV's context is to this prompt, the nearest first: "exact" (the same tokens precede it), "pair" (what
+    precedes it directly is the same), "warm" (some other text), "base" (the shared prefix alone). Empty: missed.
+    """
     def __init__(
         self,
         *,
@@ -250,10 +266,11 @@ class ChunkReport(_message.Message):
         miss_reason: _builtins.str = ...,
         fetched_bytes: _builtins.int = ...,
         in_exact_context: _builtins.bool = ...,
+        context: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "end", b"end", "fetched_bytes", b"fetched_bytes", "in_exact_context", b"in_exact_context", "miss_reason", b"miss_reason", "segment", b"segment", "variant_kind", b"variant_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "context", b"context", "end", b"end", "fetched_bytes", b"fetched_bytes", "in_exact_context", b"in_exact_context", "miss_reason", b"miss_reason", "segment", b"segment", "variant_kind", b"variant_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,6 +294,9 @@ class BlendReport(_message.Message):
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    PREDICTED_KL_FIELD_NUMBER: _builtins.int
+    GATE_REFUSAL_FIELD_NUMBER: _builtins.int
+    OBSERVED_DEVIATION_FIELD_NUMBER: _builtins.int
     REUSED_POSITIONS_FIELD_NUMBER: _builtins.int
     REUSED_DEVIATIONS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
@@ -301,6 +321,16 @@ class BlendReport(_message.Message):
     total_seconds: _builtins.float
     level: _builtins.str
     """The level that the documents were asked for at, for instance "lossless" where no level meets a bound."""
+    predicted_kl: _builtins.float
+    """What the divergence stays below, by measurement (KL of the answer's tokens, in nats; 95 % of cases). Unset: nothing
+    is known about it.
+    """
+    gate_refusal: _builtins.str
+    """Why chunks whose context changed were not used, for instance "above_limit"; docs/reference.md lists the reasons.
+    Empty: they were used, or there were none.
+    """
+    observed_deviation: _builtins.float
+    """Mean relative change of the values of the recomputed tokens, over layers: how much the new context mattered."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
     @_builtins.property
@@ -328,14 +358,19 @@ class BlendReport(_message.Message):
         compute_seconds: _builtins.float = ...,
         total_seconds: _builtins.float = ...,
         level: _builtins.str = ...,
+        predicted_kl: _builtins.float | None = ...,
+        gate_refusal: _builtins.str = ...,
+        observed_deviation: _builtins.float = ...,
         reused_positions: _abc.Iterable[_builtins.int] | None = ...,
         reused_deviations: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "predicted_kl", b"predicted_kl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "level", b"level", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "reused_deviations", b"reused_deviations", "reused_positions", b"reused_positions", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "observed_deviation", b"observed_deviation", "policy", b"policy", "predicted_kl", b"predicted_kl", "recompute_ratio", b"recompute_ratio", "reused_deviations", b"reused_deviations", "reused_positions", b"reused_positions", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__predicted_kl: _TypeAlias = _typing.Literal["predicted_kl"]  # noqa: Y015
+    _WhichOneofArgType__predicted_kl: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_kl) -> _WhichOneofReturnType__predicted_kl | None: ...
 
 Global___BlendReport: _TypeAlias = BlendReport  # noqa: Y015
 
@@ -405,11 +440,15 @@ class PlanBlendResponse(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    PREDICTED_KL_FIELD_NUMBER: _builtins.int
+    GATE_REFUSAL_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     prompt_tokens: _builtins.int
     level: _builtins.str
     """As in BlendReport."""
+    predicted_kl: _builtins.float
+    gate_refusal: _builtins.str
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
     def __init__(
@@ -420,12 +459,16 @@ class PlanBlendResponse(_message.Message):
         prompt_tokens: _builtins.int = ...,
         chunks: _abc.Iterable[Global___ChunkReport] | None = ...,
         level: _builtins.str = ...,
+        predicted_kl: _builtins.float | None = ...,
+        gate_refusal: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "predicted_kl", b"predicted_kl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "level", b"level", "policy", b"policy", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "chunks", b"chunks", "gate_refusal", b"gate_refusal", "level", b"level", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__predicted_kl: _TypeAlias = _typing.Literal["predicted_kl"]  # noqa: Y015
+    _WhichOneofArgType__predicted_kl: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_kl) -> _WhichOneofReturnType__predicted_kl | None: ...
 
 Global___PlanBlendResponse: _TypeAlias = PlanBlendResponse  # noqa: Y015
 
@@ -462,14 +505,22 @@ class PrefetchRequest(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     KL_BELOW_FIELD_NUMBER: _builtins.int
+    CORPUS_FIELD_NUMBER: _builtins.int
+    WARM_UP_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     level: _common_pb2.Level.ValueType
     kl_below: _builtins.float
     """As in BlendOptions."""
+    corpus: _builtins.str
+    """Name of what the documents belong to. Chunks are computed after passages that are fixed per corpus: those below, or
+    else some of the first request that has enough documents.
+    """
     @_builtins.property
     def shared_prefix(self) -> Global___Content: ...
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]: ...
+    @_builtins.property
+    def warm_up(self) -> _containers.RepeatedCompositeFieldContainer[Global___Content]: ...
     def __init__(
         self,
         *,
@@ -478,10 +529,12 @@ class PrefetchRequest(_message.Message):
         documents: _abc.Iterable[Global___Document] | None = ...,
         level: _common_pb2.Level.ValueType = ...,
         kl_below: _builtins.float | None = ...,
+        corpus: _builtins.str = ...,
+        warm_up: _abc.Iterable[Global___Content] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_shared_prefix", b"_shared_prefix", "kl_below", b"kl_below", "shared_prefix", b"shared_prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_shared_prefix", b"_shared_prefix", "documents", b"documents", "kl_below", b"kl_below", "level", b"level", "model", b"model", "shared_prefix", b"shared_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_shared_prefix", b"_shared_prefix", "corpus", b"corpus", "documents", b"documents", "kl_below", b"kl_below", "level", b"level", "model", b"model", "shared_prefix", b"shared_prefix", "warm_up", b"warm_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kl_below: _TypeAlias = _typing.Literal["kl_below"]  # noqa: Y015
     _WhichOneofArgType__kl_below: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below"]  # noqa: Y015
@@ -678,6 +731,92 @@ class Profile(_message.Message):
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
 @_typing.final
+class GatePoint(_message.Message):
+    """One measured way to blend; see docs/blending.md."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    RECOMPUTE_RATIO_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
+    KL_GEOMEAN_FIELD_NUMBER: _builtins.int
+    KL_UPPER_FIELD_NUMBER: _builtins.int
+    TOP1_AGREEMENT_FIELD_NUMBER: _builtins.int
+    CPU_SHARE_FIELD_NUMBER: _builtins.int
+    AUDITS_FIELD_NUMBER: _builtins.int
+    AUDITS_EXCEEDED_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    recompute_ratio: _builtins.float
+    context: _builtins.str
+    level: _builtins.str
+    cases: _builtins.int
+    kl_geomean: _builtins.float
+    kl_upper: _builtins.float
+    top1_agreement: _builtins.float
+    cpu_share: _builtins.float
+    audits: _builtins.int
+    """Audits of requests that were served at this point, and how many of them exceeded kl_upper."""
+    audits_exceeded: _builtins.int
+    withdrawn: _builtins.bool
+    """Audits exceeded it too often: the point is not used any more."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        recompute_ratio: _builtins.float = ...,
+        context: _builtins.str = ...,
+        level: _builtins.str = ...,
+        cases: _builtins.int = ...,
+        kl_geomean: _builtins.float = ...,
+        kl_upper: _builtins.float = ...,
+        top1_agreement: _builtins.float = ...,
+        cpu_share: _builtins.float = ...,
+        audits: _builtins.int = ...,
+        audits_exceeded: _builtins.int = ...,
+        withdrawn: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audits", b"audits", "audits_exceeded", b"audits_exceeded", "cases", b"cases", "context", b"context", "cpu_share", b"cpu_share", "kl_geomean", b"kl_geomean", "kl_upper", b"kl_upper", "level", b"level", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "top1_agreement", b"top1_agreement", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatePoint: _TypeAlias = GatePoint  # noqa: Y015
+
+@_typing.final
+class Gate(_message.Message):
+    """The blend gate in force for a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSING_REASON_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    missing_reason: _builtins.str
+    """Empty: it is at hand. Otherwise why there is none; chunks are then used in their exact context only."""
+    texts: _builtins.str
+    """What it was measured on, in words."""
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatePoint]: ...
+    def __init__(
+        self,
+        *,
+        missing_reason: _builtins.str = ...,
+        points: _abc.Iterable[Global___GatePoint] | None = ...,
+        texts: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_reason", b"missing_reason", "points", b"points", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gate: _TypeAlias = Gate  # noqa: Y015
+
+@_typing.final
 class Model(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -687,6 +826,7 @@ class Model(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     model_fingerprint: _builtins.str
     architecture: _builtins.str
@@ -697,6 +837,8 @@ class Model(_message.Message):
     def profile(self) -> Global___Profile:
         """Unset: none; the levels are then lossless and high."""
 
+    @_builtins.property
+    def gate(self) -> Global___Gate: ...
     def __init__(
         self,
         *,
@@ -706,10 +848,11 @@ class Model(_message.Message):
         layout: _common_pb2.KvLayout | None = ...,
         max_context_tokens: _builtins.int = ...,
         profile: Global___Profile | None = ...,
+        gate: Global___Gate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "layout", b"layout", "profile", b"profile"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "gate", b"gate", "layout", b"layout", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "architecture", b"architecture", "layout", b"layout", "max_context_tokens", b"max_context_tokens", "model_fingerprint", b"model_fingerprint", "name", b"name", "profile", b"profile"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "architecture", b"architecture", "gate", b"gate", "layout", b"layout", "max_context_tokens", b"max_context_tokens", "model_fingerprint", b"model_fingerprint", "name", b"name", "profile", b"profile"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__profile: _TypeAlias = _typing.Literal["profile"]  # noqa: Y015
     _WhichOneofArgType__profile: _TypeAlias = _typing.Literal["_profile", b"_profile"]  # noqa: Y015
@@ -790,9 +933,12 @@ class GetStatusResponse(_message.Message):
     NODE_USED_BYTES_FIELD_NUMBER: _builtins.int
     NODE_CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
     NODE_KERNELS_FIELD_NUMBER: _builtins.int
+    DEFAULT_MAX_KL_FIELD_NUMBER: _builtins.int
+    UNGATED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     default_policy: _builtins.str
     default_recompute_ratio: _builtins.float
+    """Unset: chosen by the gate."""
     default_level: _builtins.str
     """A level's name or a bound like "kl<1e-3"."""
     node_reachable: _builtins.bool
@@ -802,6 +948,9 @@ class GetStatusResponse(_message.Message):
     node_used_bytes: _builtins.int
     node_capacity_bytes: _builtins.int
     node_kernels: _builtins.str
+    default_max_kl: _builtins.float
+    ungated: _builtins.bool
+    """True: the gate is not asked. For measurements only."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     @_builtins.property
@@ -817,7 +966,7 @@ class GetStatusResponse(_message.Message):
         models: _abc.Iterable[Global___Model] | None = ...,
         policies: _abc.Iterable[_builtins.str] | None = ...,
         default_policy: _builtins.str = ...,
-        default_recompute_ratio: _builtins.float = ...,
+        default_recompute_ratio: _builtins.float | None = ...,
         default_level: _builtins.str = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         node_reachable: _builtins.bool = ...,
@@ -827,11 +976,15 @@ class GetStatusResponse(_message.Message):
         node_used_bytes: _builtins.int = ...,
         node_capacity_bytes: _builtins.int = ...,
         node_kernels: _builtins.str = ...,
+        default_max_kl: _builtins.float = ...,
+        ungated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "default_recompute_ratio", b"default_recompute_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "default_level", b"default_level", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "node_capacity_bytes", b"node_capacity_bytes", "node_kernels", b"node_kernels", "node_objects", b"node_objects", "node_reachable", b"node_reachable", "node_store", b"node_store", "node_target", b"node_target", "node_used_bytes", b"node_used_bytes", "policies", b"policies", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "counters", b"counters", "default_level", b"default_level", "default_max_kl", b"default_max_kl", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "node_capacity_bytes", b"node_capacity_bytes", "node_kernels", b"node_kernels", "node_objects", b"node_objects", "node_reachable", b"node_reachable", "node_store", b"node_store", "node_target", b"node_target", "node_used_bytes", b"node_used_bytes", "policies", b"policies", "ungated", b"ungated", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__default_recompute_ratio: _TypeAlias = _typing.Literal["default_recompute_ratio"]  # noqa: Y015
+    _WhichOneofArgType__default_recompute_ratio: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_recompute_ratio) -> _WhichOneofReturnType__default_recompute_ratio | None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015

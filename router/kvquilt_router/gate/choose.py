@@ -63,6 +63,7 @@ def choose(
 
 def order(gate: Gate | None, level: str, default: tuple[str, ...]) -> tuple[str, ...]:
     """Contexts from the best to the worst, by measured divergence without recompute; `default` where not measured."""
+    level = _finest(gate) if level == _LOSSLESS else level
     kl = {
         point.context: point.kl_geomean
         for point in (gate.points if gate is not None else ())

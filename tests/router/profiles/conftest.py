@@ -40,5 +40,5 @@ def other_data(data):
 
 @pytest.fixture
 def client(model, path, tmp_path):
-    with serve(model, tmp_path, profile=str(path), backfill=False) as router, Client(router) as client:
+    with serve(model, tmp_path, profile=str(path), background=False) as router, Client(router) as client:
         yield client

@@ -47,7 +47,7 @@ def test_the_shared_prefix_stays_lossless(client):
 
 
 def test_without_a_profile_levels_are_lossless_and_high(model, tmp_path):
-    with serve(model, tmp_path, backfill=False) as router, Client(router) as client:
+    with serve(model, tmp_path, background=False) as router, Client(router) as client:
         assert client.status().models[0].profile is None
         for call in (
             lambda level: client.blend(SEGMENTS, level=level),

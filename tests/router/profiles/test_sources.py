@@ -72,7 +72,10 @@ def test_auto_takes_the_cached_profile_if_it_is_one_of_this_model(model, data, o
 
 def test_a_node_that_comes_later_gets_the_profile(model, path, data, tmp_path):
     port = free_port()
-    with router_only(model, f"127.0.0.1:{port}", profile=str(path), backfill=False) as router, Client(router) as client:
+    with (
+        router_only(model, f"127.0.0.1:{port}", profile=str(path), background=False) as router,
+        Client(router) as client,
+    ):
         assert reasons(blended(client, "low")[0]) == ["node_unavailable"]
         with node_at(port, tmp_path) as node:
             eventually(lambda: on_node(node, lambda call: call.list_profiles(deadline=DEADLINE)))
@@ -87,7 +90,7 @@ def test_a_node_that_lost_its_store_gets_the_profile_before_the_next_object(mode
         node = stack.enter_context(contextlib.ExitStack())
         node.enter_context(node_at(port, tmp_path, "memory"))
         router = stack.enter_context(
-            router_only(model, f"127.0.0.1:{port}", profile=str(path), backfill=False, stat_deadline=10)
+            router_only(model, f"127.0.0.1:{port}", profile=str(path), background=False, stat_deadline=10)
         )
         client = stack.enter_context(Client(router))
         list(client.prefetch([DOCUMENT]))
@@ -105,7 +108,7 @@ def test_documents_are_missed_until_the_profile_of_the_digest_can_be_had(model, 
     digest = file.digest(data)
     with (
         node_at(0, tmp_path) as node,
-        router_only(model, node, profile=digest, backfill=False) as router,
+        router_only(model, node, profile=digest, background=False) as router,
         Client(router) as client,
     ):
         kv, reference = blended(client, "medium")
@@ -130,7 +133,7 @@ def test_a_damaged_profile_on_the_node_is_a_miss_of_its_own(model, data, tmp_pat
         digest = put_profile(node, data)
         (stored,) = tmp_path.glob(f"blobs/??/{digest}.kvq")
         stored.write_bytes(data[:-1])
-        with router_only(model, node, profile=digest, backfill=False) as router, Client(router) as client:
+        with router_only(model, node, profile=digest, background=False) as router, Client(router) as client:
             assert reasons(blended(client, "low")[0]) == ["profile_damaged"]
             assert client.status().counters["chunks_missed_profile_damaged"] == 1
             put_profile(node, data)

@@ -11,7 +11,7 @@ from tests.stack import router_only, serve
 
 def test_a_finer_level_fetches_only_what_is_missing_and_gives_the_same_bits(model, path, tmp_path):
     with node_at(0, tmp_path) as node:
-        options = {"profile": str(path), "backfill": False}
+        options = {"profile": str(path), "background": False}
         with (
             router_only(model, node, **options) as plain,
             router_only(model, node, held_bytes=1 << 24, **options) as keeping,
@@ -39,7 +39,7 @@ def test_a_finer_level_fetches_only_what_is_missing_and_gives_the_same_bits(mode
 
 
 def test_what_is_held_of_an_object_that_was_stored_anew_is_fetched_again(model, path, tmp_path):
-    options = {"profile": str(path), "backfill": False, "held_bytes": 1 << 24}
+    options = {"profile": str(path), "background": False, "held_bytes": 1 << 24}
     with serve(model, tmp_path, **options) as router, Client(router) as client:
         list(client.prefetch([DOCUMENT]))
         blended(client, "low")

@@ -1,0 +1,89 @@
+"""Audits: a sampled share of blends is compared with a full prefill, in the background."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from kvquilt_codec.errors import KvquiltError
+from kvquilt_router.blending import Blended
+from kvquilt_router.engine import Engine
+from kvquilt_router.engine_thread import EngineThread
+from kvquilt_router.evaluation.judge import Divergence, Reference, teacher_forced
+from kvquilt_router.evaluation.types import EMPTY, Case
+from kvquilt_router.gate.held import HeldGate
+from kvquilt_rpc.counters import Counters
+
+log = logging.getLogger(__name__)
+
+WAITING = 2
+"""Blends that wait for their audit; each keeps its prompt's whole KV in memory."""
+
+
+class Auditor:
+    """Audits blends of one model.
+
+    Args:
+        share: of the blends that rest on a measured point.
+        chance: gives numbers in 0..1 that decide which.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        thread: EngineThread,
+        gate: HeldGate,
+        counters: Counters,
+        *,
+        share: float,
+        chance: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._thread = thread
+        self._gate = gate
+        self._counters = counters
+        self._share = share
+        self._chance = chance
+        self._queue: asyncio.Queue[Blended] = asyncio.Queue(WAITING)
+
+    def offer(self, blended: Blended) -> None:
+        """Perhaps audit this blend later."""
+        if not blended.report.decision.points or self._chance() >= self._share:
+            return
+        try:
+            self._queue.put_nowait(blended)
+        except asyncio.QueueFull:
+            self._counters.add("audits_dropped")
+
+    async def run(self) -> None:
+        """Audit what waits, while no request wants the engine; runs until cancelled."""
+        while True:
+            blended = await self._queue.get()
+            try:
+                divergence = await self._thread.run_idle(self._measure, blended)
+                self._record(blended, divergence)
+            except KvquiltError as error:
+                log.warning("an audit failed: %s", error)
+            finally:
+                self._queue.task_done()
+
+    async def settle(self) -> None:
+        """Wait until nothing waits."""
+        await self._queue.join()
+
+    def _measure(self, blended: Blended) -> Divergence:
+        reference = Reference.of(self._engine, Case("audit", "audit", blended.prompt, EMPTY))
+        layers = blended.assembly.kv.layers
+        scores = teacher_forced(self._engine, blended.prompt.token_ids, reference.answer, layers)
+        return Divergence.between(reference.scores, scores)
+
+    def _record(self, blended: Blended, divergence: Divergence) -> None:
+        gate, decision = self._gate.gate, blended.report.decision
+        self._counters.add("audits")
+        if gate is None or decision.predicted_kl is None:
+            return
+        if divergence.kl > decision.predicted_kl:
+            self._counters.add("audits_exceeded")
+            log.warning("an audit found KL %.3g, predicted below %.3g", divergence.kl, decision.predicted_kl)
+        if self._gate.audits.record(gate, decision.points[0], divergence.kl):
+            self._counters.add("points_withdrawn")
+            log.error("withdrawn, since audits exceed what was measured: %s", decision.points[0])

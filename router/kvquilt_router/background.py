@@ -1,0 +1,218 @@
+"""What a request leaves behind: chunks that it missed and neighbours that it saw are stored, off its path.
+
+Work waits in a bounded queue, runs one piece at a time while no request wants the engine, and what does not fit is
+dropped and counted.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvquilt_codec import errors
+from kvquilt_codec.types import Level, TokenIds, VariantKind
+from kvquilt_router.blending import Blended
+from kvquilt_router.computing import Computed, VariantJob, sources_of
+from kvquilt_router.engine import Engine
+from kvquilt_router.engine.kv import LayerTensors
+from kvquilt_router.engine_thread import EngineThread
+from kvquilt_router.planning import Planner
+from kvquilt_router.precompute import Precomputer, PrefetchResult
+from kvquilt_router.storing import Storer
+from kvquilt_router.types import ChunkOutcome, ChunkRef, Prompt
+from kvquilt_router.warming import WarmUps
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.node_client import NodeClient
+
+log = logging.getLogger(__name__)
+
+MAX_EXACT_CONTEXT = 4096
+"""Chunks of a prompt's first document are computed in their exact context up to so many tokens."""
+BLENDS_KEPT = 2
+"""Blends whose KV is kept until chunks of it are stored."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Work:
+    """Something to store.
+
+    Attributes:
+        job: what.
+        blended: the blend that computed its KV already, in its exact context, where there is one.
+        neighbour: whether it is stored because of what precedes the chunk in a prompt.
+    """
+
+    job: VariantJob
+    blended: Blended | None = None
+    neighbour: bool = False
+
+
+class Background:
+    """Stores what requests leave behind, for one model.
+
+    Args:
+        queue_length: most pieces of work that wait.
+        pair_bytes: most bytes of `pair` and `exact` variants that are stored because neighbours were seen.
+        default_corpus: whose warm-up passages missed chunks are computed after.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        thread: EngineThread,
+        planner: Planner,
+        precomputer: Precomputer,
+        storer: Storer,
+        node: NodeClient,
+        warm_ups: WarmUps,
+        counters: Counters,
+        *,
+        stat_deadline: float,
+        queue_length: int,
+        pair_bytes: int,
+        default_corpus: str = "",
+    ) -> None:
+        self._engine = engine
+        self._thread = thread
+        self._planner = planner
+        self._precomputer = precomputer
+        self._storer = storer
+        self._node = node
+        self._warm_ups = warm_ups
+        self._counters = counters
+        self._stat_deadline = stat_deadline
+        self._pair_bytes = pair_bytes
+        self._corpus = default_corpus
+        self._queue: asyncio.Queue[_Work] = asyncio.Queue(queue_length)
+        self._queued: set[bytes] = set()
+        self._kept: Counter[int] = Counter()
+
+    def leave(self, blended: Blended) -> None:
+        """Queue what a finished blend missed, and the neighbours that it saw for the first time."""
+        prompt, outcomes = blended.prompt, blended.report.chunks
+        for outcome in outcomes:
+            if outcome.ref.segment == 0 and outcome.found is None:
+                self._put(_Work(VariantJob(outcome.ref, VariantKind.EXACT, prompt.prefix[: outcome.ref.begin])))
+        for work in self._exact(blended):
+            self._put(work)
+        for job in self._missed(prompt, outcomes):
+            self._put(_Work(job))
+        if self._pair_bytes > 0:
+            for job in self._neighbours(prompt, outcomes):
+                self._put(_Work(job, neighbour=True))
+
+    def _exact(self, blended: Blended) -> list[_Work]:
+        """Texts new to the cache that this request computed in full: their KV is at hand, in its exact context."""
+        prompt, found = blended.prompt, []
+        position = 0
+        for outcome in blended.report.chunks:
+            ref = outcome.ref
+            if ref.begin != position or (outcome.found is not None and outcome.found.context != "exact"):
+                break
+            position = ref.end
+            if outcome.found is None and outcome.miss_reason == "not_stored" and ref.segment:
+                sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, blended.report.chunks)
+                found.append(_Work(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources), blended))
+        if found and len(self._kept) >= BLENDS_KEPT:
+            self._counters.add("background_dropped", len(found))
+            return []
+        return found
+
+    def _taken(self, blended: Blended, job: VariantJob) -> Computed:
+        """A chunk's KV out of a finished blend; runs in the engine's thread."""
+        ref = job.ref
+        cut = slice(ref.begin, ref.end)
+        layers = [LayerTensors(kv.keys[:, :, cut], kv.values[:, :, cut]) for kv in blended.assembly.kv.layers]
+        lossless = ref.point.form.level is Level.LOSSLESS
+        kv = self._engine.to_chunk(ref.token_ids, layers, ref.begin, unrotate=not lossless)
+        return Computed(kv, None, sources_of(job, self._planner), 0.0)
+
+    def _missed(self, prompt: Prompt, outcomes: Sequence[ChunkOutcome]) -> list[VariantJob]:
+        """Every missed chunk, as a prefetch would compute it."""
+        jobs: list[VariantJob] = []
+        for segment in sorted({outcome.ref.segment for outcome in outcomes if outcome.ref.segment}):
+            own = [outcome for outcome in outcomes if outcome.ref.segment == segment]
+            if any(outcome.miss_reason not in ("", "gate_closed") for outcome in own):
+                planned = self._precomputer.jobs(
+                    prompt.prefix, [outcome.ref for outcome in own], self._warm_ups.of(self._corpus)
+                )
+                jobs += [
+                    job
+                    for job, outcome in zip(planned, own, strict=True)
+                    if outcome.miss_reason not in ("", "gate_closed")
+                ]
+        return jobs
+
+    def _neighbours(self, prompt: Prompt, outcomes: Sequence[ChunkOutcome]) -> list[VariantJob]:
+        """Found chunks that would be nearer to this prompt if they were computed after what precedes them here."""
+        jobs = []
+        for before, outcome in itertools.pairwise(outcomes):
+            ref, found = outcome.ref, outcome.found
+            if found is None or found.context in ("exact", "pair") or before.ref.end != ref.begin:
+                continue
+            if ref.segment == 1 and ref.begin <= MAX_EXACT_CONTEXT:
+                sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, outcomes)
+                jobs.append(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources))
+            elif before.ref.segment:
+                jobs.append(VariantJob(ref, VariantKind.PAIR, prompt.prefix, (before.ref.token_ids,)))
+        return jobs
+
+    def _put(self, work: _Work) -> None:
+        key = self._storer.key(work.job)
+        if key in self._queued:
+            return
+        try:
+            self._queue.put_nowait(work)
+            self._queued.add(key)
+            if work.blended is not None:
+                self._kept[id(work.blended)] += 1
+        except asyncio.QueueFull:
+            self._counters.add("background_dropped")
+
+    async def run(self) -> None:
+        """Do what is queued, one piece at a time, while no request wants the engine; runs until cancelled."""
+        while True:
+            work = await self._queue.get()
+            try:
+                await self._do(work)
+            except errors.KvquiltError as error:
+                self._counters.add("background_failed")
+                log.warning("a chunk could not be stored in the background: %s", error)
+            finally:
+                self._queued.discard(self._storer.key(work.job))
+                self._let_go(work)
+                self._queue.task_done()
+
+    def _let_go(self, work: _Work) -> None:
+        if work.blended is not None:
+            self._kept[id(work.blended)] -= 1
+            self._kept += Counter()  # drops what is at 0
+
+    async def _do(self, work: _Work) -> None:
+        job = work.job
+        if await self._node.stat([self._storer.key(job)], deadline=self._stat_deadline):
+            return
+        result = PrefetchResult("", len(job.ref.token_ids))
+        if work.blended is not None:
+            computed = await self._thread.run_idle(self._taken, work.blended, job)
+            stored, size = await self._storer.store(job, computed, 0.0)
+            result.stored, result.stored_bytes = int(stored), size
+        else:
+            await self._precomputer.run(job, result)
+        if work.neighbour:
+            self._pair_bytes -= result.stored_bytes
+        self._counters.add("background_stored", result.stored)
+
+    async def settle(self) -> None:
+        """Wait until everything queued has been dealt with."""
+        await self._queue.join()
+
+
+def _pieces(tokens: TokenIds, prefix: int, ref: ChunkRef, outcomes: Sequence[ChunkOutcome]) -> tuple[TokenIds, ...]:
+    """What precedes a chunk beyond the shared prefix, chunk by chunk."""
+    ends = [outcome.ref.end for outcome in outcomes if prefix < outcome.ref.end <= ref.begin]
+    return tuple(np.split(tokens[prefix : ref.begin], [end - prefix for end in ends[:-1]])) if ends else ()

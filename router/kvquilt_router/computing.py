@@ -1,0 +1,147 @@
+"""Computes variants of chunks: the KV of a chunk after a context, and how far it depends on that context."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kvquilt_codec.catalog import MAX_SOURCES, ContextSource
+from kvquilt_codec.identity import context_digest
+from kvquilt_codec.types import KVChunk, Level, SideInfo, TokenIds, VariantKind
+from kvquilt_router.dependence import dependence
+from kvquilt_router.engine import Engine
+from kvquilt_router.engine.kv import LayerTensors
+from kvquilt_router.planning import Planner
+from kvquilt_router.types import ChunkRef
+
+CONTEXT_BYTES = 1 << 30
+"""KV of contexts that is kept for the next chunks after them; the last one is kept whatever its size."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VariantJob:
+    """A variant that is to be computed and stored.
+
+    Attributes:
+        ref: the chunk.
+        kind: what the variant is called.
+        prefix: the shared prefix; for a chunk of the shared prefix itself the part before it.
+        sources: what precedes the chunk beyond that, in order.
+        documents: that the chunk belongs to.
+    """
+
+    ref: ChunkRef
+    kind: VariantKind
+    prefix: TokenIds
+    sources: tuple[TokenIds, ...] = ()
+    documents: tuple[str, ...] = ()
+
+    @property
+    def context(self) -> TokenIds:
+        """All tokens before the chunk."""
+        return np.concatenate([self.prefix, *self.sources]).astype(np.uint32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed:
+    """A variant's KV, and what is kept of its computation."""
+
+    kv: KVChunk
+    side: SideInfo | None
+    sources: tuple[ContextSource, ...]
+    intra: float
+
+
+class VariantComputer:
+    """Computes variants of one model's chunks; runs in the engine's thread."""
+
+    def __init__(self, engine: Engine, planner: Planner) -> None:
+        self._engine = engine
+        self._planner = planner
+        self._contexts: OrderedDict[bytes, list[LayerTensors]] = OrderedDict()
+
+    def fitting(self, prefix: TokenIds, sources: Sequence[TokenIds], chunk: TokenIds) -> tuple[TokenIds, ...]:
+        """The last of the sources that the model's context has room for, with prefix and chunk."""
+        room = self._engine.traits.max_context - len(prefix) - len(chunk)
+        kept: list[TokenIds] = []
+        for source in reversed(sources):
+            room -= len(source)
+            if room < 0:
+                break
+            kept.append(source)
+        return tuple(reversed(kept))
+
+    def check(self, job: VariantJob) -> None:
+        """Refuse what the model cannot take.
+
+        Raises:
+            BadRequestError: a token beyond the vocabulary, or more tokens than the model's context.
+        """
+        self._engine.check(job.ref.token_ids, len(job.context) + len(job.ref.token_ids))
+
+    def compute(self, job: VariantJob) -> Computed:
+        """Compute a variant.
+
+        Raises:
+            BadRequestError: see `check`.
+        """
+        self.check(job)
+        ref, context = job.ref, job.context
+        parts = [part for part in (job.prefix, *job.sources) if len(part)]
+        layers = self._engine.prefill(ref.token_ids, self._context(parts))
+        # Lossless keys stay as they were computed: un-rotating would round them (bfloat16) before they are stored.
+        lossless = ref.point.form.level is Level.LOSSLESS
+        chunk = self._engine.to_chunk(ref.token_ids, layers, len(context), unrotate=not lossless)
+        side = None
+        if job.sources:
+            self._keep([*parts, ref.token_ids], _joined(self._context(parts), layers))
+            if job.kind is not VariantKind.EXACT:
+                base = self._engine.prefill(ref.token_ids, self._context(parts[:1] if len(job.prefix) else []))
+                plain = self._engine.to_chunk(ref.token_ids, base, len(job.prefix), unrotate=False)
+                side = SideInfo(dependence(chunk.values, plain.values), None)
+        return Computed(chunk, side, sources_of(job, self._planner), 0.0)
+
+    def _context(self, parts: Sequence[TokenIds]) -> list[LayerTensors]:
+        """KV of the parts, one after the other, from as much of them as is at hand."""
+        if not parts:
+            return []
+        key = _key(parts)
+        if key in self._contexts:
+            self._contexts.move_to_end(key)
+            return self._contexts[key]
+        before = self._context(parts[:-1])
+        self._keep(parts, _joined(before, self._engine.prefill(parts[-1], before)))
+        return self._contexts[key]
+
+    def _keep(self, parts: Sequence[TokenIds], layers: list[LayerTensors]) -> None:
+        self._contexts[_key(parts)] = layers
+        self._contexts.move_to_end(_key(parts))
+        while len(self._contexts) > 1 and sum(map(_nbytes, self._contexts.values())) > CONTEXT_BYTES:
+            self._contexts.popitem(last=False)
+
+
+def sources_of(job: VariantJob, planner: Planner) -> tuple[ContextSource, ...]:
+    """What precedes a job's chunk beyond the shared prefix, by key; the last of it, if it is too many pieces."""
+    return tuple(
+        ContextSource(planner.chunk(source, job.ref.point, 1, 0).chunk_key, len(source), 0.0)
+        for source in job.sources[-MAX_SOURCES:]
+    )
+
+
+def _key(parts: Sequence[TokenIds]) -> bytes:
+    return context_digest(np.concatenate(parts).astype(np.uint32))
+
+
+def _joined(before: Sequence[LayerTensors], after: Sequence[LayerTensors]) -> list[LayerTensors]:
+    if not before:
+        return list(after)
+    return [
+        LayerTensors(torch.cat([a.keys, b.keys], 2), torch.cat([a.values, b.values], 2))
+        for a, b in zip(before, after, strict=True)
+    ]
+
+
+def _nbytes(layers: Sequence[LayerTensors]) -> int:
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)

@@ -1,0 +1,65 @@
+"""The gate in force for a model: what was measured, what audits found, and what is decided from both."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from kvquilt_router.gate.choose import EXACT, choose, order
+from kvquilt_router.gate.types import CONTEXTS, Decision, Gate
+from kvquilt_router.gate.withdrawal import Audits
+from kvquilt_router.types import BlendOptions
+
+UNGATED_POLICY, UNGATED_RATIO = "question-deviation", 0.15
+FULL = "full"
+
+
+@dataclass(slots=True)
+class HeldGate:
+    """What decides how a model's prompts are blended.
+
+    Attributes:
+        gate: what was measured; `None`: nothing that holds for this model and codec profile.
+        missing_reason: why there is none, in words; empty if there is one.
+        ungated: blend as asked, whatever was measured: for evaluation.
+        audits: of what was served.
+    """
+
+    gate: Gate | None = None
+    missing_reason: str = ""
+    ungated: bool = False
+    audits: Audits = field(default_factory=Audits)
+
+    def order(self, options: BlendOptions) -> tuple[str, ...]:
+        """Contexts of stored chunks, the best first, by measured divergence."""
+        return order(self.gate, options.point.level.value, CONTEXTS)
+
+    def decide(self, options: BlendOptions, contexts: Collection[str]) -> tuple[Decision, frozenset[str]]:
+        """How to blend chunks of these contexts, and chunks of which contexts to use.
+
+        Where not all of them can be used within the limit, those of the worst contexts are left out first.
+        """
+        present = [context for context in self.order(options) if context in contexts]
+        if options.policy == FULL:
+            return Decision(FULL, 1.0, 0.0), frozenset(present)
+        if self.ungated:
+            ratio = UNGATED_RATIO if options.recompute_ratio is None else options.recompute_ratio
+            return Decision(options.policy or UNGATED_POLICY, ratio, None), frozenset(present)
+        first: Decision | None = None
+        while True:
+            decision = choose(
+                self.gate,
+                options.point.level.value,
+                present,
+                options.max_kl,
+                policy=options.policy,
+                recompute_ratio=options.recompute_ratio,
+                withdrawn=self.audits.withdrawn,
+            )
+            first = first or decision
+            if not decision.refusal:
+                if set(present) <= {EXACT} and first.refusal:
+                    # Nothing but exact chunks is left: say why.
+                    decision = Decision(
+                        decision.policy, decision.recompute_ratio, decision.predicted_kl, refusal=first.refusal
+                    )
+                return decision, frozenset(present)
+            present.pop()

@@ -1,0 +1,87 @@
+"""Encodes computed variants and puts them to the cache node."""
+
+import asyncio
+
+from kvquilt_codec import catalog, container, errors, fingerprints
+from kvquilt_codec.catalog import ObjectMeta
+from kvquilt_codec.container import ChunkIdentity
+from kvquilt_codec.identity import context_digest, object_key, variant_key
+from kvquilt_codec.joint import JointCoder
+from kvquilt_router.computing import Computed, VariantJob
+from kvquilt_router.planning import Planner
+from kvquilt_router.profiles import ModelProfile
+from kvquilt_rpc.node_client import NodeClient
+
+
+class Storer:
+    """Stores variants of one model's chunks.
+
+    Args:
+        deadline: seconds that one put may take.
+    """
+
+    def __init__(self, node: NodeClient, planner: Planner, profile: ModelProfile, *, deadline: float) -> None:
+        self._node = node
+        self._planner = planner
+        self._profile = profile
+        self._deadline = deadline
+
+    def key(self, job: VariantJob) -> bytes:
+        """Key of the object that a job makes."""
+        return object_key(variant_key(job.ref.chunk_key, job.kind, context_digest(job.context)), job.ref.point.form)
+
+    def coder(self, job: VariantJob) -> JointCoder | None:
+        """What a job's chunk is encoded with; asked before it is computed.
+
+        Raises:
+            UnavailableError: the profile is not at hand.
+        """
+        digest = job.ref.point.form.profile_digest
+        try:
+            return self._profile.coder(digest) if digest else None
+        except errors.NotFoundError as error:
+            raise errors.UnavailableError(str(error), reason=error.reason) from None
+
+    async def store(self, job: VariantJob, computed: Computed, seconds: float) -> tuple[bool, int]:
+        """Encode and put; whether it was stored now (`False`: it was there), and its size in bytes.
+
+        Raises:
+            KvquiltError: it cannot be stored.
+        """
+        meta = await asyncio.to_thread(self._meta, job, computed, seconds)
+        data = await asyncio.to_thread(self._encoded, job, computed, meta)
+        return await self._put(self.key(job), data, meta), len(data)
+
+    def _meta(self, job: VariantJob, computed: Computed, seconds: float) -> ObjectMeta:
+        planner, ref = self._planner, job.ref
+        return ObjectMeta(
+            planner.fingerprint,
+            job.documents,
+            len(ref.token_ids),
+            job.kind,
+            ref.point.form,
+            seconds,
+            ref.chunk_key,
+            context_digest(job.context),
+            context_digest(job.prefix),
+            computed.sources,
+            computed.intra,
+            fingerprints.pack(fingerprints.fingerprints(planner.namespace, planner.fingerprint, ref.token_ids)),
+        )
+
+    def _encoded(self, job: VariantJob, computed: Computed, meta: ObjectMeta) -> bytes:
+        attributes = catalog.to_attributes(meta)
+        identity = ChunkIdentity(
+            self._planner.fingerprint, job.ref.chunk_key, job.kind, meta.context_digest, attributes
+        )
+        return container.encode(computed.kv, job.ref.point.form.level, identity, self.coder(job), side=computed.side)
+
+    async def _put(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
+        """Store an object, and before it the profile if the node has lost it, or never got it."""
+        try:
+            return await self._node.put(key, data, meta, deadline=self._deadline)
+        except errors.NotFoundError as error:
+            if error.reason != "profile_missing":
+                raise
+        await self._profile.publish()
+        return await self._node.put(key, data, meta, deadline=self._deadline)
