@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from kvquilt_codec.types import KVChunk
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.scatter import OnLayer
-from kvquilt_router.policies.types import EstimatingPolicy
-from kvquilt_router.types import Indices, Prompt, RecomputePolicy, ReusedChunk, Selection, SelectionProblem
+from kvquilt_router.selection import EstimatingPolicy, RecomputePolicy, ReusedChunk, Selection, SelectionProblem
+from kvquilt_router.types import Indices, Prompt
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,15 +19,8 @@ from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.lookup import Lookup
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import AnchorPool, policy_by_name
-from kvquilt_router.types import (
-    BlendOptions,
-    BlendReport,
-    ChunkOutcome,
-    Indices,
-    Prompt,
-    ReusedChunk,
-    Selection,
-)
+from kvquilt_router.selection import ReusedChunk, Selection
+from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Prompt
 from kvquilt_rpc.counters import Counters
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from kvquilt_router.assembly import Assembly, PlacedChunk
 from kvquilt_router.engine import Engine
-from kvquilt_router.types import Prompt, ReusedChunk
+from kvquilt_router.selection import ReusedChunk
+from kvquilt_router.types import Prompt
 from tests.router.families import SUPPORTED, tiny
 
 PREFIX, QUESTION = 8, 6

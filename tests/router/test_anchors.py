@@ -7,7 +7,8 @@ from kvquilt_router.assembly import Assembly, PlacedChunk
 from kvquilt_router.engine import Engine
 from kvquilt_router.policies import AnchorPool, policy_by_name
 from kvquilt_router.policies.anchor_pool import SpanKV
-from kvquilt_router.types import Prompt, ReusedChunk
+from kvquilt_router.selection import ReusedChunk
+from kvquilt_router.types import Prompt
 from tests.router.families import SUPPORTED, tiny
 
 LAYERS, HEADS, DIM = 3, 2, 4

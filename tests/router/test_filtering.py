@@ -7,7 +7,8 @@ import torch
 from kvquilt_codec.errors import BadRequestError, UnsupportedModelError
 from kvquilt_router.assembly import Assembly, PlacedChunk
 from kvquilt_router.engine import Engine
-from kvquilt_router.types import Prompt, ReusedChunk, Selection
+from kvquilt_router.selection import ReusedChunk, Selection
+from kvquilt_router.types import Prompt
 from tests.router.families import CONTEXT, SUPPORTED, TOKENS, filled, own_attention, relative, tiny
 
 CHOSEN = np.array([2, 3, 9, 20, 21, 30, 41, 48])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kvquilt_router.policies.contextual import Contextual
 from kvquilt_router.policies.deviation import Deviation, GradualFilter, schedule
 from kvquilt_router.policies.focus import FocusFilter, unfocused_of
-from kvquilt_router.types import ReusedChunk, Selection, SelectionProblem
+from kvquilt_router.selection import ReusedChunk, Selection, SelectionProblem
 from tests.router.assemblies import assembled
 
 

@@ -18,7 +18,8 @@ from kvquilt_router.engine.runner import ModelRunner
 from kvquilt_router.engine.scatter import OnLayer
 from kvquilt_router.engine.traits import ModelTraits
 from kvquilt_router.engine.view import PositionFreeView
-from kvquilt_router.types import Indices, LayerFilter
+from kvquilt_router.selection import LayerFilter
+from kvquilt_router.types import Indices
 
 
 class Engine:

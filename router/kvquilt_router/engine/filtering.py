@@ -17,7 +17,8 @@ from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine.observe import Attention, observed
 from kvquilt_router.engine.runner import Enough, ModelRunner
 from kvquilt_router.engine.scatter import ActiveTokens
-from kvquilt_router.types import Indices, LayerFilter
+from kvquilt_router.selection import LayerFilter
+from kvquilt_router.types import Indices
 
 
 class FilteredTokens(ActiveTokens):

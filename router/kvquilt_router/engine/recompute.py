@@ -13,7 +13,8 @@ from kvquilt_router.engine.kv import LayerTensors, PromptKV
 from kvquilt_router.engine.masks import scatter_mask
 from kvquilt_router.engine.runner import Enough, ModelRunner
 from kvquilt_router.engine.scatter import ActiveTokens, OnLayer
-from kvquilt_router.types import Indices, LayerFilter
+from kvquilt_router.selection import LayerFilter
+from kvquilt_router.types import Indices
 
 
 def recompute(

@@ -12,7 +12,7 @@ from kvquilt_router.assembly import Assembly, PlacedChunk
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.evaluation.types import Case, Outcome
-from kvquilt_router.types import RecomputePolicy
+from kvquilt_router.selection import RecomputePolicy
 
 ANSWER_TOKENS = 16
 """Greedily decoded tokens that divergence is measured on where no answer is given."""

@@ -11,7 +11,8 @@ from kvquilt_router.dependence import dependence
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.evaluation.types import ALONE, BASE, EMPTY, EXACT, HALF_PAIR, PAIR, WARM
-from kvquilt_router.types import Prompt, ReusedChunk
+from kvquilt_router.selection import ReusedChunk
+from kvquilt_router.types import Prompt
 
 Codec = Callable[[KVChunk], KVChunk]
 """What comes back of a chunk that is stored and read again."""

@@ -22,7 +22,7 @@ from kvquilt_router.evaluation.types import BASE, EXACT, PAIR, WARM, Case, Outco
 from kvquilt_router.evaluation.variants import Codec, Context, Variants
 from kvquilt_router.gate.types import Gate, GatePoint
 from kvquilt_router.policies import policy_by_name
-from kvquilt_router.policies.types import EstimatingPolicy
+from kvquilt_router.selection import EstimatingPolicy
 
 SHARE, CONFIDENCE = 0.95, 0.90
 WARM_UP_PASSAGES = 4

@@ -14,7 +14,7 @@ from kvquilt_router.policies.none import NoRecompute
 from kvquilt_router.policies.question import Question
 from kvquilt_router.policies.question_deviation import QuestionDeviation
 from kvquilt_router.policies.random import RandomTokens
-from kvquilt_router.types import RecomputePolicy
+from kvquilt_router.selection import RecomputePolicy
 
 __all__ = ["EVALUATION_ONLY", "POLICIES", "AnchorPool", "policy_by_name"]
 

@@ -9,8 +9,7 @@ included; the paper does the same.
 import numpy as np
 
 from kvquilt_router.policies.anchor_pool import AnchorPool, SpanKV
-from kvquilt_router.policies.types import KVView
-from kvquilt_router.types import BlendProbe, ReusedChunk, Selection, SelectionProblem
+from kvquilt_router.selection import BlendProbe, KVView, ReusedChunk, Selection, SelectionProblem
 
 
 class Anchors:

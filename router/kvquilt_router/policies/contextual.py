@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from kvquilt_router.policies.focus import FocusFilter
 from kvquilt_router.policies.overhead import cfo
 from kvquilt_router.policies.ranking import highest
-from kvquilt_router.types import BlendProbe, Indices, ReusedChunk, Selection, SelectionProblem
+from kvquilt_router.selection import BlendProbe, ReusedChunk, Selection, SelectionProblem
+from kvquilt_router.types import Indices
 
 
 class Contextual:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvquilt_router.policies.ranking import highest
-from kvquilt_router.types import BlendProbe, Indices, LayerView, Selection, SelectionProblem
+from kvquilt_router.selection import BlendProbe, LayerView, Selection, SelectionProblem
+from kvquilt_router.types import Indices
 
 _CHECK_LAYER = 1
 _SLOPE = 0.2

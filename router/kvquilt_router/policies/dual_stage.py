@@ -12,7 +12,7 @@ Decode: the deviations of the tokens that stay reused go with the blend's report
 import numpy as np
 
 from kvquilt_router.policies.ranking import highest
-from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
+from kvquilt_router.selection import BlendProbe, Selection, SelectionProblem
 
 _CHECK_LAYER = 1
 

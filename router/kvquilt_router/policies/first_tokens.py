@@ -7,7 +7,7 @@ equally between the chunks, so that policies can be compared at one ratio.
 
 import numpy as np
 
-from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
+from kvquilt_router.selection import BlendProbe, Selection, SelectionProblem
 
 
 class FirstTokens:

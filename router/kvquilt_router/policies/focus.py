@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kvquilt_router.types import LayerView, ReusedChunk
+from kvquilt_router.selection import LayerView, ReusedChunk
 
 _SHARE_OF_LAYERS = 0.4
 _CLEAR_RATIO = 2.0

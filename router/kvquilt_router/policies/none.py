@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
+from kvquilt_router.selection import BlendProbe, Selection, SelectionProblem
 
 
 class NoRecompute:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 
 from kvquilt_codec.errors import BadRequestError
-from kvquilt_router.types import ReusedChunk
+from kvquilt_router.selection import ReusedChunk
 
 
 def cfo(chunk: ReusedChunk, order: Sequence[tuple[bytes, int]]) -> float:

@@ -7,7 +7,7 @@ over layers, heads and the question's tokens. The paper averages over layers; th
 import numpy as np
 
 from kvquilt_router.policies.ranking import highest
-from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
+from kvquilt_router.selection import BlendProbe, Selection, SelectionProblem
 
 
 class Question:

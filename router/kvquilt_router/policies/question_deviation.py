@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvquilt_router.policies.ranking import highest
-from kvquilt_router.types import BlendProbe, Selection, SelectionProblem
+from kvquilt_router.selection import BlendProbe, Selection, SelectionProblem
 
 
 class QuestionDeviation:
