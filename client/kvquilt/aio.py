@@ -143,11 +143,30 @@ class AsyncClient:
             BadRequestError: an empty segment, an unknown policy, more tokens than the model's context.
             IntegrityError: the stream is not what its header declared.
         """
-        request = pb.BlendRequest(
-            model=model,
-            prompt=_prompt(segments, shared_prefix),
-            options=wire.options(policy, recompute_ratio, level, max_kl, seed),
-        )
+        options = wire.options(policy, recompute_ratio, level, max_kl, seed)
+        return await self._blend(_prompt(segments, shared_prefix), options, model, deadline)
+
+    async def blend_plain(
+        self,
+        prompt: Segment,
+        *,
+        policy: str | None = None,
+        recompute_ratio: float | None = None,
+        level: str | None = None,
+        max_kl: float | None = None,
+        seed: int = 0,
+        model: str = "",
+        deadline: float = 60.0,
+    ) -> BlendedKV:
+        """KV of a prompt without boundaries, as it goes to the model: known chunks are found in it at any offset.
+
+        Other arguments and errors as in `blend`.
+        """
+        options = wire.options(policy, recompute_ratio, level, max_kl, seed)
+        return await self._blend(pb.Prompt(plain=wire.content(prompt)), options, model, deadline)
+
+    async def _blend(self, prompt: pb.Prompt, options: pb.BlendOptions, model: str, deadline: float) -> BlendedKV:
+        request = pb.BlendRequest(model=model, prompt=prompt, options=options)
         receiver: _Receiver | None = None
         async with translated():
             async for answer in self._stub.Blend(request, timeout=deadline):

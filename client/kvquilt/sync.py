@@ -65,6 +65,10 @@ class Client:
         """See `AsyncClient.blend`."""
         return self._run(self._client.blend(segments, **options))
 
+    def blend_plain(self, prompt: Segment, **options: Any) -> BlendedKV:
+        """See `AsyncClient.blend_plain`."""
+        return self._run(self._client.blend_plain(prompt, **options))
+
     def plan(self, segments: Sequence[Segment], **options: Any) -> PlanReport:
         """See `AsyncClient.plan`."""
         return self._run(self._client.plan(segments, **options))

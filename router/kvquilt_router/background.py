@@ -93,34 +93,65 @@ class Background:
 
     def leave(self, blended: Blended) -> None:
         """Queue what a finished blend missed, and the neighbours that it saw for the first time."""
-        prompt, outcomes = blended.prompt, blended.report.chunks
-        for outcome in outcomes:
+        prompt = blended.prompt
+        for outcome in blended.looked_up:
             if outcome.ref.segment == 0 and outcome.found is None:
                 self._put(_Work(VariantJob(outcome.ref, VariantKind.EXACT, prompt.prefix[: outcome.ref.begin])))
-        for work in self._exact(blended):
+        missed = self._missed(blended)
+        for work in self._exact(blended, missed):
             self._put(work)
-        for job in self._missed(prompt, outcomes):
+        for job in self._planned(prompt, blended, missed):
             self._put(_Work(job))
         if self._pair_bytes > 0:
-            for job in self._neighbours(prompt, outcomes):
+            for job in self._neighbours(prompt, blended.report.chunks):
                 self._put(_Work(job, neighbour=True))
 
-    def _exact(self, blended: Blended) -> list[_Work]:
-        """Texts new to the cache that this request computed in full: their KV is at hand, in its exact context."""
-        prompt, found = blended.prompt, []
-        position = 0
+    def _missed(self, blended: Blended) -> list[ChunkRef]:
+        """The chunks that would have been found if they were stored; not those whose text other chunks hold."""
+        held = np.zeros(blended.prompt.context_tokens + len(blended.prompt.question), bool)
         for outcome in blended.report.chunks:
-            ref = outcome.ref
-            if ref.begin != position or (outcome.found is not None and outcome.found.context != "exact"):
+            if outcome.found is not None and len(outcome.ref.token_ids) == outcome.found.info.meta.tokens:
+                held[outcome.ref.begin : outcome.ref.end] = True
+        refs: list[ChunkRef] = []
+        for outcome in blended.looked_up:
+            if not outcome.ref.segment or outcome.miss_reason in ("", "gate_closed"):
+                continue
+            if blended.prompt.plain:
+                # Its last piece holds the question, or ends within a text that goes on elsewhere.
+                ref = outcome.ref
+                refs += list(self._planner.document(ref.token_ids, ref.point, ref.segment, ref.begin))[:-1]
+            else:
+                refs.append(outcome.ref)
+        return [ref for ref in refs if 2 * held[ref.begin : ref.end].sum() < len(ref.token_ids)]
+
+    def _exact(self, blended: Blended, missed: Sequence[ChunkRef]) -> list[_Work]:
+        """Missed chunks that this request computed after nothing but exact ones: their KV is at hand."""
+        exact_end = 0
+        for outcome in blended.report.chunks:
+            if outcome.ref.begin != exact_end or (outcome.found is not None and outcome.found.context != "exact"):
                 break
-            position = ref.end
-            if outcome.found is None and outcome.miss_reason == "not_stored" and ref.segment:
+            exact_end = outcome.ref.end
+        prompt = blended.prompt
+        found = []
+        for ref in missed:
+            if ref.end <= exact_end:
                 sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, blended.report.chunks)
                 found.append(_Work(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources), blended))
         if found and len(self._kept) >= BLENDS_KEPT:
             self._counters.add("background_dropped", len(found))
             return []
         return found
+
+    def _planned(self, prompt: Prompt, blended: Blended, missed: Sequence[ChunkRef]) -> list[VariantJob]:
+        """Every missed chunk, as a prefetch of its document would compute it."""
+        wanted = {ref.begin for ref in missed}
+        jobs: list[VariantJob] = []
+        for segment in sorted({ref.segment for ref in missed}):
+            looked_up = [outcome.ref for outcome in blended.looked_up if outcome.ref.segment == segment]
+            own = [ref for ref in missed if ref.segment == segment] if prompt.plain else looked_up
+            planned = self._precomputer.jobs(prompt.prefix, own, self._warm_ups.of(self._corpus))
+            jobs += [job for job in planned if job.ref.begin in wanted]
+        return jobs
 
     def _taken(self, blended: Blended, job: VariantJob) -> Computed:
         """A chunk's KV out of a finished blend; runs in the engine's thread."""
@@ -130,22 +161,6 @@ class Background:
         lossless = ref.point.form.level is Level.LOSSLESS
         kv = self._engine.to_chunk(ref.token_ids, layers, ref.begin, unrotate=not lossless)
         return Computed(kv, None, sources_of(job, self._planner), 0.0)
-
-    def _missed(self, prompt: Prompt, outcomes: Sequence[ChunkOutcome]) -> list[VariantJob]:
-        """Every missed chunk, as a prefetch would compute it."""
-        jobs: list[VariantJob] = []
-        for segment in sorted({outcome.ref.segment for outcome in outcomes if outcome.ref.segment}):
-            own = [outcome for outcome in outcomes if outcome.ref.segment == segment]
-            if any(outcome.miss_reason not in ("", "gate_closed") for outcome in own):
-                planned = self._precomputer.jobs(
-                    prompt.prefix, [outcome.ref for outcome in own], self._warm_ups.of(self._corpus)
-                )
-                jobs += [
-                    job
-                    for job, outcome in zip(planned, own, strict=True)
-                    if outcome.miss_reason not in ("", "gate_closed")
-                ]
-        return jobs
 
     def _neighbours(self, prompt: Prompt, outcomes: Sequence[ChunkOutcome]) -> list[VariantJob]:
         """Found chunks that would be nearer to this prompt if they were computed after what precedes them here."""

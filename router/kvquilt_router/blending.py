@@ -1,6 +1,7 @@
 """One blend, from a prompt's tokens to finished KV: look up, decide, fetch, merge, select, compute, layer by layer."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -9,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvquilt_codec.container import DecodedChunk
+from kvquilt_codec.errors import KvquiltError
 from kvquilt_codec.types import KVChunk
 from kvquilt_router.assembly import Assembly, PlacedChunk
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors, wire_bytes
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher, Key, key_of
+from kvquilt_router.finding import Finder, Guess, changed
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.lookup import Lookup
 from kvquilt_router.planning import Planner
@@ -23,14 +26,39 @@ from kvquilt_router.selection import ReusedChunk, Selection
 from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Prompt
 from kvquilt_rpc.counters import Counters
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blended:
-    """A finished blend: what was asked, what was done, and the KV itself."""
+    """A finished blend.
+
+    Attributes:
+        prompt: what was asked; of a plain prompt the question is what follows the last known text.
+        report: what was done.
+        assembly: the KV itself.
+        looked_up: outcomes of the chunks that the prompt was cut into, before known text was found inside the missed.
+    """
 
     prompt: Prompt
     report: BlendReport
     assembly: Assembly
+    looked_up: list[ChunkOutcome]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What is known before anything is fetched.
+
+    Attributes:
+        looked_up: outcomes of the chunks that the prompt was cut into.
+        report: decision, and outcomes with what was found inside the missed ones.
+        guesses: what to compare when it has come.
+    """
+
+    looked_up: list[ChunkOutcome]
+    report: BlendReport
+    guesses: list[Guess]
 
 
 class Blender:
@@ -46,6 +74,7 @@ class Blender:
         thread: EngineThread,
         planner: Planner,
         lookup: Lookup,
+        finder: Finder,
         fetcher: Fetcher,
         gate: HeldGate,
         anchors: AnchorPool,
@@ -57,6 +86,7 @@ class Blender:
         self._thread = thread
         self._planner = planner
         self._lookup = lookup
+        self._finder = finder
         self._fetcher = fetcher
         self._gate = gate
         self._anchors = anchors
@@ -65,7 +95,10 @@ class Blender:
 
     async def plan(self, prompt: Prompt, options: BlendOptions) -> BlendReport:
         """What a blend would find and decide, without fetching or computing."""
-        return await self._decided(prompt, options)
+        report = (await self._decided(prompt, options)).report
+        if prompt.plain:
+            report.chunks = _with_question(prompt, report.chunks)[1]
+        return report
 
     async def blend(self, prompt: Prompt, options: BlendOptions) -> AsyncGenerator[memoryview | Blended, None]:
         """Finished KV of all tokens but the last: keys, then values, of each layer in order; then what was done.
@@ -82,19 +115,41 @@ class Blender:
             async for part in parts:
                 yield part
 
-    async def _decided(self, prompt: Prompt, options: BlendOptions) -> BlendReport:
+    async def _decided(self, prompt: Prompt, options: BlendOptions) -> "_Plan":
         refs = self._planner.prompt(prompt, options.point)
-        outcomes = await self._lookup.look_up(prompt, refs, self._gate.order(options))
-        decision, allowed = self._gate.decide(options, {o.found.context for o in outcomes if o.found is not None})
+        order = self._gate.order(options)
+        looked_up = await self._lookup.look_up(prompt, refs, order)
+        outcomes, guesses = await self._found_inside(prompt, looked_up, order)
+        contexts = {found.context for o in outcomes if (found := o.found) is not None}
+        # Parts of a guessed chunk that do not begin it have lost what preceded them.
+        contexts |= {context for guess in guesses for context in (guess.found.context, changed(guess.found.context))}
+        decision, allowed = self._gate.decide(options, contexts)
         for outcome in outcomes:
             if outcome.found is not None and outcome.found.context not in allowed:
                 outcome.found, outcome.miss_reason = None, "gate_closed"
-        return BlendReport(options, decision, outcomes)
+        usable = [guess for guess in guesses if changed(guess.found.context) in allowed]
+        return _Plan(looked_up, BlendReport(options, decision, outcomes), usable)
+
+    async def _found_inside(
+        self, prompt: Prompt, outcomes: list[ChunkOutcome], order: Sequence[str]
+    ) -> tuple[list[ChunkOutcome], list[Guess]]:
+        try:
+            return await self._finder.find(prompt, outcomes, order)
+        except KvquiltError as error:
+            log.warning("missed text was not searched for known chunks: %s", error)
+            return outcomes, []
 
     async def _blend(self, prompt: Prompt, options: BlendOptions) -> AsyncGenerator[memoryview | Blended, None]:
         started = time.perf_counter()
-        report = await self._decided(prompt, options)
-        chunks = await self._fetcher.fetch(report.chunks)
+        plan = await self._decided(prompt, options)
+        report = plan.report
+        guessed = [ChunkOutcome(guess.outcome.ref, guess.found) for guess in plan.guesses]
+        chunks = await self._fetcher.fetch(report.chunks, guessed)
+        if plan.guesses:
+            tokens = {o.found: chunks[key_of(o.found)].token_ids for o in guessed if o.found is not None}
+            report.chunks = self._finder.aligned(report.chunks, plan.guesses, tokens)
+        if prompt.plain:
+            prompt, report.chunks = _with_question(prompt, report.chunks)
         fetched = time.perf_counter()
         assembly = Assembly(self._engine, prompt, _placed(report.chunks, chunks))
         await self._thread.run(assembly.merge)
@@ -118,7 +173,7 @@ class Blender:
         if selection.deviation is not None:
             report.reused_positions = np.setdiff1d(problem.candidates, assembly.recomputed)
             report.reused_deviations = selection.deviation[report.reused_positions]
-        yield Blended(prompt, report, assembly)
+        yield Blended(prompt, report, assembly, plan.looked_up)
 
     async def _computed(self, assembly: Assembly, selection: Selection) -> AsyncGenerator[memoryview, None]:
         """Run the recompute; give each layer's tensors out while the next layers still compute."""
@@ -164,6 +219,17 @@ class Blender:
         self._counters.add("bytes_fetched", report.fetched_bytes)
 
 
+def _with_question(prompt: Prompt, outcomes: Sequence[ChunkOutcome]) -> tuple[Prompt, list[ChunkOutcome]]:
+    """A plain prompt, its question being what follows the last known text."""
+    kept = list(outcomes)
+    while kept and kept[-1].ref.segment and kept[-1].found is None and kept[-1].miss_reason == "not_stored":
+        kept.pop()
+    end = max([len(prompt.prefix), *(outcome.ref.end for outcome in kept)])
+    tokens = prompt.token_ids
+    document = tokens[len(prompt.prefix) : end]
+    return Prompt(prompt.prefix, (document,) if len(document) else (), tokens[end:], plain=True), kept
+
+
 def _placed(outcomes: Sequence[ChunkOutcome], chunks: Mapping[Key, DecodedChunk]) -> list[PlacedChunk]:
     placed = []
     for outcome in outcomes:
@@ -180,8 +246,7 @@ def _placed(outcomes: Sequence[ChunkOutcome], chunks: Mapping[Key, DecodedChunk]
             meta.variant,
             None if side is None or side.dependence is None else side.dependence[:, :, cut],
             None if side is None or side.inter is None else side.inter[cut],
-            meta.sources,
-            meta.intra,
+            *((meta.sources, meta.intra) if len(ref.token_ids) == meta.tokens else ()),
         )
         placed.append(PlacedChunk(_part(decoded.chunk(), cut), place, found.context == "exact", outcome.repair))
     return placed

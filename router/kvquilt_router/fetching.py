@@ -48,17 +48,28 @@ class Fetcher:
         self._concurrency = concurrency
         self._cleaning: set[asyncio.Task[None]] = set()
 
-    async def fetch(self, outcomes: Sequence[ChunkOutcome]) -> dict[Key, DecodedChunk]:
+    async def fetch(
+        self, outcomes: Sequence[ChunkOutcome], guessed: Sequence[ChunkOutcome] = ()
+    ) -> dict[Key, DecodedChunk]:
         """Fetch and decode what was found, in parallel, within the fetch deadline.
 
         Outcomes whose chunk does not come lose it and get the reason; every outcome is counted. An object that occurs
         twice is fetched once.
 
+        Args:
+            outcomes: whose chunks must have their tokens.
+            guessed: whose chunks need not, and are not counted.
+
         Returns:
             The chunks that came.
         """
-        chunks, reasons, sizes = await self._fetch_found(outcomes)
+        chunks, reasons, sizes = await self._fetch_found([*guessed, *outcomes])
+        for outcome in guessed:
+            if outcome.found is not None and reasons[key_of(outcome.found)]:
+                outcome.found = None
         for outcome in outcomes:
+            if outcome.found is not None and not reasons[key_of(outcome.found)]:
+                reasons[key_of(outcome.found)] = self._checked(outcome, outcome.found, chunks[key_of(outcome.found)])
             if outcome.found is not None:
                 key = key_of(outcome.found)
                 outcome.fetched_bytes = sizes.pop(key, 0)
@@ -102,15 +113,24 @@ class Fetcher:
         try:
             async with slots:
                 fetch = self._continued if self._held.capacity else self._streamed
-                decoded = await fetch(key, point, received)
-                _check(outcome, outcome.found, decoded)
-                return decoded, "", received.bytes
+                return await fetch(key, point, received), "", received.bytes
         except errors.KvquiltError as error:
-            log.warning("chunk %s missed: %s", key.hex()[:16], error)
-            self._held.drop(key)
-            if isinstance(error, errors.IntegrityError):
-                self._forget(key)
-            return None, miss_reason(error), received.bytes
+            return None, self._missed(key, error), received.bytes
+
+    def _checked(self, outcome: ChunkOutcome, found: Found, decoded: DecodedChunk) -> str:
+        """The reason why a chunk that came cannot be used; empty if it can."""
+        try:
+            _check(outcome, found, decoded)
+        except errors.KvquiltError as error:
+            return self._missed(found.info.key, error)
+        return ""
+
+    def _missed(self, key: bytes, error: errors.KvquiltError) -> str:
+        log.warning("chunk %s missed: %s", key.hex()[:16], error)
+        self._held.drop(key)
+        if isinstance(error, errors.IntegrityError):
+            self._forget(key)
+        return miss_reason(error)
 
     async def _streamed(self, key: bytes, point: OperatingPoint, received: "_Received") -> DecodedChunk:
         """Decode while bytes arrive, and keep none of them."""

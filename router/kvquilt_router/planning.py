@@ -22,7 +22,7 @@ class Planner:
         self._chunk_tokens = chunk_tokens
 
     def prompt(self, prompt: Prompt, point: OperatingPoint) -> list[ChunkRef]:
-        """The chunks of a prompt's context, in order.
+        """The chunks of a prompt's context, in order; of a plain prompt all of it as one run.
 
         Raises:
             BadRequestError: an empty document or question.
@@ -31,6 +31,8 @@ class Planner:
             raise BadRequestError("expected a question of at least one token; got none")
         refs = list(self.prefix(prompt.prefix))
         begin = len(prompt.prefix)
+        if prompt.plain:
+            return [*refs, *(self.chunk(document, point, 1, begin) for document in prompt.documents if len(document))]
         for segment, document in enumerate(prompt.documents, start=1):
             refs += self.document(document, point, segment, begin)
             begin += len(document)

@@ -11,6 +11,7 @@ from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import Namespace
 from kvquilt_codec.levels import parse_level
 from kvquilt_proto.v1 import router_pb2_grpc
+from kvquilt_router import wire
 from kvquilt_router.auditing import Auditor
 from kvquilt_router.background import Background
 from kvquilt_router.blending import Blender
@@ -18,6 +19,7 @@ from kvquilt_router.computing import VariantComputer
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher
+from kvquilt_router.finding import Finder
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.gate.opening import open_gate
 from kvquilt_router.holding import HeldChunks
@@ -25,13 +27,13 @@ from kvquilt_router.lookup import Lookup
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import AnchorPool, policy_by_name
 from kvquilt_router.precompute import Precomputer
+from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile, open_profile
 from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.storing import Storer
 from kvquilt_router.types import COUNTERS
 from kvquilt_router.warming import WarmUps
-from kvquilt_router.wire import AUTO
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.server import RpcServer
@@ -66,7 +68,7 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         FingerprintMismatchError, IntegrityError: the profile is of another model, or none.
         BadRequestError: a level by default that takes a profile, and there is none.
     """
-    if settings.policy != AUTO:
+    if settings.policy != wire.AUTO:
         policy_by_name(settings.policy)
     namespace = namespace_of(settings)
     if settings.threads:
@@ -149,10 +151,12 @@ def _served(
         thread,
         planner,
         lookup,
+        Finder(node, planner, deadline=settings.stat_deadline),
         fetcher,
         gate,
         AnchorPool(int(settings.anchor_bytes)),
         counters,
         concurrency=settings.max_blends,
     )
-    return ServedModel(model, blender, precomputer, background, auditor, warm_ups, profile, gate)
+    prefixes = KnownPrefixes(wire.shared_prefix(None, model))
+    return ServedModel(model, blender, precomputer, background, auditor, warm_ups, prefixes, profile, gate)

@@ -16,6 +16,7 @@ from kvquilt_router.engine import LoadedModel
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.policies import POLICIES
 from kvquilt_router.precompute import Precomputer, PrefetchResult
+from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.types import Prompt
@@ -40,6 +41,7 @@ class ServedModel:
     background: Background
     auditor: Auditor
     warm_ups: WarmUps
+    prefixes: KnownPrefixes
     profile: ModelProfile
     gate: HeldGate
 
@@ -63,7 +65,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     async def Blend(self, request: pb.BlendRequest, context: Context) -> AsyncGenerator[pb.BlendResponse, None]:
         """Assemble the KV of one prompt."""
         served = self._model(request.model)
-        prompt = wire.prompt(request.prompt, served.loaded)
+        prompt = wire.prompt(request.prompt, served.loaded, served.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
         header = _header(served.loaded, prompt)
         offset = 0
@@ -87,7 +89,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     async def PlanBlend(self, request: pb.PlanBlendRequest, context: Context) -> pb.PlanBlendResponse:
         """Tell what a blend would do."""
         served = self._model(request.model)
-        prompt = wire.prompt(request.prompt, served.loaded)
+        prompt = wire.prompt(request.prompt, served.loaded, served.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
         tokens = len(prompt.token_ids)
         served.loaded.engine.check(prompt.token_ids, tokens)
@@ -107,6 +109,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         point = served.profile.point(wire.level(request, self._settings))
         given = request.shared_prefix if request.HasField("shared_prefix") else None
         prefix = wire.shared_prefix(given, served.loaded)
+        served.prefixes.remember(prefix)
         documents = wire.documents(request, served.loaded)
         passages = [wire.content(passage, served.loaded, "a warm-up passage") for passage in request.warm_up]
         warm_up = served.warm_ups.choose(request.corpus, documents, passages)

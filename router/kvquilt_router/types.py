@@ -53,11 +53,19 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """A prompt as token ids: shared prefix (may be empty), documents, question (never empty)."""
+    """A prompt as token ids.
+
+    Attributes:
+        prefix: what it shares with others; may be empty.
+        documents: its chunks; of a plain prompt one, which is everything but the last token.
+        question: never empty.
+        plain: it came as plain token ids: where known text begins and ends is to be found out.
+    """
 
     prefix: TokenIds
     documents: tuple[TokenIds, ...]
     question: TokenIds
+    plain: bool = False
 
     @property
     def token_ids(self) -> TokenIds:

@@ -11,6 +11,7 @@ from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.policies import policy_by_name
+from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Prompt
@@ -47,7 +48,7 @@ def shared_prefix(message: pb.Content | None, model: LoadedModel) -> TokenIds:
     return model.tokenise(model.frame.head) if model.frame.head else _EMPTY
 
 
-def prompt(message: pb.Prompt, model: LoadedModel) -> Prompt:
+def prompt(message: pb.Prompt, model: LoadedModel, prefixes: KnownPrefixes) -> Prompt:
     """A prompt as token ids. Without a shared prefix of its own it is framed by the model's chat template.
 
     Raises:
@@ -55,6 +56,8 @@ def prompt(message: pb.Prompt, model: LoadedModel) -> Prompt:
     """
     if len(message.documents) > MAX_SEGMENTS:
         raise BadRequestError(f"expected at most {MAX_SEGMENTS} documents; got {len(message.documents)}")
+    if message.HasField("plain"):
+        return _plain(message, model, prefixes)
     given = message.HasField("shared_prefix")
     documents = tuple(content(d, model, f"document {i}") for i, d in enumerate(message.documents, start=1))
     for number, document in enumerate(documents, start=1):
@@ -66,6 +69,17 @@ def prompt(message: pb.Prompt, model: LoadedModel) -> Prompt:
     if not given and model.frame.tail:
         question = np.concatenate([question, model.tokenise(model.frame.tail)])
     return Prompt(shared_prefix(message.shared_prefix if given else None, model), documents, question)
+
+
+def _plain(message: pb.Prompt, model: LoadedModel, prefixes: KnownPrefixes) -> Prompt:
+    if message.documents or message.HasField("shared_prefix") or message.HasField("question"):
+        raise BadRequestError("expected a plain prompt, or shared prefix, documents and question; got both")
+    tokens = content(message.plain, model, "the prompt")
+    if len(tokens) == 0:
+        raise BadRequestError("expected a prompt of at least one token; it is empty")
+    prefix = prefixes.of(tokens)
+    document = tokens[len(prefix) : -1]
+    return Prompt(prefix, (document,) if len(document) else (), tokens[-1:], plain=True)
 
 
 def documents(message: pb.PrefetchRequest, model: LoadedModel) -> list[TokenIds]:

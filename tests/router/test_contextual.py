@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvquilt_codec.catalog import ContextSource
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_router.policies.contextual import Contextual, shares
 from kvquilt_router.policies.overhead import best_variant, cfo, discordance
 from kvquilt_router.selection import ReusedChunk, SelectionProblem
-from kvquilt_router.types import ContextSource
 
 A, B, C, D = (bytes([n]) for n in range(4))
 PLACE = {"begin": 300, "end": 400, "chunk_key": D}

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvquilt_codec.catalog import ContextSource
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import VariantKind
 from kvquilt_router.policies import EVALUATION_ONLY, POLICIES, policy_by_name
 from kvquilt_router.selection import ReusedChunk, SelectionProblem
-from kvquilt_router.types import ContextSource
 
 
 class NoProbe:

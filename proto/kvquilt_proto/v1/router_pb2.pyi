@@ -75,6 +75,7 @@ class Prompt(_message.Message):
     SHARED_PREFIX_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     QUESTION_FIELD_NUMBER: _builtins.int
+    PLAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def shared_prefix(self) -> Global___Content:
         """What all prompts of the application begin with. Unset: the head of the model's chat template, and its
@@ -89,19 +90,31 @@ class Prompt(_message.Message):
     def question(self) -> Global___Content:
         """Always computed, never cached."""
 
+    @_builtins.property
+    def plain(self) -> Global___Content:
+        """Instead of all of the above: the whole prompt without boundaries, as it goes to the model. Known chunks are found in
+        it at any offset; what follows the last of them is the question.
+        """
+
     def __init__(
         self,
         *,
         shared_prefix: Global___Content | None = ...,
         documents: _abc.Iterable[Global___Content] | None = ...,
         question: Global___Content | None = ...,
+        plain: Global___Content | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_shared_prefix", b"_shared_prefix", "question", b"question", "shared_prefix", b"shared_prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_plain", b"_plain", "_shared_prefix", b"_shared_prefix", "plain", b"plain", "question", b"question", "shared_prefix", b"shared_prefix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shared_prefix", b"_shared_prefix", "documents", b"documents", "question", b"question", "shared_prefix", b"shared_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_plain", b"_plain", "_shared_prefix", b"_shared_prefix", "documents", b"documents", "plain", b"plain", "question", b"question", "shared_prefix", b"shared_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__plain: _TypeAlias = _typing.Literal["plain"]  # noqa: Y015
+    _WhichOneofArgType__plain: _TypeAlias = _typing.Literal["_plain", b"_plain"]  # noqa: Y015
     _WhichOneofReturnType__shared_prefix: _TypeAlias = _typing.Literal["shared_prefix"]  # noqa: Y015
     _WhichOneofArgType__shared_prefix: _TypeAlias = _typing.Literal["_shared_prefix", b"_shared_prefix"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__plain) -> _WhichOneofReturnType__plain | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shared_prefix) -> _WhichOneofReturnType__shared_prefix | None: ...
 
 Global___Prompt: _TypeAlias = Prompt  # noqa: Y015

@@ -1,0 +1,36 @@
+"""Shared prefixes that a router has seen, so that a plain prompt can be told where its own ends."""
+
+import numpy as np
+
+from kvquilt_codec.types import TokenIds
+
+PREFIXES_KEPT = 256
+
+
+class KnownPrefixes:
+    """The shared prefixes of an application's requests, the latest kept.
+
+    Args:
+        head: of the model's chat template; empty if it has none.
+    """
+
+    def __init__(self, head: TokenIds) -> None:
+        self._head = head
+        self._seen: dict[bytes, TokenIds] = {}
+
+    def remember(self, prefix: TokenIds) -> None:
+        """A prefix that a request named."""
+        key = prefix.tobytes()
+        self._seen.pop(key, None)
+        self._seen[key] = prefix
+        while len(self._seen) > PREFIXES_KEPT:
+            self._seen.pop(next(iter(self._seen)))
+
+    def of(self, prompt: TokenIds) -> TokenIds:
+        """The longest known prefix that a prompt begins with, shorter than the prompt; may be empty."""
+        fitting = [
+            prefix
+            for prefix in (self._head, *self._seen.values())
+            if len(prefix) < len(prompt) and np.array_equal(prompt[: len(prefix)], prefix)
+        ]
+        return max(fitting, key=len, default=prompt[:0])
