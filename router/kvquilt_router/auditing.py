@@ -63,6 +63,9 @@ class Auditor:
                 self._record(blended, divergence)
             except KvquiltError as error:
                 log.warning("an audit failed: %s", error)
+            except Exception:
+                # As in the background's store: the next one must still be audited.
+                log.exception("an audit failed")
             finally:
                 self._queue.task_done()
 

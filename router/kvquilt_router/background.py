@@ -125,18 +125,25 @@ class Background:
         return [ref for ref in refs if 2 * held[ref.begin : ref.end].sum() < len(ref.token_ids)]
 
     def _exact(self, blended: Blended, missed: Sequence[ChunkRef]) -> list[_Work]:
-        """Missed chunks that this request computed after nothing but exact ones: their KV is at hand."""
+        """Chunks that this request computed after nothing but exact ones: their KV is at hand.
+
+        Those that are stored in another context already, which the gate keeps out, count as neighbours.
+        """
         exact_end = 0
         for outcome in blended.report.chunks:
             if outcome.ref.begin != exact_end or (outcome.found is not None and outcome.found.context != "exact"):
                 break
             exact_end = outcome.ref.end
         prompt = blended.prompt
+        computed = [(ref, False) for ref in missed]
+        if self._pair_bytes > 0:
+            closed = (outcome.ref for outcome in blended.looked_up if outcome.miss_reason == "gate_closed")
+            computed += [(ref, True) for ref in closed if ref.segment]
         found = []
-        for ref in missed:
+        for ref, neighbour in computed:
             if ref.end <= exact_end:
                 sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, blended.report.chunks)
-                found.append(_Work(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources), blended))
+                found.append(_Work(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources), blended, neighbour))
         if found and len(self._kept) >= BLENDS_KEPT:
             self._counters.add("background_dropped", len(found))
             return []
@@ -197,6 +204,10 @@ class Background:
             except errors.KvquiltError as error:
                 self._counters.add("background_failed")
                 log.warning("a chunk could not be stored in the background: %s", error)
+            except Exception:
+                # The next one must still be stored: nobody waits for this task, and its end would not be seen.
+                self._counters.add("background_failed")
+                log.exception("a chunk could not be stored in the background")
             finally:
                 self._queued.discard(self._storer.key(work.job))
                 self._let_go(work)
@@ -209,6 +220,9 @@ class Background:
 
     async def _do(self, work: _Work) -> None:
         job = work.job
+        if work.neighbour and self._pair_bytes <= 0:
+            self._counters.add("background_dropped")
+            return
         if await self._node.stat([self._storer.key(job)], deadline=self._stat_deadline):
             return
         result = PrefetchResult("", len(job.ref.token_ids))
@@ -229,5 +243,5 @@ class Background:
 
 def _pieces(tokens: TokenIds, prefix: int, ref: ChunkRef, outcomes: Sequence[ChunkOutcome]) -> tuple[TokenIds, ...]:
     """What precedes a chunk beyond the shared prefix, chunk by chunk."""
-    ends = [outcome.ref.end for outcome in outcomes if prefix < outcome.ref.end <= ref.begin]
-    return tuple(np.split(tokens[prefix : ref.begin], [end - prefix for end in ends[:-1]])) if ends else ()
+    cuts = [outcome.ref.end - prefix for outcome in outcomes if prefix < outcome.ref.end < ref.begin]
+    return tuple(np.split(tokens[prefix : ref.begin], cuts)) if ref.begin > prefix else ()

@@ -1,5 +1,6 @@
 """Computes variants of chunks: the KV of a chunk after a context, and how far it depends on that context."""
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from kvquilt_codec.types import KVChunk, Level, SideInfo, TokenIds, VariantKind
 from kvquilt_router.dependence import dependence
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
+from kvquilt_router.engine.prefill import AttentionSums
 from kvquilt_router.planning import Planner
 from kvquilt_router.types import ChunkRef
 
 CONTEXT_BYTES = 1 << 30
-"""KV of contexts that is kept for the next chunks after them; the last one is kept whatever its size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +56,22 @@ class Computed:
 
 
 class VariantComputer:
-    """Computes variants of one model's chunks; runs in the engine's thread."""
+    """Computes variants of one model's chunks; runs in the engine's thread.
 
-    def __init__(self, engine: Engine, planner: Planner) -> None:
+    Args:
+        attention_sums: keep what a chunk's tokens attended to (policy `contextual` chooses by it), for a second
+            computation of that attention.
+        context_bytes: KV of contexts that is kept for the next chunks after them; the last one is kept whatever its
+            size.
+    """
+
+    def __init__(
+        self, engine: Engine, planner: Planner, *, attention_sums: bool = False, context_bytes: int = CONTEXT_BYTES
+    ) -> None:
         self._engine = engine
         self._planner = planner
+        self._attention_sums = attention_sums
+        self._context_bytes = context_bytes
         self._contexts: OrderedDict[bytes, list[LayerTensors]] = OrderedDict()
 
     def fitting(self, prefix: TokenIds, sources: Sequence[TokenIds], chunk: TokenIds) -> tuple[TokenIds, ...]:
@@ -90,18 +102,31 @@ class VariantComputer:
         self.check(job)
         ref, context = job.ref, job.context
         parts = [part for part in (job.prefix, *job.sources) if len(part)]
-        layers = self._engine.prefill(ref.token_ids, self._context(parts))
+        layers, sums = self._prefill(job, self._context(parts))
         # Lossless keys stay as they were computed: un-rotating would round them (bfloat16) before they are stored.
         lossless = ref.point.form.level is Level.LOSSLESS
         chunk = self._engine.to_chunk(ref.token_ids, layers, len(context), unrotate=not lossless)
-        side = None
+        depends = None
         if job.sources:
             self._keep([*parts, ref.token_ids], _joined(self._context(parts), layers))
             if job.kind is not VariantKind.EXACT:
                 base = self._engine.prefill(ref.token_ids, self._context(parts[:1] if len(job.prefix) else []))
                 plain = self._engine.to_chunk(ref.token_ids, base, len(job.prefix), unrotate=False)
-                side = SideInfo(dependence(chunk.values, plain.values), None)
-        return Computed(chunk, side, sources_of(job, self._planner), 0.0)
+                depends = dependence(chunk.values, plain.values)
+        if sums is None:
+            side = None if depends is None else SideInfo(depends)
+            return Computed(chunk, side, sources_of(job, self._planner), 0.0)
+        inter = sums.inter.sum(axis=1, dtype=np.float64).tolist()
+        side = SideInfo(depends, sums.inter.sum(axis=0).clip(0, 1))
+        return Computed(chunk, side, sources_of(job, self._planner, inter), float(sums.intra.sum(dtype=np.float64)))
+
+    def _prefill(
+        self, job: VariantJob, context: Sequence[LayerTensors]
+    ) -> tuple[list[LayerTensors], AttentionSums | None]:
+        if not (self._attention_sums and job.sources):
+            return self._engine.prefill(job.ref.token_ids, context), None
+        ends = np.cumsum([len(job.prefix), *map(len, job.sources)]).tolist()
+        return self._engine.prefill_observed(job.ref.token_ids, context, list(itertools.pairwise(ends)))
 
     def _context(self, parts: Sequence[TokenIds]) -> list[LayerTensors]:
         """KV of the parts, one after the other, from as much of them as is at hand."""
@@ -118,15 +143,22 @@ class VariantComputer:
     def _keep(self, parts: Sequence[TokenIds], layers: list[LayerTensors]) -> None:
         self._contexts[_key(parts)] = layers
         self._contexts.move_to_end(_key(parts))
-        while len(self._contexts) > 1 and sum(map(_nbytes, self._contexts.values())) > CONTEXT_BYTES:
+        while len(self._contexts) > 1 and sum(map(_nbytes, self._contexts.values())) > self._context_bytes:
             self._contexts.popitem(last=False)
 
 
-def sources_of(job: VariantJob, planner: Planner) -> tuple[ContextSource, ...]:
-    """What precedes a job's chunk beyond the shared prefix, by key; the last of it, if it is too many pieces."""
+def sources_of(job: VariantJob, planner: Planner, inter: Sequence[float] = ()) -> tuple[ContextSource, ...]:
+    """What precedes a job's chunk beyond the shared prefix, by key; the last of it, if it is too many pieces.
+
+    Args:
+        job: see there.
+        planner: names the sources.
+        inter: attention that the chunk gave to each; none if that was not measured.
+    """
+    measured = inter or [0.0] * len(job.sources)
     return tuple(
-        ContextSource(planner.chunk(source, job.ref.point, 1, 0).chunk_key, len(source), 0.0)
-        for source in job.sources[-MAX_SOURCES:]
+        ContextSource(planner.chunk(source, job.ref.point, 1, 0).chunk_key, len(source), attention)
+        for source, attention in list(zip(job.sources, measured, strict=True))[-MAX_SOURCES:]
     )
 
 

@@ -11,6 +11,7 @@ from kvquilt_codec import errors
 from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.identity import context_digest
 from kvquilt_codec.types import TokenIds
+from kvquilt_router.gate.choose import EXACT
 from kvquilt_router.misses import miss_reason
 from kvquilt_router.planning import Planner
 from kvquilt_router.profiles import ModelProfile
@@ -81,13 +82,15 @@ class Lookup:
         unreadable = self._profile.miss_reason
         readable = [info for info in infos if not (unreadable and info.meta.form.profile_digest)]
         place = Place(tokens[: ref.begin], context_digest(prompt.prefix), _previous(refs, number))
+        if ref.segment == 0:
+            # The same text may be stored as a document of an application with a shorter prefix: no attention sinks.
+            order = (EXACT,)
         found = best(readable, place, len(ref.token_ids), ref.point, order)
         if found is not None:
             return ChunkOutcome(ref, found)
         if unreadable and ref.point.form.profile_digest:
             return ChunkOutcome(ref, miss_reason=unreadable)
-        refused = best(readable, place, len(ref.token_ids), ref.point, ("exact", "pair", "warm", "base"))
-        return ChunkOutcome(ref, miss_reason="not_stored" if refused is None else "gate_closed")
+        return ChunkOutcome(ref, miss_reason="not_stored")
 
 
 def _previous(refs: Sequence[ChunkRef], number: int) -> bytes | None:

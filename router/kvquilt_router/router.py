@@ -129,7 +129,7 @@ def _served(
     )
     lookup = Lookup(node, planner, profile, deadline=settings.stat_deadline)
     storer = Storer(node, planner, profile, deadline=settings.put_deadline)
-    computer = VariantComputer(engine, planner)
+    computer = VariantComputer(engine, planner, attention_sums=settings.attention_sums)
     precomputer = Precomputer(computer, thread, planner, storer, node, counters, stat_deadline=settings.stat_deadline)
     warm_ups = WarmUps(settings.warm_up_passages, None if model.tokenizer is None else model.tokenise)
     background = Background(

@@ -111,7 +111,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         prefix = wire.shared_prefix(given, served.loaded)
         served.prefixes.remember(prefix)
         documents = wire.documents(request, served.loaded)
-        passages = [wire.content(passage, served.loaded, "a warm-up passage") for passage in request.warm_up]
+        passages = wire.warm_up(request, served.loaded)
         warm_up = served.warm_ups.choose(request.corpus, documents, passages)
         for done, (document_id, tokens) in enumerate(zip(ids, documents, strict=True), start=1):
             result = await served.precomputer.document(document_id, prefix, tokens, point, warm_up)

@@ -70,6 +70,9 @@ class RouterSettings(BaseModel):
     warm_up_passages: int = Field(
         4, ge=0, le=32, description="Passages of the same corpus that chunks are computed after; 0 for none."
     )
+    attention_sums: bool = Field(
+        False, description="Keep what stored chunks attended to, which the policy contextual chooses by."
+    )
     background: bool = Field(
         True, description="Store what requests missed, and neighbours they saw, after them, in the background."
     )

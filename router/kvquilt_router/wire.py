@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kvquilt_codec.catalog import MAX_SOURCES
 from kvquilt_codec.errors import BadRequestError, NotFoundError
 from kvquilt_codec.levels import LevelRequest, level_cards, parse_level
-from kvquilt_codec.types import TokenIds, check_token_ids
+from kvquilt_codec.types import MAX_CHUNK_TOKENS, TokenIds, check_token_ids
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.gate.held import HeldGate
@@ -85,6 +86,24 @@ def _plain(message: pb.Prompt, model: LoadedModel, prefixes: KnownPrefixes) -> P
 def documents(message: pb.PrefetchRequest, model: LoadedModel) -> list[TokenIds]:
     """Token ids of every document that is to be prefetched."""
     return [content(document.content, model, f"document {document.document_id!r}") for document in message.documents]
+
+
+def warm_up(message: pb.PrefetchRequest, model: LoadedModel) -> list[TokenIds]:
+    """Token ids of the warm-up passages that a request gives.
+
+    Raises:
+        BadRequestError: too many passages, or one that is empty or longer than a chunk.
+    """
+    passages = [content(passage, model, "a warm-up passage") for passage in message.warm_up]
+    wrong = [len(passage) for passage in passages if not 1 <= len(passage) <= MAX_CHUNK_TOKENS]
+    if wrong or len(passages) > MAX_SOURCES:
+        raise BadRequestError(
+            f"expected at most {MAX_SOURCES} warm-up passages of 1..{MAX_CHUNK_TOKENS} tokens; got {len(passages)}"
+            + (f", of them {len(wrong)} of other lengths" if wrong else "")
+        )
+    for passage in passages:
+        model.engine.check(passage, len(passage))
+    return passages
 
 
 def level(message: pb.BlendOptions | pb.PrefetchRequest, settings: RouterSettings) -> LevelRequest:

@@ -2,14 +2,23 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from kvquilt.demo.profile import made_once, profile_setting
 from kvquilt_codec.profile import file
+from kvquilt_router.calibration import Text
 from kvquilt_router.engine.model import prepare
+from kvquilt_router.evaluation.types import WARM
+from kvquilt_router.gate import file as gate_file
+from kvquilt_router.gate.measure import Grid
+from kvquilt_router.gate.opening import gate_path
 from kvquilt_router.profiles import cached_path, read_profile
 from tests.router.families import SUPPORTED, tiny
-from tests.router.test_calibration_tiny import TEXTS, Words
+from tests.router.test_calibration_tiny import Words, numbers
+
+TEXTS = [Text(f"text {seed}", numbers(seed, 400)) for seed in range(6)]
+FEW = Grid(ways=(("none", 0.0), ("question-deviation", 0.2)), contexts=(WARM,), cases=4)
 
 
 @pytest.fixture(scope="module")
@@ -27,30 +36,54 @@ class InterruptedError(BaseException):
     pass
 
 
-def test_it_is_made_once_and_interrupted_it_leaves_nothing(model, cache):
-    stages = []
+def make(model, progress=lambda *_: None):
+    return made_once(model, lambda: TEXTS, lambda: None, progress, FEW)
 
-    def stop(stage, done, total):
-        if stage == "cards":
-            raise InterruptedError
+
+def gate_of(path):
+    return gate_file.load(gate_path(path).read_bytes())
+
+
+def test_it_is_made_once_and_interrupted_it_leaves_nothing_half_done(model, cache):
+    def stop_at(wanted):
+        def stop(stage, done, total):
+            if stage == wanted:
+                raise InterruptedError
+
+        return stop
 
     with pytest.raises(InterruptedError):
-        made_once(model, lambda: TEXTS, lambda: None, stop)
+        make(model, stop_at("cards"))
     assert not cache.exists() or not list(cache.iterdir())
-    path = made_once(model, lambda: TEXTS, lambda: None, lambda stage, done, total: stages.append(stage))
-    assert stages
-    assert path == cached_path(model.fingerprint)
-    assert read_profile(path, model.fingerprint)
+    path = cached_path(model.fingerprint)
+    with pytest.raises(InterruptedError):
+        make(model, stop_at("gate"))
+    assert list(cache.iterdir()) == [path], "a finished profile stays"
+    written = path.read_bytes()
+    assert make(model) == path
+    assert path.read_bytes() == written
+    assert read_profile(path, model.fingerprint) == written
+    gate_file.check(gate_of(path), model.fingerprint, file.digest(written))
     assert made_once(model, pytest.fail, pytest.fail, pytest.fail) == path, "neither texts nor work"
-    assert list(cache.iterdir()) == [path]
+    assert set(cache.iterdir()) == {path, gate_path(path)}
 
 
-def test_a_damaged_one_is_made_anew(model, cache):
+def test_damaged_ones_are_made_anew(model, cache):
     path = cached_path(model.fingerprint)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
-    made_once(model, lambda: TEXTS, lambda: None, lambda *_: None)
+    gate_path(path).write_bytes(b"damaged")
+    make(model)
     assert file.load(path.read_bytes()).model_fingerprint == model.fingerprint
+    assert {point.cases for point in gate_of(path).points} == {4}
+
+
+def test_a_gate_that_was_measured_with_another_profile_is_measured_anew(model, cache):
+    path = make(model)
+    stale = gate_file.dump(msgspec.structs.replace(gate_of(path), profile_digest="0" * 64))
+    gate_path(path).write_bytes(stale)
+    make(model)
+    assert gate_of(path).profile_digest == file.digest(path.read_bytes())
 
 
 @pytest.mark.parametrize(("chosen", "model"), [("", "smollm2"), ("a.profile", "smollm2"), ("auto", "a/folder")])

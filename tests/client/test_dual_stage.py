@@ -34,6 +34,28 @@ class Ascending:
         return chosen
 
 
+def report_of(positions):
+    """What a router says of a blend whose reused tokens are at `positions`."""
+    return BlendReport(
+        policy="dual-stage",
+        recompute_ratio=0.1,
+        tokens_exact=EXACT,
+        tokens_reused=len(positions),
+        tokens_recomputed=0,
+        tokens_computed=QUESTION,
+        fetched_bytes=0,
+        bf16_bytes=0,
+        chunks=(),
+        seconds={},
+        level="high",
+        predicted_kl=None,
+        gate_refusal="",
+        observed_deviation=0.0,
+        reused_positions=tuple(positions),
+        reused_deviations=(1.0,) * len(positions),
+    )
+
+
 @pytest.fixture(scope="module", params=["llama", "gemma3", "smollm3", "qwen3 moe"])
 def case(request):
     """A model, a prompt, and its KV where all tokens from `EXACT` on were computed after another prefix."""
@@ -102,9 +124,7 @@ def test_each_step_refreshes_three_tokens_and_leaves_all_others(case):
     ids, cache = filled()
     before = [(layer.keys.clone(), layer.values.clone()) for layer in cache.layers]
     positions = tuple(range(EXACT, CONTEXT))
-    report = BlendReport(
-        "dual-stage", 0.1, EXACT, len(positions), 0, QUESTION, 0, 0, (), {}, "high", positions, (1.0,) * len(positions)
-    )
+    report = report_of(positions)
     with DecodeStage(model).refreshing(FilledCache(ids, cache, report, "")) as processors:
         output = generate(model, ids, cache, processors, 4)
     assert output.shape[1] == ids.shape[1] + 4
@@ -142,7 +162,7 @@ def test_the_attention_that_chooses_is_that_of_the_steps_own_token(case):
 def test_several_sequences_and_other_caches_are_refused(case):
     model, filled = case
     ids, cache = filled()
-    report = BlendReport("dual-stage", 0, 0, 1, 0, 0, 0, 0, (), {}, "high", (EXACT,), (1.0,))
+    report = report_of((EXACT,))
     stage = DecodeStage(model)
     with stage.refreshing(FilledCache(ids, cache, report, "")) as processors:
         with pytest.raises(BadRequestError, match="one sequence"):

@@ -110,7 +110,8 @@ def test_whatever_is_chosen_is_within_the_limit_and_was_measured(limit, contexts
 def test_contexts_are_ordered_by_what_was_measured():
     default = ("exact", "pair", "warm", "base")
     assert order(None, "high", default) == default
-    assert order(GATE, "high", default) == default, "pair was not measured"
+    assert order(GATE, "high", default) == ("exact", "warm", "base", "pair"), "what was not measured cannot be used"
+    assert order(GATE, "medium", default) == default, "nothing was measured"
     swapped = gate_of(*GATE.points, point("none", 0.0, "pair", 1.5, 0.05))
     assert order(swapped, "high", default) == ("exact", "warm", "pair", "base")
 

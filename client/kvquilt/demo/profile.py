@@ -32,17 +32,22 @@ def profile_setting(chosen: str, model: str, announce: Callable[[], None], progr
 
 
 def made_once(
-    model: LoadedModel, texts: Callable[[], Sequence[Text]], announce: Callable[[], None], progress: Progress
+    model: LoadedModel,
+    texts: Callable[[], Sequence[Text]],
+    announce: Callable[[], None],
+    progress: Progress,
+    grid: Grid = GRID,
 ) -> Path:
     """The cached profile of a model, its gate beside it; takes minutes where there is none, or one of another format.
 
-    Interrupted, it leaves nothing behind: the next call begins anew.
+    Interrupted, it leaves nothing half done: a profile that was finished stays, the rest begins anew.
 
     Args:
         model: with a tokenizer.
         texts: to learn from.
         announce: called before the work begins, if there is any.
         progress: told of every stage of it.
+        grid: what the gate measures.
     """
     path = cached_path(model.fingerprint)
     try:
@@ -54,7 +59,7 @@ def made_once(
     if not _gate_is_there(gate_path(path), model.fingerprint, file.digest(data)):
         announce()
         coder = JointCoder(file.load(data), file.digest(data))
-        gate = measure_gate(model, coder, cut(texts(), model.tokenise), GRID, progress)
+        gate = measure_gate(model, coder, cut(texts(), model.tokenise), grid, progress)
         write_whole(gate_path(path), gate_file.dump(gate))
     return path
 

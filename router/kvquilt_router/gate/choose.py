@@ -62,16 +62,18 @@ def choose(
 
 
 def order(gate: Gate | None, level: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    """Contexts from the best to the worst, by measured divergence without recompute; `default` where not measured."""
+    """Contexts from the best to the worst: by measured divergence without recompute, those that were not measured last.
+
+    Where the ones that were measured cannot be compared they keep the order of `default`.
+    """
     level = _finest(gate) if level == _LOSSLESS else level
-    kl = {
-        point.context: point.kl_geomean
-        for point in (gate.points if gate is not None else ())
-        if point.level == level and point.recompute_ratio == 0
-    }
-    if not all(context in kl for context in default if context != EXACT):
-        return default
-    return (EXACT, *sorted((c for c in default if c != EXACT), key=lambda context: kl[context]))
+    points = [point for point in (gate.points if gate is not None else ()) if point.level == level]
+    kl = {point.context: point.kl_geomean for point in points if point.recompute_ratio == 0}
+    seen = {point.context for point in points}
+    measured = [context for context in default if context in seen and context != EXACT]
+    if all(context in kl for context in measured):
+        measured.sort(key=lambda context: kl[context])
+    return (EXACT, *measured, *(context for context in default if context not in (EXACT, *measured)))
 
 
 def _finest(gate: Gate | None) -> str:
