@@ -176,6 +176,8 @@ class Background:
             ref, found = outcome.ref, outcome.found
             if found is None or found.context in ("exact", "pair") or before.ref.end != ref.begin:
                 continue
+            if len(ref.token_ids) != found.info.meta.tokens:
+                continue  # a part of a chunk would be looked for only where the text is cut in the same way
             if ref.segment == 1 and ref.begin <= MAX_EXACT_CONTEXT:
                 sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, outcomes)
                 jobs.append(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources))
