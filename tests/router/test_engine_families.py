@@ -40,6 +40,24 @@ def test_recomputing_the_damaged_tokens_restores_the_prompt(family):
     assert int(last.argmax()) == int(logits[-1].argmax())
 
 
+def test_many_scattered_tokens_give_what_a_full_prefill_gives(family):
+    """More queries than one block of attention has."""
+    _, engine, _, _, _ = family
+    ids = np.random.default_rng(2).integers(3, 500, 400).astype(np.uint32)
+    expected = engine.prefill(ids)
+    chosen = np.sort(np.random.default_rng(3).choice(400, 150, replace=False))
+    kv = engine.empty(400)
+    for layer, whole in zip(kv.layers, expected, strict=True):
+        layer.keys.copy_(whole.keys)
+        layer.values.copy_(whole.values)
+        layer.keys[:, :, chosen] = 9.0
+        layer.values[:, :, chosen] = 9.0
+    engine.recompute(ids, kv, chosen, lambda *_: None)
+    for got, whole in zip(kv.layers, expected, strict=True):
+        assert relative(got.keys, whole.keys) < 1e-4
+        assert relative(got.values, whole.values) < 1e-4
+
+
 @pytest.mark.parametrize("unrotate", [True, False])
 def test_moved_keys_equal_those_computed_at_position_8000(family, unrotate):
     model, engine, ids, _, _ = family

@@ -8,6 +8,7 @@ import torch
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.engine.blocks import BlockStructure
+from kvquilt_router.engine.blockwise import blockwise
 from kvquilt_router.engine.filtering import FilteredTokens
 from kvquilt_router.engine.kv import LayerTensors, PromptKV
 from kvquilt_router.engine.masks import scatter_mask
@@ -50,7 +51,8 @@ def recompute(
             runner.model, runner.traits, slots, kv.tokens, visible=visible, explicit=layer_filter is not None
         )
         if layer_filter is None:
-            runner.scatter(token_ids, kv.layers, ActiveTokens(slots), count, mask)
+            with blockwise(runner, slots, mask):
+                runner.scatter(token_ids, kv.layers, ActiveTokens(slots), count, mask)
         else:
             droppable = torch.from_numpy((positions < context) & ~np.isin(positions, missing)).to(runner.device)
             tokens = FilteredTokens(slots, droppable, context, layer_filter)
