@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -82,3 +83,9 @@ def node_process(data_dir: Path, *flags: str) -> Iterator[tuple[subprocess.Popen
 def blobs(data_dir: Path) -> list[Path]:
     """The containers of a file store."""
     return sorted((data_dir / "blobs").glob("??/*.kvq"))
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait for what happens in the background; the test's own timeout is the limit."""
+    while not condition():
+        time.sleep(0.02)

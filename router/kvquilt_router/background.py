@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvquilt_codec import errors
+from kvquilt_codec.identity import context_digest
 from kvquilt_codec.types import Level, TokenIds, VariantKind
 from kvquilt_router.blending import Blended
 from kvquilt_router.computing import Computed, VariantJob, sources_of
@@ -98,10 +99,13 @@ class Background:
             if outcome.ref.segment == 0 and outcome.found is None:
                 self._put(_Work(VariantJob(outcome.ref, VariantKind.EXACT, prompt.prefix[: outcome.ref.begin])))
         missed = self._missed(blended)
-        for work in self._exact(blended, missed):
+        exact = self._exact(blended, missed)
+        for work in exact:
             self._put(work)
+        at_hand = {(work.job.ref.begin, context_digest(work.job.context)) for work in exact}
         for job in self._planned(prompt, blended, missed):
-            self._put(_Work(job))
+            if (job.ref.begin, context_digest(job.context)) not in at_hand:
+                self._put(_Work(job))
         if self._pair_bytes > 0:
             for job in self._neighbours(prompt, blended.report.chunks):
                 self._put(_Work(job, neighbour=True))

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import time
 
 import numpy as np
 
@@ -57,9 +56,3 @@ def reasons(kv):
 def blended(client, level, **options):
     kv = client.blend(SEGMENTS, policy="none", level=level, **options)
     return kv, np.concatenate([kv.layers[i].keys[:300].ravel() for i in range(4)])
-
-
-def eventually(condition):
-    """Wait for what happens in the background; the test's own timeout is the limit."""
-    while not condition():
-        time.sleep(0.02)

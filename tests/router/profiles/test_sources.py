@@ -16,14 +16,13 @@ from tests.router.profiles.calls import (
     DEADLINE,
     DOCUMENT,
     blended,
-    eventually,
     free_port,
     node_at,
     on_node,
     put_profile,
     reasons,
 )
-from tests.stack import router_only
+from tests.stack import eventually, router_only
 
 
 async def started(model, **settings):
