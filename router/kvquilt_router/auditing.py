@@ -46,8 +46,9 @@ class Auditor:
         self._queue: asyncio.Queue[Blended] = asyncio.Queue(WAITING)
 
     def offer(self, blended: Blended) -> None:
-        """Perhaps audit this blend later."""
-        if not blended.report.decision.points or self._chance() >= self._share:
+        """Perhaps audit this blend later, if it used stored documents: what was computed proves nothing."""
+        used = any(outcome.found is not None and outcome.ref.segment for outcome in blended.report.chunks)
+        if not (used and blended.report.decision.points) or self._chance() >= self._share:
             return
         try:
             self._queue.put_nowait(blended)

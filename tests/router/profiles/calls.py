@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from kvquilt import Document
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_codec.profile import file
+from kvquilt_router.calibration import Text, calibrate
 from kvquilt_rpc.node_client import NodeClient
+from tests.router.test_calibration_tiny import Words, numbers
 from tests.stack import in_thread
 
 DOCUMENT = Document("one", np.random.default_rng(1).integers(3, 400, 300).tolist())
@@ -40,6 +43,13 @@ def on_node(address, call):
             await node.close()
 
     return asyncio.run(called())
+
+
+def calibrated(model):
+    """The file of a tiny model's profile, from texts of numbers."""
+    texts = [Text(f"text {seed}", numbers(seed, 150)) for seed in range(6)]
+    profile = calibrate(replace(model, tokenizer=Words()), texts, step=0.2, history=2, quality_layers=3)
+    return file.dump(profile)
 
 
 def put_profile(address, data):

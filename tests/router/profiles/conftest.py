@@ -6,11 +6,10 @@ import pytest
 
 from kvquilt import Client
 from kvquilt_codec.profile import file
-from kvquilt_router.calibration import Text, calibrate
 from kvquilt_router.engine.model import prepare
 from kvquilt_router.profiles import write_whole
 from tests.router.families import SUPPORTED, tiny
-from tests.router.test_calibration_tiny import Words, numbers
+from tests.router.profiles.calls import calibrated
 from tests.stack import serve
 
 
@@ -21,9 +20,7 @@ def model():
 
 @pytest.fixture(scope="package")
 def data(model):
-    texts = [Text(f"text {seed}", numbers(seed, 150)) for seed in range(6)]
-    profile = calibrate(replace(model, tokenizer=Words()), texts, step=0.2, history=2, quality_layers=3)
-    return file.dump(profile)
+    return calibrated(model)
 
 
 @pytest.fixture(scope="package")
