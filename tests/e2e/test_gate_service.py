@@ -1,4 +1,4 @@
-"""The gate in the path of requests: what is proven is blended, everything else is computed, and audits go on proving."""
+"""The gate in the path of requests: what is proven is blended, the rest is computed, and audits go on proving."""
 
 import asyncio
 
