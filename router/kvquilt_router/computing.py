@@ -100,19 +100,48 @@ class VariantComputer:
             BadRequestError: see `check`.
         """
         self.check(job)
-        ref, context = job.ref, job.context
-        parts = [part for part in (job.prefix, *job.sources) if len(part)]
+        parts = _parts(job)
         layers, sums = self._prefill(job, self._context(parts))
-        # Lossless keys stay as they were computed: un-rotating would round them (bfloat16) before they are stored.
-        lossless = ref.point.form.level is Level.LOSSLESS
-        chunk = self._engine.to_chunk(ref.token_ids, layers, len(context), unrotate=not lossless)
-        depends = None
         if job.sources:
-            self._keep([*parts, ref.token_ids], _joined(self._context(parts), layers))
-            if job.kind is not VariantKind.EXACT:
-                base = self._engine.prefill(ref.token_ids, self._context(parts[:1] if len(job.prefix) else []))
-                plain = self._engine.to_chunk(ref.token_ids, base, len(job.prefix), unrotate=False)
-                depends = dependence(chunk.values, plain.values)
+            self._keep([*parts, job.ref.token_ids], _joined(self._context(parts), layers))
+        base = None
+        if job.sources and job.kind is not VariantKind.EXACT:
+            base = self._engine.prefill(job.ref.token_ids, self._context(_parts(job)[: min(1, len(job.prefix))]))
+        return self._computed(job, layers, base, sums)
+
+    def compute_packed(self, jobs: Sequence[VariantJob]) -> list[Computed]:
+        """Compute short variants with the same context in one forward pass, and one more for their dependence on it.
+
+        Raises:
+            BadRequestError: see `check`.
+        """
+        for job in jobs:
+            self.check(job)
+        if len(jobs) == 1 or self._attention_sums:
+            return [self.compute(job) for job in jobs]
+        first = jobs[0]
+        chunks = [job.ref.token_ids for job in jobs]
+        variants = self._engine.prefill_packed(chunks, self._context(_parts(first)))
+        bases: Sequence[list[LayerTensors] | None] = [None] * len(jobs)
+        if first.sources:
+            bases = self._engine.prefill_packed(chunks, self._context(_parts(first)[: min(1, len(first.prefix))]))
+        return [self._computed(*found, None) for found in zip(jobs, variants, bases, strict=True)]
+
+    def _computed(
+        self,
+        job: VariantJob,
+        layers: Sequence[LayerTensors],
+        base: Sequence[LayerTensors] | None,
+        sums: AttentionSums | None,
+    ) -> Computed:
+        # Lossless keys stay as they were computed: un-rotating would round them (bfloat16) before they are stored.
+        lossless = job.ref.point.form.level is Level.LOSSLESS
+        token_ids = job.ref.token_ids
+        chunk = self._engine.to_chunk(token_ids, layers, len(job.context), unrotate=not lossless)
+        depends = None
+        if base is not None:
+            plain = self._engine.to_chunk(token_ids, base, len(job.prefix), unrotate=False)
+            depends = dependence(chunk.values, plain.values)
         if sums is None:
             side = None if depends is None else SideInfo(depends)
             return Computed(chunk, side, sources_of(job, self._planner), 0.0)
@@ -145,6 +174,10 @@ class VariantComputer:
         self._contexts.move_to_end(_key(parts))
         while len(self._contexts) > 1 and sum(map(_nbytes, self._contexts.values())) > self._context_bytes:
             self._contexts.popitem(last=False)
+
+
+def _parts(job: VariantJob) -> list[TokenIds]:
+    return [part for part in (job.prefix, *job.sources) if len(part)]
 
 
 def sources_of(job: VariantJob, planner: Planner, inter: Sequence[float] = ()) -> tuple[ContextSource, ...]:

@@ -1,17 +1,18 @@
 """Precomputes documents on request: each chunk after the warm-up passages of its corpus and what precedes it."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
 
 from kvquilt_codec import errors
 from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.identity import context_digest
 from kvquilt_codec.levels import OperatingPoint
 from kvquilt_codec.types import TokenIds, VariantKind
-from kvquilt_router.computing import VariantComputer, VariantJob
+from kvquilt_router.computing import Computed, VariantComputer, VariantJob
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.lookup import VARIANTS_PER_CHUNK
+from kvquilt_router.packs import packs
 from kvquilt_router.planning import Planner
 from kvquilt_router.storing import Storer
 from kvquilt_router.types import ChunkRef
@@ -21,6 +22,8 @@ from kvquilt_rpc.node_client import NodeClient
 
 DOCUMENT_CONTEXT_TOKENS = 2048
 """A chunk is computed after at most so many tokens of its document's earlier chunks."""
+AHEAD = 16
+"""Documents that are planned together, so that their short chunks share forward passes."""
 
 
 @dataclass(slots=True)
@@ -59,35 +62,58 @@ class Precomputer:
         self._counters = counters
         self._stat_deadline = stat_deadline
 
-    async def document(
+    async def documents(
         self,
-        document_id: str,
+        documents: Sequence[tuple[str, TokenIds]],
         prefix: TokenIds,
-        tokens: TokenIds,
         point: OperatingPoint,
         warm_up: Sequence[TokenIds] = (),
-    ) -> PrefetchResult:
-        """Store every chunk of a document (and the shared prefix) that is not stored yet.
+    ) -> AsyncGenerator[PrefetchResult, None]:
+        """Store every chunk of documents (and the shared prefix) that is not stored yet; yields as each is done.
 
-        A chunk that cannot be stored is counted in the result; the others go on.
+        A chunk that cannot be stored is counted in the result; the others go on. Short chunks of neighbouring
+        documents are computed together.
+
+        Args:
+            documents: ids and tokens.
+            prefix: shared by the prompts that they will be in.
+            point: the level to store at.
+            warm_up: passages that chunks are computed after.
 
         Raises:
             BadRequestError: no tokens, or more than the model's context after the prefix.
         """
-        result = PrefetchResult(document_id, len(tokens))
-        jobs = self.jobs(prefix, list(self._planner.document(tokens, point)), warm_up, (document_id,))
-        jobs = [*self.prefix_jobs(prefix), *jobs]
-        for job in jobs:
-            self._computer.check(job)
+        for begin in range(0, len(documents), AHEAD):
+            planned = []
+            for document_id, tokens in documents[begin : begin + AHEAD]:
+                own = self.jobs(prefix, list(self._planner.document(tokens, point)), warm_up, (document_id,))
+                jobs = [*self.prefix_jobs(prefix), *own]
+                for job in jobs:
+                    self._computer.check(job)
+                planned.append((PrefetchResult(document_id, len(tokens)), jobs))
+            missing = [await self._missing(jobs, prefix, result) for result, jobs in planned]
+            pending = _Pending(packs(job for jobs in missing for job in jobs))
+            for (result, _), jobs in zip(planned, missing, strict=True):
+                await self._store(result, jobs, pending)
+                self._counters.add("documents_prefetched")
+                yield result
+
+    async def _store(self, result: PrefetchResult, jobs: Sequence[VariantJob], pending: "_Pending") -> None:
+        before = (result.present, result.failed)
         try:
-            for job in await self._missing(jobs, prefix, document_id, result):
-                await self.run(job, result)
+            for job in jobs:
+                key = self._storer.key(job)
+                if key in pending.stored:  # another document of these holds the same text
+                    await self._node.touch([key], job.documents, deadline=self._stat_deadline)
+                    result.present += 1
+                else:
+                    await self.run(job, result, pending)
+                    pending.stored.add(key)
         except errors.UnavailableError as error:
             # Without the node there is nothing to gain from computing the rest.
-            result.failed += len(jobs) - result.stored - result.present - result.failed
+            done = result.stored + result.present + result.failed - sum(before)
+            result.failed += len(jobs) - done
             result.failure_reason = str(error)
-        self._counters.add("documents_prefetched")
-        return result
 
     def prefix_jobs(self, prefix: TokenIds) -> list[VariantJob]:
         """The chunks of a shared prefix, each after those before it."""
@@ -113,10 +139,17 @@ class Precomputer:
             earlier.append(ref.token_ids)
         return jobs
 
-    async def _missing(
-        self, jobs: Sequence[VariantJob], prefix: TokenIds, document_id: str, result: PrefetchResult
-    ) -> list[VariantJob]:
+    async def _missing(self, jobs: Sequence[VariantJob], prefix: TokenIds, result: PrefetchResult) -> list[VariantJob]:
         """The jobs whose chunk is not stored in the form, in a variant at least as good; the others are touched."""
+        try:
+            return await self._looked_up(jobs, prefix, result)
+        except errors.UnavailableError as error:
+            result.failed, result.failure_reason = len(jobs), str(error)
+            return []
+
+    async def _looked_up(
+        self, jobs: Sequence[VariantJob], prefix: TokenIds, result: PrefetchResult
+    ) -> list[VariantJob]:
         shared = {self._storer.key(job) for job in jobs if job.ref.segment == 0}
         found = set(await self._node.stat(list(shared), deadline=self._stat_deadline))
         own = [job for job in jobs if job.ref.segment]
@@ -129,7 +162,7 @@ class Precomputer:
         )
         held = {job.ref.chunk_key: _serving(stored.get(job.ref.chunk_key, ()), job) for job in own}
         keys = list(dict.fromkeys(info.key for infos in held.values() for info in infos))
-        touched = await self._node.touch(keys, [document_id], deadline=self._stat_deadline) if keys else set()
+        touched = await self._node.touch(keys, [result.document_id], deadline=self._stat_deadline) if keys else set()
         missing = []
         for job in jobs:
             here = self._storer.key(job) in found
@@ -139,17 +172,20 @@ class Precomputer:
                 missing.append(job)
         return missing
 
-    async def run(self, job: VariantJob, result: PrefetchResult) -> None:
+    async def run(self, job: VariantJob, result: PrefetchResult, pending: "_Pending | None" = None) -> None:
         """Compute and store, when no request wants the engine.
+
+        Args:
+            job: what to compute.
+            result: counts it.
+            pending: jobs that may be computed together with this one.
 
         Raises:
             KvquiltError: another failure than a full store or a deadline, which are counted in the result.
         """
         self._storer.coder(job)
         try:
-            started = time.perf_counter()
-            computed = await self._thread.run_idle(self._computer.compute, job)
-            seconds = time.perf_counter() - started
+            computed, seconds = await self._computed(job, pending)
             stored, size = await self._storer.store(job, computed, seconds)
         except (errors.CapacityError, errors.DeadlineError) as error:
             result.failed += 1
@@ -162,6 +198,34 @@ class Precomputer:
             result.compute_seconds += seconds
         else:
             result.present += 1
+
+    async def _computed(self, job: VariantJob, pending: "_Pending | None") -> tuple[Computed, float]:
+        """A job's KV, and the seconds that computing it took: its share of them, where others were computed with it."""
+        if pending is not None and id(job) in pending.ready:
+            return pending.ready.pop(id(job))
+        together = (job,) if pending is None else pending.shared.get(id(job), (job,))
+        started = time.perf_counter()
+        computed = await self._thread.run_idle(self._computer.compute_packed, together)
+        seconds = (time.perf_counter() - started) / len(together)
+        found = {id(other): (kv, seconds) for other, kv in zip(together, computed, strict=True)}
+        if pending is not None:
+            pending.ready |= found
+        return found[id(job)] if pending is None else pending.ready.pop(id(job))
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Work on some documents.
+
+    Attributes:
+        shared: by `id` of a job those that share its pass.
+        ready: what is computed and waits to be stored, by `id` of its job.
+        stored: keys of the objects that are dealt with.
+    """
+
+    shared: dict[int, tuple[VariantJob, ...]]
+    ready: dict[int, tuple[Computed, float]] = field(default_factory=dict)
+    stored: set[bytes] = field(default_factory=set)
 
 
 def _serving(infos: Sequence[ObjectInfo], job: VariantJob) -> list[ObjectInfo]:

@@ -113,9 +113,12 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         documents = wire.documents(request, served.loaded)
         passages = wire.warm_up(request, served.loaded)
         warm_up = served.warm_ups.choose(request.corpus, documents, passages)
-        for done, (document_id, tokens) in enumerate(zip(ids, documents, strict=True), start=1):
-            result = await served.precomputer.document(document_id, prefix, tokens, point, warm_up)
-            yield _progress(result, done, len(ids), point.level.value)
+        done = 0
+        items = list(zip(ids, documents, strict=True))
+        async with aclosing(served.precomputer.documents(items, prefix, point, warm_up)) as results:
+            async for result in results:
+                done += 1
+                yield _progress(result, done, len(ids), point.level.value)
 
     @status.unary
     async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
