@@ -13,28 +13,37 @@ from rich.table import Table
 from kvquilt_rpc.version import VERSION
 
 RESULTS = Path(__file__).parent / "results"
+Rows = Sequence[Mapping[str, Any]]
 
 
-def publish(name: str, conditions: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write `results/NAME.json` and print the rows."""
+def publish(name: str, conditions: Mapping[str, Any], rows: Rows, **sections: Rows) -> Path:
+    """Write `results/NAME.json` and print the rows, and those of further sections under their names."""
     machine = {"threads": torch.get_num_threads(), "cpu": _cpu(), "torch": str(torch.__version__)}
     frame = {"name": name, "version": VERSION, "conditions": {**conditions, **machine}, "rows": list(rows)}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(frame)) + b"\n")
-    table = Table(
-        *(key.replace("_", " ") for key in rows[0]),
-        caption=", ".join(f"{key}: {value}" for key, value in frame["conditions"].items()),
-    )
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(frame | sections)) + b"\n")
+    for title, shown in sections.items():
+        if shown:
+            Console(width=160).print(_table(shown, title=title.replace("_", " ")))
+    if rows:
+        caption = ", ".join(f"{key}: {value}" for key, value in frame["conditions"].items())
+        Console(width=160).print(_table(rows, caption=caption))
+    return path
+
+
+def _table(rows: Rows, **options: Any) -> Table:
+    table = Table(*(key.replace("_", " ") for key in rows[0]), **options)
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    Console(width=160).print(table)
-    return path
+    return table
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list):
+        return " .. ".join(map(_cell, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

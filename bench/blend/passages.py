@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from blend.texts import openings
+from blend.types import OTHER_GENRE, PASSAGES
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.evaluation.types import EMPTY, Case
 from kvquilt_router.types import Prompt
@@ -76,9 +78,23 @@ class PassageSet:
                 return questions[:cut], [p for q in questions[cut:] for p in q.passages][: self.kept_for_warm_up]
         raise ValueError(f"{self.name} has too few passages")
 
-    def warm_up(self, passages: int) -> list[TokenIds]:
-        """The first of the passages that no case has."""
-        return [self.frame.passage(passage) for passage in self._parts()[1][:passages]]
+    @property
+    def prefix(self) -> TokenIds:
+        """Head of the chat template, and the instruction."""
+        return self.frame.prefix
+
+    def warm_ups(self) -> dict[str, list[TokenIds]]:
+        """The first of the passages that no case has; prose of another genre."""
+        kept = [self.frame.passage(passage) for passage in self._parts()[1]]
+        return {f"{count} passages": kept[:count] for count in PASSAGES} | {
+            OTHER_GENRE: openings(("satire", "licence", "documentation"), self.frame.tokenise, 2)[:4]
+        }
+
+    def sentences(self) -> list[str]:
+        """Of the passages that cases are made of."""
+        texts = (passage.text for question in self._parts()[0] for passage in question.passages)
+        cut = (sentence.strip() for text in texts for sentence in text.replace("\n", " ").split(". "))
+        return [f"{sentence.rstrip('.')}." for sentence in cut if len(sentence) > 30]
 
     def cases(self, count: int) -> Iterator[Case]:
         """Each question over its own passages and some of other questions, in random order."""
@@ -95,5 +111,5 @@ class PassageSet:
                 chosen.append(self.frame.passage(passage))
             rng.shuffle(chosen)
             documents = tuple(np.asarray(tokens) for tokens in chosen)
-            prompt = Prompt(self.frame.prefix, documents, self.frame.question(question.question))
+            prompt = Prompt(self.prefix, documents, self.frame.question(question.question))
             yield Case(f"{self.name}-{number}", self.name, prompt, EMPTY)

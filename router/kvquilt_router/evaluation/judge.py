@@ -88,14 +88,19 @@ def judge(
     assembly.compute(selection, lambda *_: None)
     spent = time.process_time() - started
     scores = teacher_forced(engine, prompt.token_ids, reference.answer, assembly.kv.layers)
+    return outcome(reference, scores, spent, len(assembly.recomputed))
+
+
+def outcome(reference: Reference, scores: torch.Tensor, cpu_seconds: float, tokens_recomputed: int) -> Outcome:
+    """Of a blend that gave the answer's tokens the log-probabilities `scores`, `[answer, vocabulary]`."""
     divergence = Divergence.between(reference.scores, scores)
     known = torch.from_numpy(reference.answer.astype(np.int64)).to(scores.device)
     return Outcome(
         divergence.kl,
         divergence.first_token_kl,
         divergence.top1_agreement,
-        spent / reference.cpu_seconds,
-        len(selection.positions),
+        cpu_seconds / reference.cpu_seconds,
+        tokens_recomputed,
         bool((scores.argmax(-1) == known).all()),
         bool((reference.scores.argmax(-1) == known).all()),
     )

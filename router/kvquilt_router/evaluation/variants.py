@@ -1,10 +1,14 @@
 """The KV of a case's chunks, computed after different contexts, and how far it depends on them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kvquilt_codec.catalog import ContextSource
 from kvquilt_codec.types import KVChunk, TokenIds, VariantKind
 from kvquilt_router.assembly import PlacedChunk
 from kvquilt_router.dependence import dependence
@@ -24,12 +28,20 @@ class Context:
 
     token_ids: TokenIds
     layers: Sequence[LayerTensors]
+    parts: tuple[int, ...] = ()
+    """How many tokens of the shared prefix it begins with, and of every passage after it."""
 
     @classmethod
     def computed(cls, engine: Engine, *parts: TokenIds) -> "Context":
         """Prefill the parts, one after the other."""
         token_ids = np.concatenate([EMPTY, *parts]).astype(np.uint32)
-        return cls(token_ids, engine.prefill(token_ids) if len(token_ids) else [])
+        return cls(token_ids, engine.prefill(token_ids) if len(token_ids) else [], tuple(map(len, parts)))
+
+    @property
+    def passages(self) -> list[tuple[int, int]]:
+        """Begin and end of every part but the shared prefix."""
+        ends = np.cumsum(self.parts).tolist()
+        return list(pairwise(ends))
 
 
 class Variants:
@@ -61,11 +73,20 @@ class Variants:
         self._codecs: Mapping[str, Codec] = {"": lambda chunk: chunk, **(codecs or {})}
         self._computed: dict[tuple[str, int], KVChunk] = {}
         self._coded: dict[tuple[str, int, str], KVChunk] = {}
+        self._dependence: dict[tuple[str, str, int], NDArray[np.float32]] = {}
+        self._observed: dict[tuple[str, str, int], ReusedChunk] = {}
         lengths = [len(prompt.prefix), *map(len, prompt.documents)]
         self._begins = np.cumsum(lengths)[:-1].tolist()
 
-    def placed(self, variant: str, level: str = "", warm_up: str = "") -> list[PlacedChunk]:
-        """Every chunk at its place. The shared prefix and the first chunk are exact, whatever the variant."""
+    def placed(self, variant: str, level: str = "", warm_up: str = "", *, observed: bool = False) -> list[PlacedChunk]:
+        """Every chunk at its place. The shared prefix and the first chunk are exact, whatever the variant.
+
+        Args:
+            variant: of the others.
+            level: of the codec that they went through.
+            warm_up: name of the passages of `warm` chunks.
+            observed: say also how much attention each token gave to its former context, which costs a further prefill.
+        """
         chunks = []
         if len(self._prompt.prefix):
             whole = self._engine.to_chunk(self._prompt.prefix, self._contexts[BASE].layers, 0, unrotate=False)
@@ -73,19 +94,50 @@ class Variants:
             chunks.append(PlacedChunk(whole, place, exact=True))
         for index in range(len(self._prompt.documents)):
             name = (PAIR if index % 2 else BASE) if variant == HALF_PAIR else variant
-            chunks.append(self._placed(EXACT if index == 0 else name, level, warm_up, index))
+            chunk = self._placed(EXACT if index == 0 else name, level, warm_up, index)
+            if observed and not chunk.exact and name in (PAIR, WARM):
+                chunk = replace(chunk, place=self._with_attention(chunk.place, name, warm_up, index))
+            chunks.append(chunk)
         return chunks
 
     def _placed(self, variant: str, level: str, warm_up: str, index: int) -> PlacedChunk:
         begin = self._begins[index]
-        end, key = begin + len(self._prompt.documents[index]), b"%d" % index
+        end, key = begin + len(self._prompt.documents[index]), self._key(index)
         chunk = self._through(variant, warm_up, index, level)
         if variant == EXACT:
             return PlacedChunk(chunk, ReusedChunk(begin, end, key, VariantKind.EXACT), exact=True)
-        # What a chunk without other text before it would change with some is estimated by any that has it.
-        other = self._chunk(variant if variant in (PAIR, WARM) else WARM if warm_up else PAIR, warm_up, index)
-        depends = dependence(other.values, self._chunk(BASE, "", index).values)
+        depends = self._depends(variant, warm_up, index)
         return PlacedChunk(chunk, ReusedChunk(begin, end, key, dependence=depends), exact=False)
+
+    def _depends(self, variant: str, warm_up: str, index: int) -> NDArray[np.float32]:
+        # What a chunk without other text before it would change with some is estimated by any that has it.
+        other = variant if variant in (PAIR, WARM) else WARM if warm_up else PAIR
+        key = (other, warm_up if other == WARM else "", index)
+        if key not in self._dependence:
+            values = self._chunk(other, warm_up, index).values
+            self._dependence[key] = dependence(values, self._chunk(BASE, "", index).values)
+        return self._dependence[key]
+
+    def _with_attention(self, place: ReusedChunk, variant: str, warm_up: str, index: int) -> ReusedChunk:
+        key = (variant, warm_up if variant == WARM else "", index)
+        if key not in self._observed:
+            before = self._context(variant, warm_up, index)
+            spans = before.passages
+            _, sums = self._engine.prefill_observed(self._prompt.documents[index], before.layers, spans)
+            keys = (
+                [self._key(index - 1)] if variant == PAIR else [sha256(b"%d" % n).digest() for n in range(len(spans))]
+            )
+            sources = tuple(
+                ContextSource(name, end - begin, float(inter.sum()))
+                for name, (begin, end), inter in zip(keys, spans, sums.inter, strict=True)
+            )
+            self._observed[key] = replace(
+                place, inter=sums.inter.sum(0), sources=sources, intra=float(sums.intra.sum())
+            )
+        return self._observed[key]
+
+    def _key(self, index: int) -> bytes:
+        return sha256(self._prompt.documents[index].tobytes()).digest()
 
     def _through(self, variant: str, warm_up: str, index: int, level: str) -> KVChunk:
         key = (variant + warm_up, index, level)

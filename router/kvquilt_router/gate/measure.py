@@ -5,21 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from kvquilt_codec import container
-from kvquilt_codec.container import ChunkIdentity
+import numpy as np
+
 from kvquilt_codec.errors import BadRequestError
-from kvquilt_codec.identity import Namespace, chunk_key, context_digest
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.levels import level_cards
-from kvquilt_codec.types import KVChunk, Level, TokenIds, VariantKind
+from kvquilt_codec.types import TokenIds
 from kvquilt_router.calibration.progress import Progress, silent
 from kvquilt_router.calibration.texts import Corpus
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.evaluation.cases import HEAD, cases, passages
-from kvquilt_router.evaluation.judge import ANSWER_TOKENS, Reference, judge
+from kvquilt_router.evaluation.judge import ANSWER_TOKENS
+from kvquilt_router.evaluation.run import Shared, outcomes, stored
 from kvquilt_router.evaluation.statistics import geometric_mean, upper_bound
 from kvquilt_router.evaluation.types import BASE, EXACT, PAIR, WARM, Case, Outcome, Trial
-from kvquilt_router.evaluation.variants import Codec, Context, Variants
+from kvquilt_router.evaluation.variants import Codec
 from kvquilt_router.gate.types import Gate, GatePoint
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.selection import EstimatingPolicy
@@ -91,12 +91,12 @@ def measure_gate(
     if grid.cases < MIN_CASES:
         raise BadRequestError(f"expected at least {MIN_CASES} cases; got {grid.cases}")
     trials = grid.trials(levels)
-    codecs = {level: _codec(coder, level) for level in levels}
+    codecs = {level: stored(coder, level) for level in levels}
     measured: defaultdict[Trial, list[Outcome]] = defaultdict(list)
-    prepared = Prepared(model, corpus)
+    prepared = Prepared(model, corpus, codecs)
     for done, case in enumerate(prepared.cases(grid.cases)):
         progress("gate", done, grid.cases)
-        for trial, outcome in outcomes(model, case, trials, prepared.prefix, prepared.warm_ups, codecs):
+        for trial, outcome in outcomes(model.engine, case, trials, prepared.shared):
             measured[trial].append(outcome)
     progress("gate", grid.cases, grid.cases)
     digest = coder.digest
@@ -105,38 +105,15 @@ def measure_gate(
     return Gate(model.fingerprint, digest, ANSWER_TOKENS, SHARE, CONFIDENCE, texts, points)
 
 
-def outcomes(
-    model: LoadedModel,
-    case: Case,
-    trials: Sequence[Trial],
-    prefix: Context,
-    warm_ups: Mapping[str, Context],
-    codecs: Mapping[str, Codec],
-) -> Iterator[tuple[Trial, Outcome]]:
-    """Try everything on one case."""
-    reference = Reference.of(model.engine, case)
-    variants = Variants(model.engine, case.prompt, reference.layers, prefix, warm_ups, codecs)
-    for trial in trials:
-        placed = variants.placed(trial.variant, trial.level, trial.warm_up)
-        policy = policy_by_name(trial.policy)
-        yield trial, judge(model.engine, reference, placed, policy, trial.recompute_ratio)
-
-
 class Prepared:
-    """What all cases of a corpus share.
+    """Cases over a corpus, and what they share."""
 
-    Attributes:
-        prefix: the shared prefix, computed.
-        warm_ups: the same with passages after it.
-    """
-
-    def __init__(self, model: LoadedModel, corpus: Corpus) -> None:
+    def __init__(self, model: LoadedModel, corpus: Corpus, codecs: Mapping[str, Codec]) -> None:
         self._model = model
         self._pool = passages([piece.token_ids for piece in corpus.held_out])
         warming = passages([piece.token_ids for piece in corpus.training[:WARM_UP_PASSAGES]])[:WARM_UP_PASSAGES]
-        head = [model.tokenise(model.frame.head), model.tokenise(HEAD)]
-        self.prefix = Context.computed(model.engine, *head)
-        self.warm_ups = {WARM: Context.computed(model.engine, *head, *warming)}
+        prefix = np.concatenate([model.tokenise(model.frame.head), model.tokenise(HEAD)])
+        self.shared = Shared.computed(model.engine, prefix, {WARM: warming}, codecs)
 
     def cases(self, count: int) -> Iterator[Case]:
         """So many prompts."""
@@ -153,20 +130,6 @@ class Prepared:
             decode=decode,
             tail=model.frame.tail,
         )
-
-
-def _codec(coder: JointCoder, level: str) -> Codec:
-    fingerprint = coder.profile.model_fingerprint
-    depth = next(card.quality_layers for name, card in level_cards(coder.profile).items() if name.value == level)
-
-    def through(chunk: KVChunk) -> KVChunk:
-        nothing = context_digest(chunk.token_ids[:0])
-        key = chunk_key(Namespace.public(), fingerprint, chunk.token_ids)
-        identity = ChunkIdentity(fingerprint, key, VariantKind.BASE, nothing)
-        data = container.encode(chunk, Level.HIGH, identity, coder)
-        return container.decode(data, fingerprint, None, depth, lambda _: coder).chunk()
-
-    return through
 
 
 def _point(trial: Trial, found: Sequence[Outcome]) -> GatePoint:

@@ -1,0 +1,110 @@
+"""Rows of results/blend.json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from blend.record import Line
+from blend.trials import CACHEBLEND
+from kvquilt_router.evaluation.table import Summary, coverage, summarise
+from kvquilt_router.evaluation.types import WARM, Outcome, Trial
+from kvquilt_router.gate import Gate
+
+QUESTIONS = "multi-hop + single-hop"
+
+
+def measured(lines: Sequence[Line]) -> dict[str, dict[Trial, Outcome]]:
+    """By case, everything that was tried on it."""
+    found: dict[str, dict[Trial, Outcome]] = {}
+    for line in lines:
+        found.setdefault(line.case, {}).update({tried.trial: tried.outcome for tried in line.tried})
+    return found
+
+
+def rows(lines: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]:
+    """Of every set, and of both sets of questions together first."""
+    sets = {name: list(found) for name, found in lines.items() if found}
+    both = [line for name in QUESTIONS.split(" + ") for line in sets.get(name, [])]
+    if len({line.set for line in both}) == 2:
+        sets = {QUESTIONS: both, **sets}
+    return [row for name, found in sets.items() for row in _of_set(name, found)]
+
+
+def _of_set(name: str, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    reused = {line.case: line.reused for line in lines}
+    of_cases = measured(lines)
+    result = []
+    for summary in summarise(of_cases, CACHEBLEND):
+        tokens = sum(reused[case] for case, tried in of_cases.items() if summary.trial in tried) / summary.cases
+        result.append(_row(name, summary, tokens))
+    return result
+
+
+def _row(name: str, summary: Summary, reused: float) -> dict[str, Any]:
+    trial, relative = summary.trial, summary.kl_ratio
+    return {
+        "set": name,
+        "policy": trial.policy,
+        "variant": trial.variant,
+        "warm_up": trial.warm_up if trial.variant == WARM else "",
+        "level": trial.level,
+        "recompute_ratio": trial.recompute_ratio,
+        "kl_geomean": summary.kl_geomean,
+        "kl_vs_cacheblend10": None if relative is None else relative[0],
+        "kl_vs_cacheblend10_ci": None if relative is None else list(relative[1:]),
+        "top1_agreement": summary.top1_agreement,
+        "answer_agreement": summary.answer_agreement,
+        "answers_right_in_full": summary.right_in_full,
+        "cpu_vs_full": summary.cpu_share,
+        "recomputed_share": summary.tokens_recomputed / reused if reused else None,
+        "cases": summary.cases,
+    }
+
+
+def codec_growth(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """KL through the codec relative to the same trial without it."""
+    of_cases = measured(lines)
+    result = []
+    for trial in dict.fromkeys(trial for tried in of_cases.values() for trial in tried if trial.level):
+        plain = replace(trial, level="")
+        (summary,) = (each for each in summarise(of_cases, plain) if each.trial == trial)
+        if summary.kl_ratio is None:
+            continue
+        result.append(
+            {
+                "policy": trial.policy,
+                "variant": trial.variant,
+                "level": trial.level,
+                "recompute_ratio": trial.recompute_ratio,
+                "kl_vs_no_codec": summary.kl_ratio[0],
+                "kl_vs_no_codec_ci": list(summary.kl_ratio[1:]),
+                "cases": summary.cases,
+            }
+        )
+    return result
+
+
+def gate_coverage(lines: Sequence[Line], gate: Gate | None) -> list[dict[str, Any]]:
+    """Share of the cases whose divergence is within what the gate says of their operating point."""
+    if gate is None:
+        return []
+    points = {point.key: point for point in gate.points}
+    of_cases = measured(lines)
+    result = []
+    for trial in dict.fromkeys(trial for tried in of_cases.values() for trial in tried if trial.level):
+        point = points.get((trial.policy, trial.recompute_ratio, trial.variant, trial.level))
+        if point is None:
+            continue
+        kl = [tried[trial].kl for tried in of_cases.values() if trial in tried]
+        result.append(
+            {
+                "policy": trial.policy,
+                "context": trial.variant,
+                "level": trial.level,
+                "recompute_ratio": trial.recompute_ratio,
+                "kl_upper": point.kl_upper,
+                "gate_coverage": coverage(kl, point.kl_upper),
+                "cases": len(kl),
+            }
+        )
+    return result
