@@ -5,7 +5,7 @@ from collections.abc import Callable
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_router.policies import POLICIES, policy_by_name
 from kvquilt_router.policies.deviation import Deviation
-from kvquilt_router.types import RecomputePolicy
+from kvquilt_router.selection import RecomputePolicy
 
 DEVIATION_ONCE = "deviation-once"
 """CacheBlend as its released code does it: chosen once at layer 1, for all layers."""
