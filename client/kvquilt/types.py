@@ -175,7 +175,7 @@ class ProfileStatus:
 
 @dataclass(frozen=True, slots=True)
 class GatePointStatus:
-    """One measured way to blend, and what audits of it found. Fields as in `kvquilt_router.gate.GatePoint`."""
+    """One measured way to blend, and what audits of it found. Fields as in `kvquilt_codec.gate.GatePoint`."""
 
     policy: str
     recompute_ratio: float

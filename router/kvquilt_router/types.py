@@ -108,7 +108,7 @@ class Found:
 
     Attributes:
         info: the object.
-        context: what its context is to the prompt; one of `kvquilt_router.gate.CONTEXTS`.
+        context: what its context is to the prompt; one of `kvquilt_codec.gate.CONTEXTS`.
         point: how it is read.
     """
 

@@ -26,7 +26,7 @@ class Place:
         self._digest: bytes | None = None
 
     def context(self, info: ObjectInfo) -> str:
-        """What the object's context is to this place; one of `kvquilt_router.gate.CONTEXTS`."""
+        """What the object's context is to this place; one of `kvquilt_codec.gate.CONTEXTS`."""
         meta = info.meta
         if self._digest is None:
             self._digest = context_digest(self._before)

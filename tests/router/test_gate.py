@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
+from kvquilt_codec.gate import Gate, GatePoint
+from kvquilt_codec.gate.file import check, dump, load
 from kvquilt_router.evaluation.statistics import geometric_mean, ratio, upper_bound
-from kvquilt_router.gate import Gate, GatePoint, choose
+from kvquilt_router.gate import choose
 from kvquilt_router.gate.choose import order
-from kvquilt_router.gate.file import check, dump, load
 from kvquilt_router.gate.measure import Grid, measure_gate
 
 MODEL, PROFILE = "ab" * 32, "cd" * 32

@@ -6,10 +6,10 @@ import pytest
 from kvquilt_codec.catalog import ContextSource, ObjectInfo, ObjectMeta
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.forms import LOSSLESS, StorageForm
+from kvquilt_codec.gate import CONTEXTS
 from kvquilt_codec.identity import Namespace, context_digest
 from kvquilt_codec.levels import LOSSLESS_POINT, OperatingPoint
 from kvquilt_codec.types import Level, VariantKind
-from kvquilt_router.gate.types import CONTEXTS
 from kvquilt_router.planning import Planner
 from kvquilt_router.types import Prompt
 from kvquilt_router.variants import Place, best

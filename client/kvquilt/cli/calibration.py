@@ -14,8 +14,8 @@ from kvquilt.documents import read_documents
 from kvquilt_codec.errors import BadRequestError
 
 if TYPE_CHECKING:
+    from kvquilt_codec.gate import Gate
     from kvquilt_codec.profile import Profile
-    from kvquilt_router.gate import Gate
 
 
 def calibrate(
@@ -49,15 +49,14 @@ def calibrate(
     the profile is kept: go on with --gate-only.
     """
     with explained(as_json):
+        from kvquilt_codec.gate import file as gate_file
         from kvquilt_codec.joint import JointCoder
         from kvquilt_codec.profile import file  # numpy and safetensors
         from kvquilt_router.calibration import Text, cut  # imports torch
         from kvquilt_router.calibration import calibrate as learn
         from kvquilt_router.calibration.corpus import shipped_texts
         from kvquilt_router.engine import load_model
-        from kvquilt_router.gate import file as gate_file
         from kvquilt_router.gate.measure import Grid, measure_gate
-        from kvquilt_router.gate.opening import gate_path
         from kvquilt_router.profiles import read_profile, write_whole
 
         ways = [_way(text) for text in gate_policy or ()]
@@ -86,7 +85,7 @@ def calibrate(
                 coder = JointCoder(profile, digest)
                 grid = Grid(ways=(*Grid().ways, *ways), cases=gate_cases)
                 gate = measure_gate(loaded, coder, cut(found, loaded.tokenise), grid, told)
-                write_whole(gate_path(output), gate_file.dump(gate))
+                write_whole(gate_file.beside(output), gate_file.dump(gate))
         if as_json:
             print_json(_machine(output, profile, digest, len(data), gate, time.perf_counter() - started))
         else:

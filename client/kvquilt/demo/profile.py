@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file
 from kvquilt_router.calibration import Progress, Text, calibrate, cut
@@ -11,9 +12,7 @@ from kvquilt_router.calibration.corpus import shipped_texts
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine.smollm2 import NAME
 from kvquilt_router.evaluation.types import WARM
-from kvquilt_router.gate import file as gate_file
 from kvquilt_router.gate.measure import Grid, measure_gate
-from kvquilt_router.gate.opening import gate_path
 from kvquilt_router.profiles import AUTO, cached_path, read_profile, write_whole
 
 GRID = Grid(
@@ -56,11 +55,11 @@ def made_once(
         announce()
         data = file.dump(calibrate(model, texts(), progress=progress))
         write_whole(path, data)
-    if not _gate_is_there(gate_path(path), model.fingerprint, file.digest(data)):
+    if not _gate_is_there(gate_file.beside(path), model.fingerprint, file.digest(data)):
         announce()
         coder = JointCoder(file.load(data), file.digest(data))
         gate = measure_gate(model, coder, cut(texts(), model.tokenise), grid, progress)
-        write_whole(gate_path(path), gate_file.dump(gate))
+        write_whole(gate_file.beside(path), gate_file.dump(gate))
     return path
 
 

@@ -1,6 +1,6 @@
 """The gate: the measured proof, per model, that a way to blend stays within a divergence limit. No gate, no blend."""
 
 from kvquilt_router.gate.choose import choose
-from kvquilt_router.gate.types import CONTEXTS, Decision, Gate, GatePoint
+from kvquilt_router.gate.types import Decision
 
-__all__ = ["CONTEXTS", "Decision", "Gate", "GatePoint", "choose"]
+__all__ = ["Decision", "choose"]

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable
 
-from kvquilt_router.gate.types import Decision, Gate, GatePoint
+from kvquilt_codec.gate import Gate, GatePoint
+from kvquilt_router.gate.types import Decision
 
 EXACT = "exact"
 _ROUNDING = 1e-9

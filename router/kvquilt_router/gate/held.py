@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from kvquilt_codec.gate import CONTEXTS, Gate
 from kvquilt_router.gate.choose import EXACT, choose, order
-from kvquilt_router.gate.types import CONTEXTS, Decision, Gate
+from kvquilt_router.gate.types import Decision
 from kvquilt_router.gate.withdrawal import Audits
 from kvquilt_router.types import BlendOptions
 

@@ -8,6 +8,7 @@ from statistics import fmean, median
 import numpy as np
 
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.gate import Gate, GatePoint
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.levels import level_cards
 from kvquilt_codec.types import TokenIds
@@ -20,7 +21,6 @@ from kvquilt_router.evaluation.run import Shared, outcomes, stored
 from kvquilt_router.evaluation.statistics import geometric_mean, upper_bound
 from kvquilt_router.evaluation.types import BASE, EXACT, PAIR, WARM, Case, Outcome, Trial
 from kvquilt_router.evaluation.variants import Codec
-from kvquilt_router.gate.types import Gate, GatePoint
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.selection import EstimatingPolicy
 

@@ -4,18 +4,13 @@ import logging
 from pathlib import Path
 
 from kvquilt_codec.errors import KvquiltError, NotFoundError
-from kvquilt_router.gate.file import check, load
+from kvquilt_codec.gate import Gate
+from kvquilt_codec.gate.file import beside, check, load
 from kvquilt_router.gate.held import HeldGate
-from kvquilt_router.gate.types import Gate
 from kvquilt_router.profiles import AUTO, cached_path
 from kvquilt_router.settings import RouterSettings
 
 log = logging.getLogger(__name__)
-
-
-def gate_path(profile: Path) -> Path:
-    """Where the gate that was measured with a profile's file is kept."""
-    return profile.with_name(profile.name.removesuffix(".safetensors") + ".gate.json")
 
 
 def open_gate(settings: RouterSettings, model_fingerprint: str, profile_digest: str) -> HeldGate:
@@ -47,9 +42,9 @@ def open_gate(settings: RouterSettings, model_fingerprint: str, profile_digest: 
 
 def _beside(settings: RouterSettings, model_fingerprint: str) -> Path | None:
     if settings.profile == AUTO:
-        return gate_path(cached_path(model_fingerprint))
+        return beside(cached_path(model_fingerprint))
     path = Path(settings.profile).expanduser()
-    return gate_path(path) if settings.profile and path.is_file() else None
+    return beside(path) if settings.profile and path.is_file() else None
 
 
 def _read(path: Path, model_fingerprint: str, profile_digest: str) -> Gate:

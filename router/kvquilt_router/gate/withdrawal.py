@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from kvquilt_router.gate.types import Gate, GatePoint
+from kvquilt_codec.gate import Gate, GatePoint
 
 SIGNIFICANCE = 0.01
 MIN_EXCEEDED = 2

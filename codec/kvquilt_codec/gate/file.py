@@ -1,13 +1,20 @@
-"""Gate files: JSON, strictly checked."""
+"""A gate as a file: JSON, strictly checked. Addressed by the SHA-256 of its bytes."""
 
+import hashlib
 import math
+from pathlib import Path
 
 import msgspec
 
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError
-from kvquilt_router.gate.types import CONTEXTS, Gate
+from kvquilt_codec.gate.types import CONTEXTS, Gate
 
 MAX_BYTES = 4 << 20
+
+
+def beside(profile: Path) -> Path:
+    """Where the gate that was measured with a profile's file is kept."""
+    return profile.with_name(profile.name.removesuffix(".safetensors") + ".gate.json")
 
 
 def dump(gate: Gate) -> bytes:
@@ -15,17 +22,24 @@ def dump(gate: Gate) -> bytes:
     return msgspec.json.format(msgspec.json.encode(gate, order="sorted")) + b"\n"
 
 
-def load(data: bytes) -> Gate:
+def digest(data: bytes) -> str:
+    """Address of a gate: SHA-256 of its file, as hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def load(data: bytes, expected_digest: str | None = None) -> Gate:
     """Read a gate file.
 
     Raises:
-        IntegrityError: it is none, or says what cannot be.
+        IntegrityError: other bytes than the digest's, or no gate, or one that says what cannot be.
     """
     if len(data) > MAX_BYTES:
         raise IntegrityError(f"expected a gate file of at most {MAX_BYTES} bytes; got {len(data)}")
+    if expected_digest is not None and digest(data) != expected_digest:
+        raise IntegrityError("expected a gate of this digest; got other bytes", reason="checksum")
     try:
         gate = msgspec.json.decode(data, type=Gate)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise IntegrityError(f"expected a gate file; got {error}: measure it again with `kvquilt calibrate`") from None
     if len({point.key for point in gate.points}) != len(gate.points):
         raise IntegrityError("expected one entry per operating point; the gate file has some twice")
