@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import kvquilt_kernels
 from kvquilt_cache_node import objects
+from kvquilt_cache_node.gates import Gates
 from kvquilt_cache_node.objects import Asked
 from kvquilt_cache_node.profiles import Profiles
 from kvquilt_cache_node.types import Store
@@ -14,6 +15,7 @@ from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES
 from kvquilt_codec.forms import check_hex_digest
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.identity import check_digest
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file as profile_file
@@ -43,30 +45,22 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self._counters = counters
         self._max_object = max_object_bytes
         self._profiles = Profiles(store, counters)
+        self._gates = Gates(store, counters)
 
     @status.unary
     async def PutChunk(
         self, request_iterator: AsyncIterator[pb.PutChunkRequest], context: Context
     ) -> pb.PutChunkResponse:
         """Store one chunk."""
-        first = await anext(aiter(request_iterator), None)
-        if first is None or not first.HasField("header"):
-            raise BadRequestError("expected a header first; the stream has none")
-        header = first.header
+        header = await frames.uploaded_header(request_iterator)
         key = check_digest(header.object_key, "object key")
         meta = convert.meta_from_wire(header.meta)
         coder = None
         if digest := meta.form.profile_digest:
             await self._profiles.require(digest, meta.model_fingerprint)
             coder = await self._profiles.coder(digest) if header.HasField("tensors") else None
-        reader = frames.FrameReader(header.payload_bytes, self._max_object)
-        payload = bytearray()  # grows with what really comes: a declared size is only a claim
-        async for request in request_iterator:
-            if not request.HasField("frame"):
-                raise BadRequestError("expected frames after the header; got something else")
-            payload += reader.take(request.frame)
-        reader.finish()
-        data = await asyncio.to_thread(_checked, key, bytes(payload), header, meta, coder)
+        payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, self._max_object)
+        data = await asyncio.to_thread(_checked, key, payload, header, meta, coder)
         stored = await self._store.put_if_absent(key, data, meta)
         self._counters.add("puts_stored" if stored else "puts_present")
         return pb.PutChunkResponse(stored=stored, stored_bytes=len(data) if stored else 0)
@@ -163,19 +157,11 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self, request_iterator: AsyncIterator[pb.PutProfileRequest], context: Context
     ) -> pb.PutProfileResponse:
         """Store a profile."""
-        first = await anext(aiter(request_iterator), None)
-        if first is None or not first.HasField("header"):
-            raise BadRequestError("expected a header first; the stream has none")
-        header = first.header
+        header = await frames.uploaded_header(request_iterator)
         digest = check_hex_digest(header.profile_digest, "profile digest")
-        reader = frames.FrameReader(header.payload_bytes, min(self._max_object, profile_file.MAX_BYTES))
-        payload = bytearray()
-        async for request in request_iterator:
-            if not request.HasField("frame"):
-                raise BadRequestError("expected frames after the header; got something else")
-            payload += reader.take(request.frame)
-        reader.finish()
-        stored = await self._profiles.put(digest, bytes(payload), header.model_fingerprint)
+        limit = min(self._max_object, profile_file.MAX_BYTES)
+        payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, limit)
+        stored = await self._profiles.put(digest, payload, header.model_fingerprint)
         return pb.PutProfileResponse(stored=stored)
 
     @status.streaming
@@ -203,6 +189,24 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         return pb.ListProfilesResponse(
             profiles=[convert.profile_info_to_wire(info) for info in await self._profiles.list()]
         )
+
+    @status.unary
+    async def PutGate(self, request_iterator: AsyncIterator[pb.PutGateRequest], context: Context) -> pb.PutGateResponse:
+        """Store a gate."""
+        header = await frames.uploaded_header(request_iterator)
+        digest = check_hex_digest(header.gate_digest, "gate digest")
+        limit = min(self._max_object, gate_file.MAX_BYTES)
+        payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, limit)
+        return pb.PutGateResponse(stored=await self._gates.put(digest, payload))
+
+    @status.streaming
+    async def GetGate(self, request: pb.GetGateRequest, context: Context) -> AsyncGenerator[pb.GetGateResponse, None]:
+        """Serve a gate."""
+        digest, data = await self._gates.get(request.profile_digest, request.model_fingerprint)
+        yield pb.GetGateResponse(header=pb.GetGateHeader(gate_digest=digest, payload_bytes=len(data)))
+        for frame in frames.split([data]):
+            yield pb.GetGateResponse(frame=frame)
+        self._counters.add("gates_sent")
 
     @status.unary
     async def GetNodeStatus(self, request: pb.GetNodeStatusRequest, context: Context) -> pb.GetNodeStatusResponse:

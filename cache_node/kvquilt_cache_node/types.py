@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, GateInfo, Meta, ObjectInfo, ProfileInfo
 
 COUNTERS = (
     "puts_stored",
@@ -20,8 +20,14 @@ COUNTERS = (
     "profiles_stored",
     "profiles_sent",
     "profiles_damaged",
+    "gates_stored",
+    "gates_sent",
+    "gates_damaged",
 )
 """Counters of a cache node."""
+
+MAX_GATES = 8
+"""Gates that are kept of one model and codec profile."""
 
 ByteRange = tuple[int, int]
 """Half-open: first byte, byte after the last."""
@@ -29,7 +35,7 @@ ByteRange = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How full a store is: objects, and the bytes of objects and profiles."""
+    """How full a store is: objects, and the bytes of objects, profiles and gates."""
 
     objects: int
     used_bytes: int
@@ -68,16 +74,16 @@ class Blobs(Protocol):
         """Delete; nothing happens if the key does not exist."""
 
     async def sizes(self) -> dict[bytes, int]:
-        """All keys with their sizes in bytes."""
+        """All keys with their sizes in bytes, in the order that they were written in, as far as it is known."""
 
     async def close(self) -> None:
         """Release what is held."""
 
 
 class Store(Protocol):
-    """Objects and profiles by 32-byte key under a byte cap that is never exceeded.
+    """Objects, profiles and gates by 32-byte key under a byte cap that is never exceeded.
 
-    Profiles count towards the cap; `stat`, `list` and `touch` with documents concern objects only.
+    All of them count towards the cap; `stat`, `list` and `touch` with documents concern objects only.
     """
 
     @property
@@ -89,10 +95,11 @@ class Store(Protocol):
         """Whether an acknowledged put survives the end of the process."""
 
     async def put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
-        """Store an object or a profile, making room by evicting the least recently used; `False` if it was there.
+        """Store something, making room by evicting the least recently used; `False` if it was there.
 
         An object that was there keeps its bytes and gains `meta.document_ids`. A profile that stored objects are coded
-        with is evicted after the last of them.
+        with, and the gates that were measured with it, are evicted after the last of them. Of the gates of one model
+        and profile the `MAX_GATES` that were stored last are kept.
 
         Raises:
             CapacityError: larger than the whole cap, for which nothing is evicted; or the disk is full in spite of
@@ -135,6 +142,9 @@ class Store(Protocol):
 
     async def profiles(self) -> list[ProfileInfo]:
         """All profiles, the most recently used first."""
+
+    async def gates(self, model_fingerprint: str, profile_digest: str) -> Sequence[GateInfo]:
+        """The gates of a model and a codec profile, the one that was stored last first. Is no use of them."""
 
     async def list(self) -> list[ObjectInfo]:
         """All objects, the most recently used first."""

@@ -115,8 +115,16 @@ class ProfileMeta:
     model_fingerprint: str
 
 
-Meta = ObjectMeta | ProfileMeta
-"""What a store keeps: objects, which hold the KV of a chunk, and profiles."""
+@dataclass(frozen=True, slots=True)
+class GateMeta:
+    """Description of a stored gate: what it was measured of. Its key is its digest."""
+
+    model_fingerprint: str
+    profile_digest: str
+
+
+Meta = ObjectMeta | ProfileMeta | GateMeta
+"""What a store keeps: objects, which hold the KV of a chunk, profiles, and the gates that were measured with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +136,33 @@ class ProfileInfo:
         model_fingerprint: the model that it is for.
         stored_bytes: its size.
         objects: how many stored objects are coded with it.
+        gates: how many stored gates were measured with it.
     """
 
     digest: str
     model_fingerprint: str
     stored_bytes: int
     objects: int
+    gates: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateInfo:
+    """A stored gate.
+
+    Attributes:
+        digest: hex SHA-256 of its file.
+        model_fingerprint: the model that it was measured of.
+        profile_digest: the codec profile that it was measured with.
+        stored_bytes: its size.
+        created: when it was stored, in seconds since the epoch.
+    """
+
+    digest: str
+    model_fingerprint: str
+    profile_digest: str
+    stored_bytes: int
+    created: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class ModelProfile:
             KvquiltError: it cannot be had; `miss_reason` says which way.
         """
         try:
-            data = await self._node.get_profile(self.digest, self._fingerprint, deadline=deadline or self._deadline)
+            data = await self._node.profiles.get(self.digest, self._fingerprint, deadline=deadline or self._deadline)
             await asyncio.to_thread(self.take, data)
         except errors.FingerprintMismatchError:
             self.miss_reason = "fingerprint_mismatch"
@@ -179,9 +179,9 @@ class ModelProfile:
         """
         if self._at_hand is None:
             return
-        known = await self._node.list_profiles(deadline=self._deadline)
+        known = await self._node.profiles.list(deadline=self._deadline)
         if self.digest not in {info.digest for info in known}:
-            await self._node.put_profile(self._at_hand.data, self.digest, self._fingerprint, deadline=self._deadline)
+            await self._node.profiles.put(self._at_hand.data, self.digest, self._fingerprint, deadline=self._deadline)
             log.info("stored profile %s on the node", self.digest[:16])
 
     async def settle(self) -> None:

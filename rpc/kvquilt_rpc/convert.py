@@ -222,9 +222,12 @@ def profile_info_to_wire(info: ProfileInfo) -> cache_node_pb2.ProfileInfo:
         model_fingerprint=info.model_fingerprint,
         stored_bytes=info.stored_bytes,
         objects=info.objects,
+        gates=info.gates,
     )
 
 
 def profile_info_from_wire(message: cache_node_pb2.ProfileInfo) -> ProfileInfo:
     """Decode what an index knows of a profile."""
-    return ProfileInfo(message.profile_digest, message.model_fingerprint, message.stored_bytes, message.objects)
+    return ProfileInfo(
+        message.profile_digest, message.model_fingerprint, message.stored_bytes, message.objects, message.gates
+    )

@@ -4,12 +4,36 @@ Streams of such frames were measured several times faster than large unary messa
 one message may take.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Literal, Protocol, TypeVar
 
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_proto.v1 import common_pb2
 
 FRAME_BYTES = 1 << 20
+
+
+class _Sized(Protocol):
+    @property
+    def payload_bytes(self) -> int: ...
+
+
+Header = TypeVar("Header", bound=_Sized, covariant=True)
+
+
+class Part(Protocol[Header]):
+    """A message of a stream: its header, or a frame."""
+
+    @property
+    def header(self) -> Header:
+        """Of the first message."""
+
+    @property
+    def frame(self) -> common_pb2.Frame:
+        """Of all others."""
+
+    def HasField(self, field_name: Literal["header", "frame"], /) -> bool:  # noqa: N802  protobuf's name
+        """Which of the two it is."""
 
 
 def split(buffers: Iterable[bytes | memoryview], offset: int = 0) -> Iterator[common_pb2.Frame]:
@@ -63,3 +87,37 @@ class FrameReader:
         """
         if self.received != self.payload_bytes:
             raise IntegrityError(f"expected {self.payload_bytes} bytes; the stream ended after {self.received}")
+
+
+async def uploaded_header(parts: AsyncIterator[Part[Header]]) -> Header:
+    """What a stream of requests begins with.
+
+    Raises:
+        BadRequestError: something else.
+    """
+    first = await anext(aiter(parts), None)
+    if first is None or not first.HasField("header"):
+        raise BadRequestError("expected a header first; the stream has none")
+    return first.header
+
+
+async def uploaded_payload(parts: AsyncIterator[Part[Header]], payload_bytes: int, limit: int) -> bytes:
+    """What the requests after the header add up to.
+
+    Args:
+        parts: the rest of the stream.
+        payload_bytes: what the header declared.
+        limit: the largest size that is accepted.
+
+    Raises:
+        BadRequestError: a size beyond the limit was declared, or something else than frames came.
+        IntegrityError: frames that do not add up to what was declared.
+    """
+    reader = FrameReader(payload_bytes, limit)
+    payload = bytearray()  # grows with what really comes: a declared size is only a claim
+    async for part in parts:
+        if not part.HasField("frame"):
+            raise BadRequestError("expected frames after the header; got something else")
+        payload += reader.take(part.frame)
+    reader.finish()
+    return bytes(payload)

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectMeta
 from kvquilt_codec.container import HeldContainer
 from kvquilt_codec.errors import IntegrityError
-from kvquilt_codec.profile import file as profile_file
 from kvquilt_codec.types import KVChunk
 from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.channel import open_channel
+from kvquilt_rpc.node_files import NodeGates, NodeProfiles
 from kvquilt_rpc.status import translated, well_formed
 
 MAX_OBJECT_BYTES = 4 << 30
@@ -18,12 +18,20 @@ STAT_BATCH = 1024  # an object is described in up to 4 KiB, and a message holds 
 
 
 class NodeClient:
-    """Calls one cache node. Every call has a deadline in seconds; every failure is an error of our tree."""
+    """Calls one cache node. Every call has a deadline in seconds; every failure is an error of our tree.
+
+    Attributes:
+        target: address of the node.
+        profiles: calls about its codec profiles.
+        gates: calls about its gates.
+    """
 
     def __init__(self, target: str) -> None:
         self.target = target
         self._channel = open_channel(target)
         self._stub = cache_node_pb2_grpc.CacheNodeServiceStub(self._channel)
+        self.profiles = NodeProfiles(self._stub)
+        self.gates = NodeGates(self._stub)
 
     async def close(self) -> None:
         """Close the channel; running calls fail."""
@@ -150,57 +158,6 @@ class NodeClient:
         known = held.quality_layers
         pieces = self.get(key, model_fingerprint, deadline=deadline, quality_layers=quality_layers, held=known)
         return await asyncio.to_thread(held.extended, await _joined(pieces, received), quality_layers or None)
-
-    async def put_profile(self, data: bytes, digest: str, model_fingerprint: str, *, deadline: float) -> bool:
-        """Store a profile; `False` if the node had it already."""
-        header = cache_node_pb2.PutProfileHeader(
-            profile_digest=digest, model_fingerprint=model_fingerprint, payload_bytes=len(data)
-        )
-
-        def requests() -> Iterator[cache_node_pb2.PutProfileRequest]:
-            yield cache_node_pb2.PutProfileRequest(header=header)
-            for frame in frames.split([data]):
-                yield cache_node_pb2.PutProfileRequest(frame=frame)
-
-        async with translated():
-            response = well_formed(await self._stub.PutProfile(requests(), timeout=deadline))
-        return response.stored
-
-    async def get_profile(self, digest: str, model_fingerprint: str = "", *, deadline: float) -> bytes:
-        """A profile's file, of this digest and no other.
-
-        Raises:
-            NotFoundError: the node has it not.
-            FingerprintMismatchError: it is of another model than the given one.
-            IntegrityError: other bytes came.
-        """
-        request = cache_node_pb2.GetProfileRequest(profile_digest=digest, model_fingerprint=model_fingerprint)
-        reader: frames.FrameReader | None = None
-        data = bytearray()
-        async with translated():
-            async for answer in self._stub.GetProfile(request, timeout=deadline):
-                response = well_formed(answer)
-                if reader is None:
-                    if not response.HasField("header"):
-                        raise IntegrityError("expected a header first; the node sent a frame")
-                    reader = frames.FrameReader(response.header.payload_bytes, profile_file.MAX_BYTES)
-                else:
-                    data += reader.take(response.frame)
-        if reader is None:
-            raise IntegrityError("expected a header; the node's stream was empty")
-        reader.finish()
-        whole = bytes(data)
-        if await asyncio.to_thread(profile_file.digest, whole) != digest:
-            raise IntegrityError("expected the profile of this digest; other bytes came", reason="checksum")
-        return whole
-
-    async def list_profiles(self, *, deadline: float) -> list[ProfileInfo]:
-        """The profiles that the node has."""
-        async with translated():
-            response = well_formed(
-                await self._stub.ListProfiles(cache_node_pb2.ListProfilesRequest(), timeout=deadline)
-            )
-        return [convert.profile_info_from_wire(info) for info in response.profiles]
 
     async def stat(self, keys: Sequence[bytes], *, deadline: float) -> dict[bytes, ObjectInfo]:
         """The objects that exist among `keys`."""

@@ -19,6 +19,6 @@ async def node(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 @pytest.fixture
 async def holding(node: Node) -> Node:
     """A node that has the profile and one object coded with it."""
-    assert await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is True
+    assert await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is True
     assert await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE) is True
     return node

@@ -30,7 +30,7 @@ async def test_an_object_needs_its_profile_and_its_model(node: Node) -> None:
         with pytest.raises(NotFoundError) as caught:
             await put
         assert caught.value.reason == "profile_missing"
-    await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
+    await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
     key, data, meta = make_object(CHUNK, Level.HIGH, fingerprint=OTHER_FINGERPRINT, coder=CODER)
     with pytest.raises(FingerprintMismatchError):
         await node.client.put(key, data, meta, deadline=DEADLINE)
@@ -42,11 +42,11 @@ async def put_tensors(node: Node) -> bool:
 
 
 async def test_tensors_are_encoded_with_the_profile(node: Node) -> None:
-    await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
+    await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
     assert await put_tensors(node) is True
     assert await got(node) == CONTAINER
     assert (await node.client.stat([KEY], deadline=DEADLINE))[KEY].meta.form == META.form
-    assert (await node.client.list_profiles(deadline=DEADLINE))[0].objects == 1
+    assert (await node.client.profiles.list(deadline=DEADLINE))[0].objects == 1
 
 
 @pytest.mark.parametrize("quality_layers", [0, 1, 2, 3])
@@ -99,7 +99,7 @@ async def test_parts_that_cannot_be_are_refused_and_the_object_stays(
 async def test_partial_reads_verify_what_they_send(tmp_path: Path) -> None:
     """A section that a coarse reader does not need may be damaged; the reader that needs it is told."""
     async with serving("file", tmp_path) as node:
-        await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
+        await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
         await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE)
         (path,) = tmp_path.glob(f"blobs/??/{KEY.hex()}.kvq")
         head = container.parse_head(CONTAINER)
@@ -129,7 +129,7 @@ async def test_calls_for_chunks_leave_profiles_alone(holding: Node) -> None:
         [item async for item in holding.client.get(key, FINGERPRINT, deadline=DEADLINE)]
     receipt = await holding.client.forget(keys=[key], documents=["a document"], deadline=DEADLINE)
     assert receipt.deleted == (KEY,)
-    assert await holding.client.get_profile(DIGEST, deadline=DEADLINE) == DATA
+    assert await holding.client.profiles.get(DIGEST, deadline=DEADLINE) == DATA
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ async def test_more_profiles_than_are_kept_ready_all_decode(node: Node) -> None:
     chunk = make_chunk(20, UNIFORM)
     objects = [make_object(chunk, Level.HIGH, coder=make_coder(profile)) for profile in made]
     for profile, (key, data, meta) in zip(made, objects, strict=True):
-        await node.client.put_profile(file.dump(profile), meta.form.profile_digest, FINGERPRINT, deadline=DEADLINE)
+        await node.client.profiles.put(file.dump(profile), meta.form.profile_digest, FINGERPRINT, deadline=DEADLINE)
         await node.client.put(key, data, meta, deadline=DEADLINE)
 
     async def decoded(key: bytes) -> bytes | KvquiltError:

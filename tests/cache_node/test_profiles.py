@@ -36,11 +36,11 @@ def put_requests(data: bytes, digest: str = DIGEST, fingerprint: str = FINGERPRI
 
 async def test_what_is_put_is_got_and_listed(node: Node) -> None:
     client = node.client
-    assert await client.list_profiles(deadline=DEADLINE) == []
-    assert await client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is True
-    assert await client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is False
-    assert await client.get_profile(DIGEST, FINGERPRINT, deadline=DEADLINE) == DATA
-    (info,) = await client.list_profiles(deadline=DEADLINE)
+    assert await client.profiles.list(deadline=DEADLINE) == []
+    assert await client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is True
+    assert await client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is False
+    assert await client.profiles.get(DIGEST, FINGERPRINT, deadline=DEADLINE) == DATA
+    (info,) = await client.profiles.list(deadline=DEADLINE)
     assert (info.digest, info.model_fingerprint) == (DIGEST, FINGERPRINT)
     assert (info.stored_bytes, info.objects) == (len(DATA), 0)
     assert await node.used() == (0, len(DATA)), "no object, but it counts towards the cap"
@@ -75,38 +75,38 @@ async def test_what_is_no_profile_of_its_digest_is_refused(name: str) -> None:
             await node.stub.PutProfile(iter(requests), timeout=DEADLINE)
         assert answer(caught.value) == expected
         assert await node.used() == (0, 0)
-        assert await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is True
+        assert await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is True
 
 
 async def test_profiles_have_the_size_limit_of_puts_and_fit_the_cap(tmp_path: Path) -> None:
     async with serving(max_object=len(DATA) - 1) as node:
         with pytest.raises(BadRequestError, match="payload of at most"):
-            await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
+            await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
     async with serving(capacity=len(DATA) - 1) as node:
         with pytest.raises(CapacityError):
-            await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
+            await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
 
 
 async def test_getting_what_is_not_there_or_of_another_model(holding: Node) -> None:
     with pytest.raises(NotFoundError) as caught:
-        await holding.client.get_profile("0e" * 32, deadline=DEADLINE)
+        await holding.client.profiles.get("0e" * 32, deadline=DEADLINE)
     assert caught.value.reason == "profile_missing"
     with pytest.raises(FingerprintMismatchError, match="calibrate this model"):
-        await holding.client.get_profile(DIGEST, OTHER_FINGERPRINT, deadline=DEADLINE)
+        await holding.client.profiles.get(DIGEST, OTHER_FINGERPRINT, deadline=DEADLINE)
     for digest in ("", "xyz", DIGEST + "0"):
         with pytest.raises(BadRequestError, match="64 hex digits"):
-            await holding.client.get_profile(digest, deadline=DEADLINE)
-    assert await holding.client.get_profile(DIGEST, deadline=DEADLINE) == DATA
+            await holding.client.profiles.get(digest, deadline=DEADLINE)
+    assert await holding.client.profiles.get(DIGEST, deadline=DEADLINE) == DATA
 
 
 async def test_a_profile_outlives_the_process_and_a_lost_index(tmp_path: Path) -> None:
     async with serving("file", tmp_path) as node:
-        await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
+        await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
         await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE)
     for index in tmp_path.glob("index.sqlite*"):
         index.unlink()
     async with serving("file", tmp_path) as node:
-        (info,) = await node.client.list_profiles(deadline=DEADLINE)
+        (info,) = await node.client.profiles.list(deadline=DEADLINE)
         assert (info.digest, info.model_fingerprint, info.objects) == (DIGEST, FINGERPRINT, 1)
         assert await got(node) == CONTAINER
         assert await got(node, decoded=True, quality_layers=1)
@@ -118,16 +118,16 @@ DAMAGES = {"cut": DATA[:-1], "altered": DATA[:100] + b"\1" + DATA[101:], "empty"
 @pytest.mark.parametrize("damaged", DAMAGES.values(), ids=DAMAGES)
 async def test_a_damaged_profile_is_never_served_and_can_be_stored_anew(tmp_path: Path, damaged: bytes) -> None:
     async with serving("file", tmp_path) as node:
-        await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
+        await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE)
         await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE)
         (path,) = tmp_path.glob(f"blobs/??/{DIGEST}.kvq")
         path.write_bytes(damaged)
         with pytest.raises(IntegrityError) as caught:
-            await node.client.get_profile(DIGEST, deadline=DEADLINE)
+            await node.client.profiles.get(DIGEST, deadline=DEADLINE)
         assert caught.value.reason == "profile_damaged"
         with pytest.raises(NotFoundError):
             await got(node, decoded=True)
         assert await got(node) == CONTAINER, "its objects stay"
         assert (await node.counters())["profiles_damaged"] == 1
-        assert await node.client.put_profile(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is True
+        assert await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is True
         assert await got(node, decoded=True)

@@ -68,7 +68,7 @@ class FileBlobs:
             raise _translated(error, "expected a disk that can be written") from None
 
     async def sizes(self) -> dict[bytes, int]:
-        """See `Blobs.sizes`. Files with names that are no keys are left alone and not listed."""
+        """See `Blobs.sizes`. Files with names that are no keys are left alone and not listed; the oldest are first."""
         return await asyncio.to_thread(self._sizes)
 
     async def close(self) -> None:
@@ -116,15 +116,15 @@ class FileBlobs:
             raise _translated(error, "expected a readable disk") from None
 
     def _sizes(self) -> dict[bytes, int]:
-        found: dict[bytes, int] = {}
+        found: dict[bytes, os.stat_result] = {}
         for path in self._blobs.glob("??/*" + _SUFFIX):
             try:
                 key = bytes.fromhex(path.name.removesuffix(_SUFFIX))
             except ValueError:
                 continue
             if len(key) == DIGEST_BYTES:
-                found[key] = path.stat().st_size
-        return found
+                found[key] = path.stat()
+        return {key: found[key].st_size for key in sorted(found, key=lambda key: found[key].st_mtime_ns)}
 
 
 def _translated(error: OSError, expected: str) -> KvquiltError:

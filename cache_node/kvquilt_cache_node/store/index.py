@@ -8,39 +8,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from kvquilt_cache_node.store import queries
 from kvquilt_cache_node.store.rows import (
     COLUMNS,
     INSERT,
-    PROFILE,
     SCHEMA,
     VERSION,
     Row,
     fingerprint_rows,
     info_of,
+    kind_of,
     row_of,
 )
 from kvquilt_cache_node.types import Usage
-from kvquilt_codec.catalog import ChunkMatch, Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import CapacityError, UnavailableError
 
 log = logging.getLogger(__name__)
 
-_USERS = "FROM objects AS user WHERE user.form = lower(hex(objects.key))"
-_KEPT = f"form = '{PROFILE}' AND EXISTS (SELECT 1 {_USERS})"
-# Profiles in use only when every object has to go. All that is put into these texts are constants.
-_VICTIMS = tuple(
-    f"SELECT key, stored_bytes FROM objects WHERE {which} ORDER BY last_used, key"  # noqa: S608
-    for which in (f"NOT ({_KEPT})", _KEPT)
-)
-_PROFILES = (
-    f"SELECT lower(hex(key)), model_fingerprint, stored_bytes, (SELECT count(*) {_USERS}) FROM objects "  # noqa: S608
-    f"WHERE form = '{PROFILE}' ORDER BY last_used DESC, key"
-)
-_MATCHES = """
-SELECT chunk_key, offset, tokens FROM fingerprints WHERE fingerprint = ? AND EXISTS (
-  SELECT 1 FROM objects WHERE objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ?)
-ORDER BY chunk_key, offset LIMIT ?
-"""
 _MAX_PENDING_USES = 256
 _VARIABLES = 500  # keys a query, below SQLite's limit of bound variables
 
@@ -106,7 +91,7 @@ class Index:
             with self._transaction():
                 self._flush_uses()
                 excess = self._used + self._reserved + size - capacity
-                rows = itertools.chain.from_iterable(self._db.execute(victims_in_turn) for victims_in_turn in _VICTIMS)
+                rows = itertools.chain.from_iterable(map(self._db.execute, queries.VICTIMS))
                 while freed < excess:
                     key, stored = next(rows)
                     victims.append(key)
@@ -123,11 +108,11 @@ class Index:
             self._reserved -= size
 
     def commit(self, key: bytes, size: int, meta: Meta, *, reserved: bool = True) -> None:
-        """Enter an object or a profile whose bytes are written; from now on it exists."""
+        """Enter what is written: an object, a profile or a gate. From now on it exists."""
         now = self._clock()
         with self._lock:
             with self._transaction():
-                self._db.execute(INSERT, row_of(key, meta, size, now))
+                self._db.execute(INSERT, (kind_of(meta), *row_of(key, meta, size, now)))
                 if isinstance(meta, ObjectMeta):
                     self._insert_documents(key, meta.document_ids)
                     known = "INSERT OR IGNORE INTO fingerprints VALUES (?,?,?,?)"
@@ -191,7 +176,12 @@ class Index:
         """All profiles, the most recently used first."""
         with self._lock:
             self._flush_uses_if_possible()
-            return [ProfileInfo(*row) for row in self._db.execute(_PROFILES)]
+            return [ProfileInfo(*row) for row in self._db.execute(queries.PROFILES)]
+
+    def gates(self, model_fingerprint: str, profile_digest: str) -> list[GateInfo]:
+        """The gates of a model and a codec profile, the one that was stored last first."""
+        with self._lock:
+            return [GateInfo(*row) for row in self._db.execute(queries.GATES, (profile_digest, model_fingerprint))]
 
     def find(self, keys: Sequence[bytes] | None = None) -> list[ObjectInfo]:
         """What is known of the objects among `keys`, or of all objects, the most recently used first."""
@@ -204,14 +194,14 @@ class Index:
         self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
     ) -> dict[bytes, list[ObjectInfo]]:
         """Objects by chunk key, at most `limit` of each, the most recently used first."""
-        chosen = f"SELECT {COLUMNS} FROM objects WHERE chunk_key = ? AND prefix_digest = ? AND model_fingerprint = ? "  # noqa: S608
-        ordered = chosen + "ORDER BY last_used DESC, key LIMIT ?"
         found: dict[bytes, list[ObjectInfo]] = {}
         with self._lock:
             self._flush_uses_if_possible()
             with self._transaction():
                 for chunk in dict.fromkeys(chunk_keys):
-                    rows = self._db.execute(ordered, (chunk, prefix_digest, model_fingerprint, limit)).fetchall()
+                    rows = self._db.execute(
+                        queries.VARIANTS, (chunk, prefix_digest, model_fingerprint, limit)
+                    ).fetchall()
                     if rows:
                         found[chunk] = [self._info(row) for row in rows]
         return found
@@ -222,24 +212,24 @@ class Index:
             return [
                 ChunkMatch(number, *row)
                 for number, fingerprint in enumerate(fingerprints)
-                for row in self._db.execute(_MATCHES, (fingerprint, model_fingerprint, limit))
+                for row in self._db.execute(queries.MATCHES, (fingerprint, model_fingerprint, limit))
             ]
 
     def _found(self, keys: Sequence[bytes] | None) -> list[ObjectInfo]:
         rows: list[Row] = []
         if keys is None:
-            everything = f"SELECT {COLUMNS} FROM objects WHERE form <> ? ORDER BY last_used DESC, key"  # noqa: S608
-            rows = self._db.execute(everything, (PROFILE,)).fetchall()
+            everything = f"SELECT {COLUMNS} FROM objects WHERE kind = 'object' ORDER BY last_used DESC, key"  # noqa: S608
+            rows = self._db.execute(everything).fetchall()
         else:
             for begin in range(0, len(keys), _VARIABLES):
                 batch = keys[begin : begin + _VARIABLES]
                 marks = ",".join("?" * len(batch))
-                chosen = f"SELECT {COLUMNS} FROM objects WHERE key IN ({marks}) AND form <> ?"  # noqa: S608  marks only
-                rows += self._db.execute(chosen, (*batch, PROFILE))
+                chosen = f"SELECT {COLUMNS} FROM objects WHERE key IN ({marks}) AND kind = 'object'"  # noqa: S608  marks only
+                rows += self._db.execute(chosen, batch)
         return [self._info(row) for row in rows]
 
     def has(self, key: bytes) -> bool:
-        """Whether there is an object or a profile of this key."""
+        """Whether there is anything of this key."""
         with self._lock:
             return self._db.execute("SELECT 1 FROM objects WHERE key = ?", (key,)).fetchone() is not None
 
@@ -251,8 +241,7 @@ class Index:
     def usage(self, capacity: int) -> Usage:
         """How full the store is; reserved bytes count as used."""
         with self._lock:
-            count = "SELECT count(*) FROM objects WHERE form <> ?"
-            (objects,) = self._db.execute(count, (PROFILE,)).fetchone()
+            (objects,) = self._db.execute("SELECT count(*) FROM objects WHERE kind = 'object'").fetchone()
             return Usage(objects, self._used + self._reserved, capacity)
 
     @contextmanager
@@ -270,9 +259,9 @@ class Index:
         return info_of(row, tuple(document for (document,) in documents))
 
     def _insert_documents(self, key: bytes, documents: Sequence[str]) -> None:
-        # No document holds a profile: it would go with the document.
-        insert = "INSERT OR IGNORE INTO documents SELECT ?, key FROM objects WHERE key = ? AND form <> ?"
-        self._db.executemany(insert, [(document, key, PROFILE) for document in documents])
+        # No document holds a profile or a gate: it would go with the document.
+        insert = "INSERT OR IGNORE INTO documents SELECT ?, key FROM objects WHERE key = ? AND kind = 'object'"
+        self._db.executemany(insert, [(document, key) for document in documents])
 
     def _flush_uses_if_possible(self) -> None:
         """A full disk must not stop reads or the end of the process: there, only counts are lost."""

@@ -6,8 +6,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from kvquilt_cache_node.store.index import Index
-from kvquilt_cache_node.types import Blobs, ByteRange, Usage
-from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Usage
+from kvquilt_codec.catalog import (
+    ChunkMatch,
+    ForgetReceipt,
+    GateInfo,
+    GateMeta,
+    Meta,
+    ObjectInfo,
+    ObjectMeta,
+    ProfileInfo,
+)
 from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
 from kvquilt_codec.identity import check_digest
 
@@ -47,7 +56,8 @@ class IndexedStore:
         rows = index.sizes()
         lost = [key for key, size in rows.items() if sizes.get(key) != size]
         index.remove(lost)
-        for key in sizes.keys() - (rows.keys() - set(lost)):
+        known = rows.keys() - set(lost)
+        for key in (key for key in sizes if key not in known):
             try:
                 (data,) = await blobs.read(key)
                 index.commit(key, len(data), describe(key, data), reserved=False)
@@ -99,7 +109,10 @@ class IndexedStore:
                 self._index.release(len(data))
                 await self._blobs.delete(key)
                 raise
-            return True
+        if isinstance(meta, GateMeta):
+            surplus = (await self.gates(meta.model_fingerprint, meta.profile_digest))[MAX_GATES:]
+            await self.forget([bytes.fromhex(info.digest) for info in surplus], [])
+        return True
 
     async def get(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
         """See `Store.get`. An object whose bytes are gone loses its row."""
@@ -142,6 +155,10 @@ class IndexedStore:
     async def profiles(self) -> list[ProfileInfo]:
         """See `Store.profiles`."""
         return await asyncio.to_thread(self._index.profiles)
+
+    async def gates(self, model_fingerprint: str, profile_digest: str) -> Sequence[GateInfo]:
+        """See `Store.gates`."""
+        return await asyncio.to_thread(self._index.gates, model_fingerprint, profile_digest)
 
     async def list(self) -> list[ObjectInfo]:
         """See `Store.list`."""

@@ -11,9 +11,10 @@ from kvquilt_cache_node.store.index import Index
 from kvquilt_cache_node.store.indexed import IndexedStore
 from kvquilt_cache_node.store.memory import MemoryBlobs
 from kvquilt_codec import catalog, container
-from kvquilt_codec.catalog import Meta, ProfileMeta
+from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
 from kvquilt_codec.container.head import MAGIC
 from kvquilt_codec.errors import CapacityError, IntegrityError, UnavailableError
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file as profile_file
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,15 @@ _NOT_DAMAGE = {
 
 
 def describe(key: bytes, data: bytes) -> Meta:
-    """The description of an object or a profile from its own bytes.
+    """The description of an object, a profile or a gate from its own bytes.
 
     Raises:
         IntegrityError: damaged, or not the one of this key.
     """
     if not data.startswith(MAGIC):
+        if b"\0" not in data[:8]:  # JSON has none; the length that a profile's file begins with always has
+            gate = gate_file.load(data, key.hex())
+            return GateMeta(gate.model_fingerprint, gate.profile_digest)
         return ProfileMeta(profile_file.load(data, key.hex()).model_fingerprint)
     header = container.verify(data).header
     if catalog.key_of(header) != key:

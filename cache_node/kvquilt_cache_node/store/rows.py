@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 
-from kvquilt_codec.catalog import Meta, ObjectInfo, ObjectMeta, decode_sources, encode_sources
+from kvquilt_codec.catalog import GateMeta, Meta, ObjectInfo, ObjectMeta, decode_sources, encode_sources
 from kvquilt_codec.fingerprints import unpack
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.types import VariantKind
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
-  key BLOB PRIMARY KEY, model_fingerprint TEXT NOT NULL, tokens INTEGER NOT NULL, variant TEXT NOT NULL,
-  form TEXT NOT NULL, compute_seconds REAL NOT NULL, chunk_key BLOB NOT NULL, context_digest BLOB NOT NULL,
-  prefix_digest BLOB NOT NULL, sources TEXT NOT NULL, intra REAL NOT NULL, stored_bytes INTEGER NOT NULL,
-  created REAL NOT NULL, last_used REAL NOT NULL, use_count INTEGER NOT NULL) WITHOUT ROWID;
+  key BLOB PRIMARY KEY, kind TEXT NOT NULL, model_fingerprint TEXT NOT NULL, tokens INTEGER NOT NULL,
+  variant TEXT NOT NULL, form TEXT NOT NULL, compute_seconds REAL NOT NULL, chunk_key BLOB NOT NULL,
+  context_digest BLOB NOT NULL, prefix_digest BLOB NOT NULL, sources TEXT NOT NULL, intra REAL NOT NULL,
+  stored_bytes INTEGER NOT NULL, created REAL NOT NULL, last_used REAL NOT NULL, use_count INTEGER NOT NULL)
+  WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS objects_by_use ON objects (last_used);
 CREATE INDEX IF NOT EXISTS objects_by_form ON objects (form);
 CREATE INDEX IF NOT EXISTS objects_by_chunk ON objects (chunk_key, prefix_digest, last_used);
@@ -28,24 +29,28 @@ CREATE TRIGGER IF NOT EXISTS last_of_a_chunk AFTER DELETE ON objects
   WHEN NOT EXISTS (SELECT 1 FROM objects WHERE chunk_key = OLD.chunk_key)
   BEGIN DELETE FROM fingerprints WHERE chunk_key = OLD.chunk_key; END;
 """
-VERSION = 3
-PROFILE = "profile"
-"""What the rows of profiles have as their form; that of an object coded with one is its key in hex."""
+VERSION = 4
 
 COLUMNS = (
     "key, model_fingerprint, tokens, variant, form, compute_seconds, chunk_key, context_digest, prefix_digest, "
     "sources, intra, stored_bytes, created, last_used, use_count"
 )
 """The order of a `Row`."""
-INSERT = f"INSERT INTO objects ({COLUMNS}) VALUES ({','.join('?' * 15)})"  # noqa: S608  constants
+INSERT = f"INSERT INTO objects (kind, {COLUMNS}) VALUES ({','.join('?' * 16)})"  # noqa: S608  constants
 
 Row = tuple[bytes, str, int, str, str, float, bytes, bytes, bytes, str, float, int, float, float, int]
 
 
+def kind_of(meta: Meta) -> str:
+    """What the column `kind` says."""
+    return "object" if isinstance(meta, ObjectMeta) else "gate" if isinstance(meta, GateMeta) else "profile"
+
+
 def row_of(key: bytes, meta: Meta, size: int, now: float) -> Row:
-    """The row of a new object or profile."""
+    """The row of what is new. Profiles and gates have the digest of the profile as their form, like its objects."""
     if not isinstance(meta, ObjectMeta):
-        return (key, meta.model_fingerprint, 0, "", PROFILE, 0.0, b"", b"", b"", "[]", 0.0, size, now, now, 0)
+        form = meta.profile_digest if isinstance(meta, GateMeta) else key.hex()
+        return (key, meta.model_fingerprint, 0, "", form, 0.0, b"", b"", b"", "[]", 0.0, size, now, now, 0)
     described = (meta.tokens, meta.variant.value, meta.form.name, meta.compute_seconds)
     context = (meta.chunk_key, meta.context_digest, meta.prefix_digest, encode_sources(meta.sources), meta.intra)
     return (key, meta.model_fingerprint, *described, *context, size, now, now, 0)

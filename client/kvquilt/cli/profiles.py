@@ -37,7 +37,7 @@ def put(
         stored = _call(
             config,
             overrides(flags, router__node=node),
-            lambda client, deadline: client.put_profile(data, digest, profile.model_fingerprint, deadline=deadline),
+            lambda client, deadline: client.profiles.put(data, digest, profile.model_fingerprint, deadline=deadline),
         )
         if as_json:
             print_json({"digest": digest, "bytes": len(data), "stored": stored})
@@ -52,7 +52,7 @@ def list_profiles(node: Node = None, flags: Set = None, config: ConfigFile = Non
         found = _call(
             config,
             overrides(flags, router__node=node),
-            lambda client, deadline: client.list_profiles(deadline=deadline),
+            lambda client, deadline: client.profiles.list(deadline=deadline),
         )
         if as_json:
             print_json({"profiles": found})
@@ -78,7 +78,7 @@ def show(
             data = _call(
                 config,
                 overrides(flags, router__node=node),
-                lambda client, deadline: client.get_profile(which, deadline=deadline),
+                lambda client, deadline: client.profiles.get(which, deadline=deadline),
             )
         else:
             data = _read(Path(which))

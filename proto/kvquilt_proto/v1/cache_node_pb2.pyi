@@ -832,11 +832,14 @@ class ProfileInfo(_message.Message):
     MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
     STORED_BYTES_FIELD_NUMBER: _builtins.int
     OBJECTS_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
     profile_digest: _builtins.str
     model_fingerprint: _builtins.str
     stored_bytes: _builtins.int
     objects: _builtins.int
     """How many stored objects are coded with it."""
+    gates: _builtins.int
+    """How many gates that were measured with it are stored."""
     def __init__(
         self,
         *,
@@ -844,10 +847,11 @@ class ProfileInfo(_message.Message):
         model_fingerprint: _builtins.str = ...,
         stored_bytes: _builtins.int = ...,
         objects: _builtins.int = ...,
+        gates: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "objects", b"objects", "profile_digest", b"profile_digest", "stored_bytes", b"stored_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates", "model_fingerprint", b"model_fingerprint", "objects", b"objects", "profile_digest", b"profile_digest", "stored_bytes", b"stored_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -872,6 +876,147 @@ class ListProfilesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListProfilesResponse: _TypeAlias = ListProfilesResponse  # noqa: Y015
+
+@_typing.final
+class PutGateHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_DIGEST_FIELD_NUMBER: _builtins.int
+    PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    gate_digest: _builtins.str
+    """Hex SHA-256 of the payload, which names its model and its codec profile itself."""
+    payload_bytes: _builtins.int
+    """At most 4 MiB."""
+    def __init__(
+        self,
+        *,
+        gate_digest: _builtins.str = ...,
+        payload_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate_digest", b"gate_digest", "payload_bytes", b"payload_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutGateHeader: _TypeAlias = PutGateHeader  # noqa: Y015
+
+@_typing.final
+class PutGateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___PutGateHeader: ...
+    @_builtins.property
+    def frame(self) -> _common_pb2.Frame: ...
+    def __init__(
+        self,
+        *,
+        header: Global___PutGateHeader | None = ...,
+        frame: _common_pb2.Frame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "frame"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___PutGateRequest: _TypeAlias = PutGateRequest  # noqa: Y015
+
+@_typing.final
+class PutGateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: _builtins.int
+    stored: _builtins.bool
+    """False: the node had it already, and it keeps its age."""
+    def __init__(
+        self,
+        *,
+        stored: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutGateResponse: _TypeAlias = PutGateResponse  # noqa: Y015
+
+@_typing.final
+class GetGateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_DIGEST_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    profile_digest: _builtins.str
+    model_fingerprint: _builtins.str
+    def __init__(
+        self,
+        *,
+        profile_digest: _builtins.str = ...,
+        model_fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "profile_digest", b"profile_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGateRequest: _TypeAlias = GetGateRequest  # noqa: Y015
+
+@_typing.final
+class GetGateHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_DIGEST_FIELD_NUMBER: _builtins.int
+    PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    gate_digest: _builtins.str
+    """Hex SHA-256 of the payload."""
+    payload_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        gate_digest: _builtins.str = ...,
+        payload_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate_digest", b"gate_digest", "payload_bytes", b"payload_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGateHeader: _TypeAlias = GetGateHeader  # noqa: Y015
+
+@_typing.final
+class GetGateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___GetGateHeader: ...
+    @_builtins.property
+    def frame(self) -> _common_pb2.Frame: ...
+    def __init__(
+        self,
+        *,
+        header: Global___GetGateHeader | None = ...,
+        frame: _common_pb2.Frame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "frame"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___GetGateResponse: _TypeAlias = GetGateResponse  # noqa: Y015
 
 @_typing.final
 class GetNodeStatusRequest(_message.Message):

@@ -85,6 +85,16 @@ class CacheNodeServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesResponse.FromString,
                 _registered_method=True)
+        self.PutGate = channel.stream_unary(
+                '/kvquilt.v1.CacheNodeService/PutGate',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PutGateRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PutGateResponse.FromString,
+                _registered_method=True)
+        self.GetGate = channel.unary_stream(
+                '/kvquilt.v1.CacheNodeService/GetGate',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateResponse.FromString,
+                _registered_method=True)
         self.GetNodeStatus = channel.unary_unary(
                 '/kvquilt.v1.CacheNodeService/GetNodeStatus',
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetNodeStatusRequest.SerializeToString,
@@ -166,6 +176,21 @@ class CacheNodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutGate(self, request_iterator, context):
+        """Stores a gate under the SHA-256 of its bytes: first a header, then frames. Idempotent. At most 8 are kept of one
+        model and codec profile; the oldest goes first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGate(self, request, context):
+        """Serves the gate of a model and a codec profile that was stored last: first a header, then frames.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetNodeStatus(self, request, context):
         """Tells how the node is: store, bytes, counters.
         """
@@ -225,6 +250,16 @@ def add_CacheNodeServiceServicer_to_server(servicer, server):
                     servicer.ListProfiles,
                     request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesResponse.SerializeToString,
+            ),
+            'PutGate': grpc.stream_unary_rpc_method_handler(
+                    servicer.PutGate,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PutGateRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PutGateResponse.SerializeToString,
+            ),
+            'GetGate': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetGate,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateResponse.SerializeToString,
             ),
             'GetNodeStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNodeStatus,
@@ -503,6 +538,60 @@ class CacheNodeService:
             '/kvquilt.v1.CacheNodeService/ListProfiles',
             kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_cache__node__pb2.ListProfilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutGate(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/kvquilt.v1.CacheNodeService/PutGate',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.PutGateRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.PutGateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/GetGate',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateResponse.FromString,
             options,
             channel_credentials,
             insecure,

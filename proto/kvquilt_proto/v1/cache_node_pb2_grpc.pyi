@@ -53,6 +53,12 @@ class CacheNodeServiceStub:
     """Serves a codec profile: first a header, then frames."""
     ListProfiles: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.ListProfilesRequest, _cache_node_pb2.ListProfilesResponse]
     """Lists the stored profiles."""
+    PutGate: _grpc.StreamUnaryMultiCallable[_cache_node_pb2.PutGateRequest, _cache_node_pb2.PutGateResponse]
+    """Stores a gate under the SHA-256 of its bytes: first a header, then frames. Idempotent. At most 8 are kept of one
+    model and codec profile; the oldest goes first.
+    """
+    GetGate: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.GetGateRequest, _cache_node_pb2.GetGateResponse]
+    """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]
     """Tells how the node is: store, bytes, counters."""
 
@@ -81,6 +87,12 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     """Serves a codec profile: first a header, then frames."""
     ListProfiles: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.ListProfilesRequest, _cache_node_pb2.ListProfilesResponse]  # type: ignore[assignment]
     """Lists the stored profiles."""
+    PutGate: _aio.StreamUnaryMultiCallable[_cache_node_pb2.PutGateRequest, _cache_node_pb2.PutGateResponse]  # type: ignore[assignment]
+    """Stores a gate under the SHA-256 of its bytes: first a header, then frames. Idempotent. At most 8 are kept of one
+    model and codec profile; the oldest goes first.
+    """
+    GetGate: _aio.UnaryStreamMultiCallable[_cache_node_pb2.GetGateRequest, _cache_node_pb2.GetGateResponse]  # type: ignore[assignment]
+    """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]  # type: ignore[assignment]
     """Tells how the node is: store, bytes, counters."""
 
@@ -166,6 +178,24 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_node_pb2.ListProfilesResponse, _abc.Awaitable[_cache_node_pb2.ListProfilesResponse]]:
         """Lists the stored profiles."""
+
+    @_abc_1.abstractmethod
+    def PutGate(
+        self,
+        request_iterator: _MaybeAsyncIterator[_cache_node_pb2.PutGateRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_node_pb2.PutGateResponse, _abc.Awaitable[_cache_node_pb2.PutGateResponse]]:
+        """Stores a gate under the SHA-256 of its bytes: first a header, then frames. Idempotent. At most 8 are kept of one
+        model and codec profile; the oldest goes first.
+        """
+
+    @_abc_1.abstractmethod
+    def GetGate(
+        self,
+        request: _cache_node_pb2.GetGateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.GetGateResponse], _abc.AsyncIterator[_cache_node_pb2.GetGateResponse]]:
+        """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
 
     @_abc_1.abstractmethod
     def GetNodeStatus(

@@ -808,10 +808,13 @@ class Gate(_message.Message):
     MISSING_REASON_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     missing_reason: _builtins.str
     """Empty: it is at hand. Otherwise why there is none; chunks are then used in their exact context only."""
     texts: _builtins.str
     """What it was measured on, in words."""
+    source: _builtins.str
+    """Where it came from: the file's path, or "node"."""
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatePoint]: ...
     def __init__(
@@ -820,10 +823,11 @@ class Gate(_message.Message):
         missing_reason: _builtins.str = ...,
         points: _abc.Iterable[Global___GatePoint] | None = ...,
         texts: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_reason", b"missing_reason", "points", b"points", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_reason", b"missing_reason", "points", b"points", "source", b"source", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

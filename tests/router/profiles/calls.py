@@ -55,7 +55,7 @@ def calibrated(model):
 def put_profile(address, data):
     fingerprint = file.load(data).model_fingerprint
     digest = file.digest(data)
-    on_node(address, lambda node: node.put_profile(data, digest, fingerprint, deadline=DEADLINE))
+    on_node(address, lambda node: node.profiles.put(data, digest, fingerprint, deadline=DEADLINE))
     return digest
 
 

@@ -77,10 +77,10 @@ def test_a_node_that_comes_later_gets_the_profile(model, path, data, tmp_path):
     ):
         assert reasons(blended(client, "low")[0]) == ["node_unavailable"]
         with node_at(port, tmp_path) as node:
-            eventually(lambda: on_node(node, lambda call: call.list_profiles(deadline=DEADLINE)))
+            eventually(lambda: on_node(node, lambda call: call.profiles.list(deadline=DEADLINE)))
             (done,) = client.prefetch([DOCUMENT])
             assert done.stored == 1
-            assert on_node(node, lambda call: call.get_profile(file.digest(data), deadline=DEADLINE)) == data
+            assert on_node(node, lambda call: call.profiles.get(file.digest(data), deadline=DEADLINE)) == data
 
 
 def test_a_node_that_lost_its_store_gets_the_profile_before_the_next_object(model, path, tmp_path):
