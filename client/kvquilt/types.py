@@ -199,11 +199,13 @@ class GateStatus:
         missing_reason: why there is none: chunks are then used in their exact context only; empty if there is one.
         points: what was measured.
         texts: on what.
+        source: where it came from: the file's path, or "node".
     """
 
     missing_reason: str
     points: tuple[GatePointStatus, ...]
     texts: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ def gate(message: pb.Gate) -> GateStatus:
     """Decode the gate in force."""
     fields = [field.name for field in dataclasses.fields(GatePointStatus)]
     points = tuple(GatePointStatus(*(getattr(point, name) for name in fields)) for point in message.points)
-    return GateStatus(message.missing_reason, points, message.texts)
+    return GateStatus(message.missing_reason, points, message.texts, message.source)
 
 
 def model(message: pb.Model) -> ModelInfo:

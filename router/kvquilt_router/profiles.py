@@ -19,6 +19,7 @@ from kvquilt_codec.profile import Profile, file
 from kvquilt_codec.types import Level
 from kvquilt_router.calibration.recipe import recipe
 from kvquilt_router.engine.smollm2 import cache_dir
+from kvquilt_router.retrying import until_done
 from kvquilt_rpc.node_client import NodeClient
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 _START_DEADLINE = 10.0
 """A node that does not answer must not keep a router from starting."""
-_FIRST_DELAY, _LAST_DELAY = 0.25, 30.0
 _GIVE_UP = (errors.FingerprintMismatchError, errors.CapacityError, errors.BadRequestError)
 
 
@@ -186,19 +186,8 @@ class ModelProfile:
 
     async def settle(self) -> None:
         """Fetch or publish, again and again until it is done or cannot be."""
-        delay = _FIRST_DELAY
-        while self.digest:
-            try:
-                await (self.fetch() if self._at_hand is None else self.publish())
-            except _GIVE_UP as error:
-                log.error("the profile cannot be used or kept: %s", error)
-                return
-            except errors.KvquiltError as error:
-                log.warning("the profile is tried again in %.1f s: %s", delay, error)
-            else:
-                return
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, _LAST_DELAY)
+        if self.digest:
+            await until_done(self.fetch if self._at_hand is None else self.publish, "the profile", _GIVE_UP)
 
 
 async def open_profile(setting: str, model_fingerprint: str, node: NodeClient, *, deadline: float) -> ModelProfile:

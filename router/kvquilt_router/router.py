@@ -65,7 +65,7 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
     Raises:
         NotFoundError, UnsupportedModelError: the model cannot be served.
         UnavailableError: the address is taken.
-        FingerprintMismatchError, IntegrityError: the profile is of another model, or none.
+        FingerprintMismatchError, IntegrityError: the profile is of another model, or none; so is a gate that is named.
         BadRequestError: a level by default that takes a profile, and there is none.
     """
     if settings.policy != wire.AUTO:
@@ -84,14 +84,14 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
     try:
         profile = await open_profile(settings.profile, loaded.fingerprint, node, deadline=settings.put_deadline)
         profile.point(parse_level(settings.level))
-        gate = await asyncio.to_thread(open_gate, settings, loaded.fingerprint, profile.digest)
-        served = _served(loaded, namespace, thread, node, counters, profile, gate, settings)
+        gate = await open_gate(settings, loaded.fingerprint, profile, node)
+        served = _served(loaded, namespace, thread, node, counters, profile, gate.held, settings)
         server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
         router_pb2_grpc.add_RouterServiceServicer_to_server(
             RouterService([served], node, settings, counters), server.server
         )
         address = await server.start()
-        running = (served.background.run(), served.auditor.run(), profile.settle())
+        running = (served.background.run(), served.auditor.run(), profile.settle(), gate.settle())
         background = [asyncio.create_task(work) for work in running]
         try:
             yield address

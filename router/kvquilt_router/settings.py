@@ -39,7 +39,7 @@ class RouterSettings(BaseModel):
         0.25, gt=0, description="Most divergence that the gate may predict: KL of an answer's tokens, in nats."
     )
     gate: str = Field(
-        "auto", description="Blend gate: a file, empty for none, or auto for the one beside the codec profile."
+        "auto", description="Blend gate: a file, empty for none, or auto for the profile's: beside it, or on the node."
     )
     ungated: bool = Field(False, description="Blend as asked, whatever was measured; for evaluation only.")
     audit_share: float = Field(

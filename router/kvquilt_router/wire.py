@@ -171,7 +171,7 @@ def profile_message(profile: ModelProfile) -> pb.Profile | None:
 
 def gate_message(gate: HeldGate) -> pb.Gate:
     """Describe the gate in force."""
-    message = pb.Gate(missing_reason=gate.missing_reason)
+    message = pb.Gate(missing_reason=gate.missing_reason, source=gate.source)
     if gate.gate is None:
         return message
     message.texts = gate.gate.texts

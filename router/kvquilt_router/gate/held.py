@@ -20,14 +20,20 @@ class HeldGate:
     Attributes:
         gate: what was measured; `None`: nothing that holds for this model and codec profile.
         missing_reason: why there is none, in words; empty if there is one.
+        source: where it came from: the file's path, or "node".
         ungated: blend as asked, whatever was measured: for evaluation.
         audits: of what was served.
     """
 
     gate: Gate | None = None
     missing_reason: str = ""
+    source: str = ""
     ungated: bool = False
     audits: Audits = field(default_factory=Audits)
+
+    def come(self, gate: Gate, source: str) -> None:
+        """Decide by this gate from now on."""
+        self.gate, self.source, self.missing_reason = gate, source, ""
 
     def order(self, options: BlendOptions) -> tuple[str, ...]:
         """Contexts of stored chunks, the best first, by measured divergence."""

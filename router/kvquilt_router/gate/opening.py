@@ -1,43 +1,151 @@
-"""Where a router's gate comes from: a file, by default the one beside the codec profile's."""
+"""Where a router's gate comes from: a file, by default the one beside the codec profile's, or else the cache node."""
 
+import asyncio
 import logging
 from pathlib import Path
 
-from kvquilt_codec.errors import KvquiltError, NotFoundError
-from kvquilt_codec.gate import Gate
+from kvquilt_codec.errors import (
+    BadRequestError,
+    CapacityError,
+    FingerprintMismatchError,
+    IntegrityError,
+    KvquiltError,
+    NotFoundError,
+)
 from kvquilt_codec.gate.file import beside, check, load
 from kvquilt_router.gate.held import HeldGate
-from kvquilt_router.profiles import AUTO, cached_path
+from kvquilt_router.profiles import AUTO, ModelProfile, cached_path
+from kvquilt_router.retrying import until_done
 from kvquilt_router.settings import RouterSettings
+from kvquilt_rpc.node_client import NodeClient
 
 log = logging.getLogger(__name__)
 
+NODE = "node"
+_NOT_MEASURED = "no gate was measured with this codec profile: `kvquilt calibrate` does"
+_START_DEADLINE = 2.0
+"""A node that does not answer must not keep a router from starting."""
+_GIVE_UP = (CapacityError, BadRequestError)
 
-def open_gate(settings: RouterSettings, model_fingerprint: str, profile_digest: str) -> HeldGate:
+
+class ModelGate:
+    """The gate of one model, in force or still to come, and its place on the node.
+
+    Args:
+        node: that keeps it.
+        model_fingerprint: of the model.
+        profile: its codec profile.
+        deadline: seconds that a transfer may take.
+
+    Attributes:
+        held: what decides; its gate may come later.
+    """
+
+    def __init__(self, node: NodeClient, model_fingerprint: str, profile: ModelProfile, *, deadline: float) -> None:
+        self._node = node
+        self._fingerprint = model_fingerprint
+        self._profile = profile
+        self._deadline = deadline
+        self._data = b""
+        self._wanted = False
+        self.held = HeldGate()
+
+    def take(self, path: Path) -> None:
+        """Use this file from now on.
+
+        Raises:
+            NotFoundError: there is no such file.
+            IntegrityError: it is no gate.
+            FingerprintMismatchError: it is of another model or codec profile.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise NotFoundError(f"expected a gate file in {path}; got {error}") from None
+        gate = load(data)
+        check(gate, self._fingerprint, self._profile.digest)
+        self._data = data
+        self.held.come(gate, str(path))
+
+    async def fetch(self, deadline: float | None = None) -> None:
+        """Get the gate from the node.
+
+        Raises:
+            KvquiltError: it cannot be had; `held.missing_reason` says why where it is not for this model and profile.
+        """
+        digest = self._profile.digest
+        try:
+            gate = await self._node.gates.get(digest, self._fingerprint, deadline=deadline or self._deadline)
+        except (IntegrityError, FingerprintMismatchError) as error:
+            self.held.missing_reason = f"the node's gate is not used: {error}"
+            raise
+        self.held.come(gate, NODE)
+        log.info("the gate came from the node")
+
+    async def publish(self) -> None:
+        """Let the node have the gate.
+
+        Raises:
+            KvquiltError: the node cannot take it.
+        """
+        await self._node.gates.put(self._data, deadline=self._deadline)
+
+    async def settle(self) -> None:
+        """Fetch or publish, again and again until it is done or cannot be."""
+        if self._data:
+            await until_done(self.publish, "the gate", _GIVE_UP)
+        elif self._wanted and self.held.gate is None:
+            await until_done(self.fetch, "the gate", _GIVE_UP)
+
+    def take_if_it_holds(self, path: Path | None) -> None:
+        """Use this file if there is one and it holds; otherwise say why not."""
+        self.held.missing_reason = _NOT_MEASURED
+        if path is None or not path.is_file():
+            return
+        try:
+            self.take(path)
+        except KvquiltError as error:
+            log.warning("the gate %s is not used: %s", path, error)
+            self.held.missing_reason = str(error)
+
+    async def want(self) -> None:
+        """Use what the node has, now or later, unless there is a gate already."""
+        if self.held.gate is not None or not self._profile.digest:
+            return
+        self._wanted = True
+        try:
+            await self.fetch(min(self._deadline, _START_DEADLINE))
+        except KvquiltError as error:
+            log.warning("chunks are used in their exact context only until there is a gate: %s", error)
+
+
+async def open_gate(
+    settings: RouterSettings, model_fingerprint: str, profile: ModelProfile, node: NodeClient
+) -> ModelGate:
     """The gate that the settings name; without one that holds, chunks are used in their exact context only.
+
+    Args:
+        settings: name a file, or none; or "auto" for the file beside the profile's, or else what the node has.
+        model_fingerprint: of the model to serve.
+        profile: the codec profile in force.
+        node: the cache node; it may be down.
 
     Raises:
         NotFoundError, IntegrityError, FingerprintMismatchError: a file that is named is not there, is no gate, or is of
             another model or codec profile.
     """
+    opened = ModelGate(node, model_fingerprint, profile, deadline=settings.put_deadline)
     if settings.ungated:
         log.warning("router.ungated: blends are served that nothing was measured of; for evaluation only")
-        return HeldGate(ungated=True, missing_reason="router.ungated is set")
-    if not settings.gate:
-        return HeldGate(missing_reason="router.gate is empty")
-    named = settings.gate != AUTO
-    path = Path(settings.gate).expanduser() if named else _beside(settings, model_fingerprint)
-    if path is None or not (named or path.is_file()):
-        reason = "no gate was measured with this codec profile: `kvquilt calibrate` does"
-        log.warning("%s; chunks are used in their exact context only", reason)
-        return HeldGate(missing_reason=reason)
-    try:
-        return HeldGate(_read(path, model_fingerprint, profile_digest))
-    except KvquiltError as error:
-        if named:
-            raise
-        log.warning("the gate %s is not used: %s", path, error)
-        return HeldGate(missing_reason=str(error))
+        opened.held = HeldGate(ungated=True, missing_reason="router.ungated is set")
+    elif not settings.gate:
+        opened.held.missing_reason = "router.gate is empty"
+    elif settings.gate == AUTO:
+        await asyncio.to_thread(lambda: opened.take_if_it_holds(_beside(settings, model_fingerprint)))
+        await opened.want()
+    else:
+        await asyncio.to_thread(lambda: opened.take(Path(settings.gate).expanduser()))
+    return opened
 
 
 def _beside(settings: RouterSettings, model_fingerprint: str) -> Path | None:
@@ -45,13 +153,3 @@ def _beside(settings: RouterSettings, model_fingerprint: str) -> Path | None:
         return beside(cached_path(model_fingerprint))
     path = Path(settings.profile).expanduser()
     return beside(path) if settings.profile and path.is_file() else None
-
-
-def _read(path: Path, model_fingerprint: str, profile_digest: str) -> Gate:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise NotFoundError(f"expected a gate file in {path}; got {error}") from None
-    gate = load(data)
-    check(gate, model_fingerprint, profile_digest)
-    return gate
