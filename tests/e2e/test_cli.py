@@ -1,8 +1,6 @@
 """The command line as a user has it: real processes, exit codes, JSON."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -11,26 +9,9 @@ from kvquilt_codec.profile import file as profile_file
 from kvquilt_codec.types import Level
 from tests.codec.profiles import make_coder, make_profile
 from tests.codec.samples import make_chunk, make_container
-from tests.stack import blobs, node_process
+from tests.e2e.commands import answer, kvquilt
+from tests.stack import blobs
 from tests.texts import PASSAGES
-
-
-def kvquilt(*arguments, code=0, **environment):
-    import os
-
-    result = subprocess.run(
-        [sys.executable, "-m", "kvquilt", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        env={**os.environ, **environment},
-    )
-    assert result.returncode == code, result.stderr[-2000:]
-    return result
-
-
-def answer(*arguments, code=0, **environment):
-    return [json.loads(line) for line in kvquilt(*arguments, "--json", code=code, **environment).stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -152,29 +133,6 @@ def test_calibrate_writes_a_profile_whose_levels_were_measured(calibrated, tmp_p
     assert high["kl"] <= 0.01 < medium["kl"] < 1
     missing = kvquilt("calibrate", "--texts", tmp_path / "nowhere", "--output", tmp_path / "x", "--json", code=3)
     assert json.loads(missing.stderr.splitlines()[-1])["error"]["reason"] == "not_found"
-
-
-def test_profiles_are_put_on_a_node_listed_and_shown(calibrated, tmp_path):
-    path, report = calibrated
-    with node_process(tmp_path) as (_, node):
-        for stored in (True, False):
-            assert answer("profile", "put", path, "--node", node) == [
-                {"digest": report["digest"], "bytes": report["bytes"], "stored": stored}
-            ]
-        (listed,) = answer("profile", "list", "--node", node)
-        (info,) = listed["profiles"]
-        assert (info["digest"], info["objects"]) == (report["digest"], 0)
-        assert report["digest"][-8:] in kvquilt("profile", "list", "--node", node).stdout
-        cards = [answer("profile", "show", which, "--node", node) for which in (path, report["digest"])]
-        kvquilt("profile", "show", "0" * 64, "--node", node, code=3)
-    assert cards[0] == cards[1] == answer("inspect", path)
-    assert cards[0][0]["levels"] == list(reversed(report["levels"]))
-    assert f"{report['levels'][0]['bits_per_element']:.2f}" in kvquilt("profile", "show", path).stdout
-    damaged = tmp_path / "damaged.profile"
-    damaged.write_bytes(path.read_bytes()[:-1])
-    for command in ("show", "put"):
-        kvquilt("profile", command, damaged, code=4)
-        kvquilt("profile", command, tmp_path / "nowhere", code=3)
 
 
 def test_inspect_tells_what_each_level_takes(tmp_path):

@@ -38,7 +38,7 @@ def describe(key: bytes, data: bytes) -> Meta:
         IntegrityError: damaged, or not the one of this key.
     """
     if not data.startswith(MAGIC):
-        if b"\0" not in data[:8]:  # JSON has none; the length that a profile's file begins with always has
+        if gate_file.is_one(data):
             gate = gate_file.load(data, key.hex())
             return GateMeta(gate.model_fingerprint, gate.profile_digest)
         return ProfileMeta(profile_file.load(data, key.hex()).model_fingerprint)

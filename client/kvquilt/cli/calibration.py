@@ -8,6 +8,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from kvquilt.cli.gates import points_of, print_gate
 from kvquilt.cli.options import Json
 from kvquilt.cli.output import err, explained, out, print_json, size
 from kvquilt.documents import read_documents
@@ -109,7 +110,6 @@ def _machine(
     history = max(
         (0 if layer.predictor is None else len(layer.predictor) // layer.channels) for layer in profile.layers
     )
-    points = [] if gate is None else [{name: getattr(p, name) for name in p.__struct_fields__} for p in gate.points]
     return {
         "profile": str(output),
         "digest": digest,
@@ -119,7 +119,7 @@ def _machine(
         "step": profile.step,
         "texts": profile.texts,
         "levels": profile.cards,
-        "gate": points,
+        "gate": points_of(gate),
     }
 
 
@@ -133,23 +133,3 @@ def _show(output: Path, profile: "Profile", digest: str, length: int, gate: "Gat
         out.print("no gate was measured: routers will use chunks in their exact context only")
         return
     print_gate(gate)
-
-
-def print_gate(gate: "Gate") -> None:
-    """Show what was measured of each way to blend."""
-    table = Table(
-        "context", "level", "policy", "ratio", "KL", f"{gate.share:.0%} below", "top-1", "CPU", title="blend gate"
-    )
-    for point in sorted(gate.points, key=lambda point: (point.level, point.context, point.recompute_ratio)):
-        table.add_row(
-            point.context,
-            point.level,
-            point.policy,
-            f"{point.recompute_ratio:.0%}",
-            f"{point.kl_geomean:.2e}",
-            f"{point.kl_upper:.2e}",
-            f"{point.top1_agreement:.1%}",
-            f"{point.cpu_share:.2f}",
-        )
-    out.print(table)
-    out.print(f"KL(full || blended) of {gate.answer_tokens} answer tokens, nats; {gate.texts}", soft_wrap=True)

@@ -141,7 +141,8 @@ def _gate_words(gate: GateStatus) -> str:
     withdrawn = sum(point.withdrawn for point in gate.points)
     audits = sum(point.audits for point in gate.points)
     exceeded = sum(point.audits_exceeded for point in gate.points)
-    return f"{len(gate.points)} points measured, {withdrawn} withdrawn; {audits} audits, {exceeded} beyond their bound"
+    found = f"{len(gate.points)} points measured, {withdrawn} withdrawn; {audits} audits, {exceeded} beyond their bound"
+    return f"{found}; from {gate.source if gate.source != 'node' else 'the node'}"
 
 
 def _bar(quiet: bool) -> Progress:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kvquilt.cli.gates import points_of, print_gate
 from kvquilt.cli.options import Json
 from kvquilt.cli.output import explained, print_json, print_table, size
 from kvquilt.cli.profiles import print_card
@@ -12,6 +13,7 @@ from kvquilt_codec import catalog, container
 from kvquilt_codec.container import ContainerHead
 from kvquilt_codec.container.head import MAGIC
 from kvquilt_codec.errors import NotFoundError
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.types import CodecId, Level, Part
 
 _NAMES: dict[int, str] = {codec.value: codec.name.lower().replace("_", "-") for codec in CodecId}
@@ -29,14 +31,17 @@ _PROFILE_LEVELS = (Level.HIGH, Level.MEDIUM, Level.LOW)
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A container, for instance blobs/ab/....kvq of a store; or a profile.")],
+    file: Annotated[Path, typer.Argument(help="A container, for instance blobs/ab/....kvq; or a profile, or a gate.")],
     as_json: Json = False,
 ) -> None:
-    """Show what a container or a profile holds, and verify every checksum. Exit code 4 if it is damaged."""
+    """Show what a container, a profile or a gate holds, every checksum verified. Exit code 4 if it is damaged."""
     with explained(as_json):
         if not file.is_file():
             raise NotFoundError(f"expected a file; {str(file)!r} is none")
         data = file.read_bytes()
+        if gate_file.is_one(data):
+            _show_gate(str(file), data, as_json)
+            return
         # The header of a safetensors file begins after its length in 8 bytes.
         if not data.startswith(MAGIC) and data[8:9] == b"{":
             print_card(str(file), data, as_json)
@@ -54,6 +59,21 @@ def inspect(
             "verified": "every checksum matches",
         }
         print_table(str(file), text)
+
+
+def _show_gate(name: str, data: bytes, as_json: bool) -> None:
+    gate = gate_file.load(data)
+    rows = {
+        "digest": gate_file.digest(data),
+        "bytes": len(data),
+        "model fingerprint": gate.model_fingerprint,
+        "profile": gate.profile_digest,
+    }
+    if as_json:
+        print_json({key.replace(" ", "_"): value for key, value in rows.items()} | {"gate": points_of(gate)})
+        return
+    print_table(name, rows | {"bytes": size(len(data))})
+    print_gate(gate)
 
 
 def _shortened(value: str) -> str:

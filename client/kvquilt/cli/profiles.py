@@ -1,18 +1,21 @@
-"""`kvquilt profile`: codec profiles, as files and on a cache node; and how a profile's card is shown."""
+"""`kvquilt profile`: codec profiles and their gates, as files and on a cache node; how a card is shown."""
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
 
+from kvquilt.cli.gates import gate_beside, points_of, print_gate
 from kvquilt.cli.options import ConfigFile, Json, Node, Set, overrides
 from kvquilt.cli.output import explained, out, print_json, print_table, size
 from kvquilt.cli.settings import load
-from kvquilt_codec.errors import NotFoundError
+from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
+from kvquilt_codec.gate import Gate
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.levels import level_cards
 from kvquilt_codec.profile import file
 from kvquilt_rpc.node_client import NodeClient
@@ -30,19 +33,30 @@ def put(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Store a profile on a cache node, where routers find it by its digest (router.profile)."""
+    """Store a profile on a cache node, where routers find it by its digest (router.profile).
+
+    The gate beside the file, if there is one, is stored with it.
+    """
     with explained(as_json):
         data = _read(path)
         profile, digest = file.load(data), file.digest(data)
-        stored = _call(
-            config,
-            overrides(flags, router__node=node),
-            lambda client, deadline: client.profiles.put(data, digest, profile.model_fingerprint, deadline=deadline),
-        )
+        gate = gate_beside(path, profile.model_fingerprint, digest)
+
+        async def stored(client: NodeClient, deadline: float) -> list[dict[str, Any]]:
+            new = await client.profiles.put(data, digest, profile.model_fingerprint, deadline=deadline)
+            done = [{"digest": digest, "bytes": len(data), "stored": new}]
+            if gate is not None:
+                new = await client.gates.put(gate, deadline=deadline)
+                done.append({"digest": gate_file.digest(gate), "bytes": len(gate), "stored": new})
+            return done
+
+        put, *gates = _call(config, overrides(flags, router__node=node), stored)
         if as_json:
-            print_json({"digest": digest, "bytes": len(data), "stored": stored})
-        else:
-            out.print(f"{digest} {'stored' if stored else 'was there already'}, {size(len(data))}")
+            print_json(put | {"gate": gates[0] if gates else None})
+            return
+        for what, item in zip(("profile", "gate"), (put, *gates), strict=False):
+            known = "stored" if item["stored"] else "was there already"
+            out.print(f"{what} {item['digest']} {known}, {size(item['bytes'])}")
 
 
 @profile_app.command("list")
@@ -57,10 +71,11 @@ def list_profiles(node: Node = None, flags: Set = None, config: ConfigFile = Non
         if as_json:
             print_json({"profiles": found})
             return
-        table = Table("digest", "model", "size", "objects")
+        table = Table("digest", "model", "size", "objects", "gates")
         table.columns[0].overflow = "fold"  # digests are copied: none may be cut
         for info in found:
-            table.add_row(info.digest, f"{info.model_fingerprint[:16]}...", size(info.stored_bytes), str(info.objects))
+            counts = (str(info.objects), str(info.gates))
+            table.add_row(info.digest, f"{info.model_fingerprint[:16]}...", size(info.stored_bytes), *counts)
         out.print(table)
 
 
@@ -72,21 +87,46 @@ def show(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show a profile's card: its levels, what each takes and does, and what it was learned from."""
+    """Show a profile's card: its levels, what each takes and does, and what it was learned from; and its gate."""
     with explained(as_json):
         if re.fullmatch("[0-9a-f]{64}", which) and not Path(which).exists():
-            data = _call(
-                config,
-                overrides(flags, router__node=node),
-                lambda client, deadline: client.profiles.get(which, deadline=deadline),
-            )
+            data, gate, missing = _call(config, overrides(flags, router__node=node), _from_node(which))
         else:
             data = _read(Path(which))
-        print_card(which, data, as_json)
+            gate, missing = _gate_of(Path(which), data)
+        print_card(which, data, as_json, {"gate": points_of(gate), "gate_missing_reason": missing})
+        if as_json:
+            return
+        if gate is not None:
+            print_gate(gate)
+        else:
+            out.print(f"no gate: {missing}", markup=False)
 
 
-def print_card(name: str, data: bytes, as_json: bool) -> None:
-    """Print what a profile's file says of itself.
+def _from_node(digest: str) -> Callable[[NodeClient, float], Awaitable[tuple[bytes, Gate | None, str]]]:
+    async def got(client: NodeClient, deadline: float) -> tuple[bytes, Gate | None, str]:
+        data = await client.profiles.get(digest, deadline=deadline)
+        try:
+            model = file.load(data).model_fingerprint
+            return data, await client.gates.get(digest, model, deadline=deadline), ""
+        except (NotFoundError, FingerprintMismatchError, IntegrityError) as error:
+            return data, None, str(error)
+
+    return got
+
+
+def _gate_of(path: Path, data: bytes) -> tuple[Gate | None, str]:
+    try:
+        found = gate_beside(path, file.load(data).model_fingerprint, file.digest(data))
+    except (FingerprintMismatchError, IntegrityError) as error:
+        return None, str(error)
+    if found is None:
+        return None, f"expected it in {gate_file.beside(path)}; it is not there: measure it with `kvquilt calibrate`"
+    return gate_file.load(found), ""
+
+
+def print_card(name: str, data: bytes, as_json: bool, further: Mapping[str, object] | None = None) -> None:
+    """Print what a profile's file says of itself, in JSON with something further.
 
     Raises:
         IntegrityError: it is no profile.
@@ -107,7 +147,7 @@ def print_card(name: str, data: bytes, as_json: bool) -> None:
         "levels": cards,
     }
     if as_json:
-        print_json({key.replace(" ", "_"): value for key, value in rows.items()})
+        print_json({key.replace(" ", "_"): value for key, value in rows.items()} | dict(further or {}))
         return
     del rows["levels"]
     print_table(name, rows | {"bytes": size(len(data))})

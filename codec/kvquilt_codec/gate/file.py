@@ -22,6 +22,11 @@ def dump(gate: Gate) -> bytes:
     return msgspec.json.format(msgspec.json.encode(gate, order="sorted")) + b"\n"
 
 
+def is_one(data: bytes) -> bool:
+    """Whether this is a gate rather than another file of a store: JSON, where a profile has its header's length."""
+    return data[:1] == b"{" and b"\0" not in data[:8]
+
+
 def digest(data: bytes) -> str:
     """Address of a gate: SHA-256 of its file, as hex."""
     return hashlib.sha256(data).hexdigest()
