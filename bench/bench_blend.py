@@ -21,15 +21,14 @@ from blend.sets import planned
 from blend.trials import CODED, chosen
 from kvquilt.demo.profile import made_once
 from kvquilt_codec.errors import BadRequestError, KvquiltError
+from kvquilt_codec.gate import Gate
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file
 from kvquilt_router.calibration.corpus import shipped_texts
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.evaluation.judge import ANSWER_TOKENS
 from kvquilt_router.evaluation.run import stored
-from kvquilt_router.gate import Gate
-from kvquilt_router.gate import file as gate_file
-from kvquilt_router.gate.opening import gate_path
 from kvquilt_router.profiles import read_profile
 from report import RESULTS, publish
 
@@ -50,7 +49,7 @@ def profile(model: LoadedModel, given: Path | None, console: Console) -> tuple[J
     data = read_profile(path, model.fingerprint)
     coder = JointCoder(file.load(data), file.digest(data))
     try:
-        gate = gate_file.load(gate_path(path).read_bytes())
+        gate = gate_file.load(gate_file.beside(path).read_bytes())
         gate_file.check(gate, model.fingerprint, coder.digest)
     except (OSError, KvquiltError) as error:
         console.print(f"no gate coverage: {error}")

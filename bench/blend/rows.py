@@ -6,9 +6,9 @@ from typing import Any
 
 from blend.record import Line
 from blend.trials import CACHEBLEND
+from kvquilt_codec.gate import Gate
 from kvquilt_router.evaluation.table import Summary, coverage, summarise
 from kvquilt_router.evaluation.types import WARM, Outcome, Trial
-from kvquilt_router.gate import Gate
 
 QUESTIONS = "multi-hop + single-hop"
 

@@ -6,13 +6,12 @@ import msgspec
 import pytest
 
 from kvquilt.demo.profile import made_once, profile_setting
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file
 from kvquilt_router.calibration import Text
 from kvquilt_router.engine.model import prepare
 from kvquilt_router.evaluation.types import WARM
-from kvquilt_router.gate import file as gate_file
 from kvquilt_router.gate.measure import Grid
-from kvquilt_router.gate.opening import gate_path
 from kvquilt_router.profiles import cached_path, read_profile
 from tests.router.families import SUPPORTED, tiny
 from tests.router.test_calibration_tiny import Words, numbers
@@ -41,7 +40,7 @@ def make(model, progress=lambda *_: None):
 
 
 def gate_of(path):
-    return gate_file.load(gate_path(path).read_bytes())
+    return gate_file.load(gate_file.beside(path).read_bytes())
 
 
 def test_it_is_made_once_and_interrupted_it_leaves_nothing_half_done(model, cache):
@@ -65,14 +64,14 @@ def test_it_is_made_once_and_interrupted_it_leaves_nothing_half_done(model, cach
     assert read_profile(path, model.fingerprint) == written
     gate_file.check(gate_of(path), model.fingerprint, file.digest(written))
     assert made_once(model, pytest.fail, pytest.fail, pytest.fail) == path, "neither texts nor work"
-    assert set(cache.iterdir()) == {path, gate_path(path)}
+    assert set(cache.iterdir()) == {path, gate_file.beside(path)}
 
 
 def test_damaged_ones_are_made_anew(model, cache):
     path = cached_path(model.fingerprint)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
-    gate_path(path).write_bytes(b"damaged")
+    gate_file.beside(path).write_bytes(b"damaged")
     make(model)
     assert file.load(path.read_bytes()).model_fingerprint == model.fingerprint
     assert {point.cases for point in gate_of(path).points} == {4}
@@ -81,7 +80,7 @@ def test_damaged_ones_are_made_anew(model, cache):
 def test_a_gate_that_was_measured_with_another_profile_is_measured_anew(model, cache):
     path = make(model)
     stale = gate_file.dump(msgspec.structs.replace(gate_of(path), profile_digest="0" * 64))
-    gate_path(path).write_bytes(stale)
+    gate_file.beside(path).write_bytes(stale)
     make(model)
     assert gate_of(path).profile_digest == file.digest(path.read_bytes())
 

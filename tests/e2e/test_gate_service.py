@@ -8,11 +8,10 @@ import pytest
 
 from kvquilt import Client, Document
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
+from kvquilt_codec.gate import Gate, GatePoint
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file as profile_file
 from kvquilt_router.engine.model import prepare
-from kvquilt_router.gate import Gate, GatePoint
-from kvquilt_router.gate import file as gate_file
-from kvquilt_router.gate.opening import gate_path
 from kvquilt_router.profiles import write_whole
 from kvquilt_router.router import running_router
 from kvquilt_router.settings import RouterSettings
@@ -188,7 +187,7 @@ def test_a_gate_that_does_not_hold_is_not_used_and_named_it_ends_the_start(
     write_whole(beside, profile.read_bytes())
     right = measured(model, profile)
     wrong = b"{" if change is None else gate_file.dump(msgspec.structs.replace(right, **change))
-    write_whole(gate_path(beside), wrong)
+    write_whole(gate_file.beside(beside), wrong)
     settings = {"profile": str(beside), "ungated": False, "background": False}
     with serve(model, tmp_path / "store", **settings) as router, Client(router) as client:
         gate = client.status().models[0].gate
@@ -197,8 +196,8 @@ def test_a_gate_that_does_not_hold_is_not_used_and_named_it_ends_the_start(
         prefetch(client)
         assert blend(client).report.gate_refusal == "no_gate"
     with pytest.raises(error, match=words):
-        asyncio.run(started(model, profile=str(beside), gate=str(gate_path(beside))))
-    write_whole(gate_path(beside), gate_file.dump(right))
+        asyncio.run(started(model, profile=str(beside), gate=str(gate_file.beside(beside))))
+    write_whole(gate_file.beside(beside), gate_file.dump(right))
     with serve(model, tmp_path / "store", **settings) as router, Client(router) as client:
         assert client.status().models[0].gate.missing_reason == ""
         assert blend(client).report.policy == "question-deviation"
