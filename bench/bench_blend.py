@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
     record = Record(arguments.record)
     if arguments.fresh:
         record.clear()
-    trials = chosen(quick=quick, coded=coder is not None)
+    trials = chosen(quick=quick, coded=coder is not None, more=arguments.more)
     sets = planned(model, context_tokens)
     if unknown := set(arguments.sets or ()) - sets.keys():
         raise BadRequestError(f"expected sets in {list(sets)}; got {sorted(unknown)}")
@@ -152,6 +152,7 @@ if __name__ == "__main__":
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--context-tokens", type=int, metavar="N", help=f"about so many a case; {CONTEXT_TOKENS}")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few short cases, few trials")
+    parser.add_argument("--more", action="store_true", help="more policies, ratios and variants; twice the time")
     parser.add_argument("--no-profile", action="store_true", help="leave out what needs a codec profile")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="codec profile; by default the demo model's")
     parser.add_argument("--fresh", action="store_true", help="forget finished cases")

@@ -24,27 +24,40 @@ REUSE = (
 OTHERS = (
     CACHEBLEND,
     trial(DEVIATION_ONCE, 0.15, ALONE),
-    *(trial("deviation", ratio, ALONE) for ratio in (0.1, 0.15)),
-    *(trial(DEVIATION_ONCE, 0.1, variant) for variant in (BASE, PAIR, WARM)),
-    *(trial("random", 0.1, variant) for variant in (ALONE, BASE, WARM)),
-    *(trial("first-tokens", 0.1, variant) for variant in (ALONE, BASE)),
-    *(trial("dual-stage", 0.1, variant) for variant in (ALONE, BASE)),
-    *(trial("contextual", 0.1, variant) for variant in (PAIR, WARM)),
+    trial("deviation", 0.1, ALONE),
+    *(trial(DEVIATION_ONCE, 0.1, variant) for variant in (BASE, WARM)),
+    trial("random", 0.1, BASE),
+    trial("first-tokens", 0.1, ALONE),
+    trial("dual-stage", 0.1, BASE),
+    trial("contextual", 0.1, WARM),
     *(trial("question", 0.1, variant) for variant in (BASE, PAIR, WARM)),
     *(trial(name, 0.0, BASE) for name in (PARALLEL, PARALLEL_PLAIN)),
 )
 OURS = (
-    *(trial(DEFAULT, ratio, variant) for variant in (BASE, HALF_PAIR, PAIR, WARM) for ratio in (0.05, 0.1, 0.2, 0.3)),
+    *(trial(DEFAULT, ratio, variant) for variant in (BASE, PAIR, WARM) for ratio in (0.05, 0.1, 0.2)),
+    trial(DEFAULT, 0.1, HALF_PAIR),
     *(trial(DEFAULT, 0.1, WARM, warm_up=name) for name in WARM_UPS if name != DEFAULT_WARM_UP),
-    trial("full", 1.0, BASE),
 )
 CODED = (
-    *(trial("none", 0.0, EXACT, level) for level in ("high", "medium")),
-    *(trial("none", 0.0, variant, "high") for variant in (BASE, PAIR, WARM)),
-    *(trial(DEFAULT, ratio, variant, "high") for variant in (BASE, PAIR, WARM) for ratio in (0.1, 0.2)),
+    trial("none", 0.0, EXACT, "high"),
+    *(trial(DEFAULT, 0.1, variant, "high") for variant in (BASE, PAIR, WARM)),
+    trial(DEFAULT, 0.2, WARM, "high"),
     trial(DEFAULT, 0.1, WARM, "medium"),
 )
 """Through the codec, with the demo model's profile."""
+
+MORE = (
+    *(trial("deviation", 0.15, variant) for variant in (ALONE, BASE)),
+    trial(DEVIATION_ONCE, 0.1, PAIR),
+    *(trial("random", 0.1, variant) for variant in (ALONE, WARM)),
+    trial("first-tokens", 0.1, BASE),
+    trial("dual-stage", 0.1, ALONE),
+    trial("contextual", 0.1, PAIR),
+    *(trial(DEFAULT, ratio, HALF_PAIR) for ratio in (0.05, 0.2)),
+    *(trial(DEFAULT, 0.3, variant) for variant in (BASE, PAIR, WARM)),
+    trial("full", 1.0, BASE),
+)
+"""What takes as long again and says little more."""
 
 QUICK = (
     *(trial("none", 0.0, variant) for variant in (BASE, WARM)),
@@ -55,8 +68,8 @@ QUICK = (
 """A smoke run."""
 
 
-def chosen(*, quick: bool, coded: bool) -> tuple[Trial, ...]:
+def chosen(*, quick: bool, coded: bool, more: bool = False) -> tuple[Trial, ...]:
     """Trials of a run."""
     if quick:
         return QUICK
-    return (*REUSE, *OTHERS, *OURS, *(CODED if coded else ()))
+    return (*REUSE, *OTHERS, *OURS, *(CODED if coded else ()), *(MORE if more else ()))
