@@ -18,7 +18,7 @@ from blend import draw, rows
 from blend.record import Line, Record
 from blend.running import Run
 from blend.sets import planned
-from blend.trials import CODED, chosen
+from blend.trials import CODED, MORE_CODED, STUDIES, chosen
 from kvquilt.demo.profile import made_once
 from kvquilt_codec.errors import BadRequestError, KvquiltError
 from kvquilt_codec.gate import Gate
@@ -66,7 +66,7 @@ def main(arguments: argparse.Namespace) -> int:
     coder, gate = (None, None) if quick or arguments.no_profile else profile(model, arguments.profile, console)
     if coder is None:
         console.print("without a codec profile: no rows through the codec, no gate coverage")
-    levels = {trial.level for trial in CODED}
+    levels = {trial.level for trial in (*CODED, *MORE_CODED)}
     codecs = {} if coder is None else {level: stored(coder, level) for level in sorted(levels)}
     conditions: dict[str, object] = {
         "model": model.fingerprint,
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
     record = Record(arguments.record)
     if arguments.fresh:
         record.clear()
-    trials = chosen(quick=quick, coded=coder is not None, more=arguments.more)
+    trials = chosen(arguments.study, quick=quick, coded=coder is not None)
     sets = planned(model, context_tokens)
     if unknown := set(arguments.sets or ()) - sets.keys():
         raise BadRequestError(f"expected sets in {list(sets)}; got {sorted(unknown)}")
@@ -86,7 +86,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.sets and name not in arguments.sets:
             continue
         count = arguments.cases or (QUICK_CASES if quick else each.count)
-        anchors = name == SEQUENCE and not quick
+        anchors = name == SEQUENCE and arguments.study == "more" and not quick
         runs[name] = Run(model, replace(each, count=count), trials, codecs, record, conditions, anchors=anchors)
     interrupted = False
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -152,7 +152,9 @@ if __name__ == "__main__":
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--context-tokens", type=int, metavar="N", help=f"about so many a case; {CONTEXT_TOKENS}")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few short cases, few trials")
-    parser.add_argument("--more", action="store_true", help="more policies, ratios and variants; twice the time")
+    parser.add_argument(
+        "--study", choices=STUDIES, default="core", help="warm-up: which passages to warm up with; more: every policy"
+    )
     parser.add_argument("--no-profile", action="store_true", help="leave out what needs a codec profile")
     parser.add_argument("--profile", type=Path, metavar="FILE", help="codec profile; by default the demo model's")
     parser.add_argument("--fresh", action="store_true", help="forget finished cases")
