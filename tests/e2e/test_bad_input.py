@@ -46,6 +46,8 @@ def client(address):
         ([PASSAGES[0], QUESTION], {"level": "huge"}, "lossless"),
         ([PASSAGES[0], QUESTION], {"level": "low"}, "kvquilt calibrate"),
         ([PASSAGES[0], QUESTION], {"level": "kl<0"}, "above 0"),
+        ([PASSAGES[0], QUESTION], {"max_kl": 0.0}, "above 0"),
+        ([PASSAGES[0], QUESTION], {"max_kl": float("nan")}, "above 0"),
         ([[5] * 100_000, QUESTION], {}, "at most 8192 tokens"),
         ([PASSAGES[0], QUESTION], {"shared_prefix": [5] * 100_000}, "at most 8192 tokens"),
     ],
@@ -78,16 +80,27 @@ def test_prefetch_refuses_duplicate_ids_empty_documents_and_bad_ids(client):
             list(client.prefetch([Document(name, "text")]))
 
 
+@pytest.mark.parametrize(
+    ("passages", "words"),
+    [([""], "1..4096"), ([[5] * 5000], "1..4096"), (["a"] * 65, "at most 64"), ([[49152]], "below 49152")],
+)
+def test_prefetch_refuses_warm_up_passages_that_cannot_be(client, passages, words):
+    with pytest.raises(BadRequestError, match=words):
+        list(client.prefetch([Document("a", "x")], warm_up=passages))
+
+
 def test_prefetching_nothing_does_nothing(client):
     assert list(client.prefetch([])) == []
 
 
-def test_a_document_of_100000_tokens_is_cut_and_an_interrupted_prefetch_keeps_what_is_done(client):
-    tokens = (np.arange(100_000) % 40_000 + 100).tolist()
+def test_long_documents_are_cut_and_a_message_that_is_too_large_is_refused(client):
+    tokens = np.random.default_rng(0).integers(100, 40_000, 4000).tolist()
     with pytest.raises(BadRequestError, match="below 8388608 bytes"):
         list(client.prefetch([Document("enormous", "x" * (9 << 20))]))
-    plan = client.plan([tokens[:4000], QUESTION])
-    assert [chunk.end - chunk.begin for chunk in plan.chunks[1:]] == [500] * 8
+    chunks = client.plan([tokens, QUESTION]).chunks[1:]
+    assert [chunk.begin for chunk in chunks[1:]] == [chunk.end for chunk in chunks[:-1]]
+    assert sum(chunk.end - chunk.begin for chunk in chunks) == 4000
+    assert all(256 <= chunk.end - chunk.begin <= 1024 for chunk in chunks)
 
 
 def test_forgetting_what_is_not_there_deletes_nothing(client):

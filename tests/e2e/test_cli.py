@@ -4,9 +4,13 @@ import json
 
 import pytest
 
+from kvquilt.demo.corpus import passages
 from kvquilt.demo.server import serving
 from kvquilt_codec.profile import file as profile_file
 from kvquilt_codec.types import Level
+from kvquilt_router.gate import Gate, GatePoint
+from kvquilt_router.gate import file as gate_file
+from kvquilt_router.gate.opening import gate_path
 from tests.codec.profiles import make_coder, make_profile
 from tests.codec.samples import make_chunk, make_container
 from tests.e2e.commands import answer, kvquilt
@@ -117,7 +121,7 @@ def calibrated(tmp_path_factory):
     for number, text in enumerate(PASSAGES):
         (folder / f"{number}.txt").write_text(text)
     path = folder / "out" / "model.profile"
-    arguments = ("calibrate", "--texts", folder, "--kl", "0.01", "--quality-layers", "2")
+    arguments = ("calibrate", "--texts", folder, "--kl", "0.01", "--quality-layers", "2", "--gate-cases", "0")
     (report,) = answer(*arguments, "--output", path)
     return path, report
 
@@ -131,6 +135,8 @@ def test_calibrate_writes_a_profile_whose_levels_were_measured(calibrated, tmp_p
     assert (medium["level"], high["level"]) == ("medium", "high") == tuple(card.level for card in profile.cards)
     assert medium["bits_per_element"] < high["bits_per_element"] < 8
     assert high["kl"] <= 0.01 < medium["kl"] < 1
+    assert report["gate"] == []
+    assert not gate_path(path).exists()
     missing = kvquilt("calibrate", "--texts", tmp_path / "nowhere", "--output", tmp_path / "x", "--json", code=3)
     assert json.loads(missing.stderr.splitlines()[-1])["error"]["reason"] == "not_found"
 
@@ -169,7 +175,16 @@ def test_version_and_help():
 
 
 def test_the_demo_keeps_its_promises(calibrated, tmp_path):
-    options = ("--max-tokens", "6", "--runs", "1", "--profile", calibrated[0])
+    path, report = calibrated
+    points = [
+        GatePoint(policy, ratio, context, level, 4, 0.02, 0.2, 0.9, 0.2)
+        for level in ("high", "medium")
+        for policy, ratio, context in (("none", 0.0, "exact"), ("question-deviation", 0.15, "warm"))
+    ]
+    fingerprint = profile_file.load(path.read_bytes()).model_fingerprint
+    gate = Gate(fingerprint, report["digest"], 16, 0.95, 0.9, "made by hand", tuple(points))
+    gate_path(path).write_bytes(gate_file.dump(gate))
+    options = ("--max-tokens", "6", "--runs", "1", "--profile", path)
     kvquilt("demo", *options, "--output", tmp_path / "demo.json")
     figures = json.loads((tmp_path / "demo.json").read_text())
     assert figures["name"] == "demo"
@@ -178,6 +193,9 @@ def test_the_demo_keeps_its_promises(calibrated, tmp_path):
     for row in rows:
         assert row["context_tokens"] >= 1500
         assert row["chunks_missed"] == 0
+        assert (row["policy"], row["recompute_ratio"], row["predicted_kl"]) == ("question-deviation", 0.15, 0.2)
+        assert row["gate_refusal"] == ""
+        assert row["answer_kl"] >= 0
         counted = row["tokens_exact"] + row["tokens_reused"] + row["tokens_recomputed"] + row["tokens_computed"]
         assert counted > row["context_tokens"]
         assert 0 < row["bytes_fetched"] < row["bytes_bf16"] / 2, "8 bits would take more"

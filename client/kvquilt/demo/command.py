@@ -96,7 +96,10 @@ def _show(measured: "Measured") -> None:
         f"answer KL {row['answer_kl']:.3f} ({_predicted(row['predicted_kl'])}), "
         f"top-1 agreement over the answer {row['top1_agreement']:.0%}",
     )
-    table.add_row("blend", f"{row['policy']}, {row['recompute_ratio']:.0%} of the tokens whose context changed")
+    if row["gate_refusal"]:
+        table.add_row("blend", f"refused by the gate ({row['gate_refusal']}): exact reuse only")
+    else:
+        table.add_row("blend", f"{row['policy']}, {row['recompute_ratio']:.0%} of the tokens whose context changed")
     table.add_row("full prefill says", row["answer_full"])
     table.add_row("kvquilt says", row["answer"])
     out.print(table)
