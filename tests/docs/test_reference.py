@@ -19,6 +19,7 @@ from kvquilt_codec import errors
 from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2, router_pb2
 from kvquilt_router import types as router_types
+from kvquilt_router.gate.types import REFUSALS
 from kvquilt_router.policies import EVALUATION_ONLY, POLICIES
 from kvquilt_rpc import status
 from tests.docs.pages import first_words, rows, section, words
@@ -85,10 +86,8 @@ def test_settings_and_their_defaults_are_the_programs() -> None:
         if name == "node.path":
             continue  # depends on the environment
         text = "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        shown = (
-            f"{int(value) >> 30} GiB" if name in ("node.capacity", "node.max_object", "router.anchor_bytes") else text
-        )
-        assert table[name] == shown, name
+        large = isinstance(value, int) and value >= 1 << 30
+        assert table[name] == (f"{int(value) >> 30} GiB" if large else text), name
 
 
 FILES = (common_pb2.DESCRIPTOR, cache_node_pb2.DESCRIPTOR, router_pb2.DESCRIPTOR)
@@ -139,6 +138,7 @@ def test_names_of_levels_policies_reasons_and_counters() -> None:
     concepts = section("concepts.md", "Words")
     assert first_words(concepts) == policies | {level.value for level in Level}
     assert first_words(section(PAGE, "Miss reasons")) == set(router_types.MISS_REASONS) <= words(concepts)
+    assert first_words(section(PAGE, "Gate refusals")) == set(REFUSALS)
     of_router, of_node = section(PAGE, "Counters").split("`GetNodeStatus` shows the node's")
     assert first_words(of_router) == set(router_types.COUNTERS)
     assert first_words(of_node) == set(node_types.COUNTERS)

@@ -21,7 +21,7 @@ from tests.texts import PASSAGES
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("store")
-    with serving(data_dir, ["router.background=false", "router.profile="]) as router:
+    with serving(data_dir, ["router.background=false", "router.profile=", "router.ungated=true"]) as router:
         yield router, data_dir
 
 
