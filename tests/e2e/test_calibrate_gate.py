@@ -7,7 +7,6 @@ import msgspec
 from kvquilt.demo.corpus import passages
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file as profile_file
-from kvquilt_router.gate.opening import gate_path
 from tests.e2e.commands import answer, kvquilt
 from tests.router.families import tiny
 
@@ -22,7 +21,7 @@ def test_calibrate_measures_a_gate_beside_the_profile_and_measures_it_anew(smoll
         (texts / f"{number}.txt").write_text("".join(whole[number : number + 4]))
     arguments = ("calibrate", folder, "--texts", texts, "--gate-cases", "4", "--output", path)
     (report,) = answer(*arguments, "--quality-layers", "1", "--gate-policy", "deviation:0.2")
-    gate = gate_file.load(gate_path(path).read_bytes())
+    gate = gate_file.load(gate_file.beside(path).read_bytes())
     gate_file.check(gate, profile_file.load(path.read_bytes()).model_fingerprint, report["digest"])
     assert report["gate"] == msgspec.json.decode(msgspec.json.encode(gate.points))
     keys = {point.key for point in gate.points}
@@ -30,7 +29,7 @@ def test_calibrate_measures_a_gate_beside_the_profile_and_measures_it_anew(smoll
     assert ("deviation", 0.2, "pair", "high") in keys
     (again,) = answer(*arguments, "--gate-only")
     assert again["digest"] == report["digest"]
-    assert {point.key for point in gate_file.load(gate_path(path).read_bytes()).points} == {
+    assert {point.key for point in gate_file.load(gate_file.beside(path).read_bytes()).points} == {
         key for key in keys if key[0] != "deviation"
     }
     for wrong, words in (("deviation", "NAME:RATIO"), ("deviation:2", "0..1"), ("anchors:0.1", "learns")):

@@ -4,13 +4,11 @@ import json
 
 import pytest
 
-from kvquilt.demo.corpus import passages
 from kvquilt.demo.server import serving
+from kvquilt_codec.gate import Gate, GatePoint
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file as profile_file
 from kvquilt_codec.types import Level
-from kvquilt_router.gate import Gate, GatePoint
-from kvquilt_router.gate import file as gate_file
-from kvquilt_router.gate.opening import gate_path
 from tests.codec.profiles import make_coder, make_profile
 from tests.codec.samples import make_chunk, make_container
 from tests.e2e.commands import answer, kvquilt
@@ -136,7 +134,7 @@ def test_calibrate_writes_a_profile_whose_levels_were_measured(calibrated, tmp_p
     assert medium["bits_per_element"] < high["bits_per_element"] < 8
     assert high["kl"] <= 0.01 < medium["kl"] < 1
     assert report["gate"] == []
-    assert not gate_path(path).exists()
+    assert not gate_file.beside(path).exists()
     missing = kvquilt("calibrate", "--texts", tmp_path / "nowhere", "--output", tmp_path / "x", "--json", code=3)
     assert json.loads(missing.stderr.splitlines()[-1])["error"]["reason"] == "not_found"
 
@@ -183,7 +181,7 @@ def test_the_demo_keeps_its_promises(calibrated, tmp_path):
     ]
     fingerprint = profile_file.load(path.read_bytes()).model_fingerprint
     gate = Gate(fingerprint, report["digest"], 16, 0.95, 0.9, "made by hand", tuple(points))
-    gate_path(path).write_bytes(gate_file.dump(gate))
+    gate_file.beside(path).write_bytes(gate_file.dump(gate))
     options = ("--max-tokens", "6", "--runs", "1", "--profile", path)
     kvquilt("demo", *options, "--output", tmp_path / "demo.json")
     figures = json.loads((tmp_path / "demo.json").read_text())

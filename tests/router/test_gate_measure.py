@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError
+from kvquilt_codec.gate.file import check, dump, load
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file
 from kvquilt_codec.types import KVChunk
@@ -14,7 +15,6 @@ from kvquilt_router.calibration import Text, calibrate, cut
 from kvquilt_router.engine.model import prepare
 from kvquilt_router.evaluation.types import PAIR, WARM
 from kvquilt_router.gate import choose, measure
-from kvquilt_router.gate.file import check, dump, load
 from kvquilt_router.gate.measure import Grid, measure_gate
 from tests.router.families import SUPPORTED, tiny
 from tests.router.test_calibration_tiny import Words, numbers, one_thread
