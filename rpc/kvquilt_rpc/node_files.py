@@ -109,6 +109,8 @@ async def _downloaded(answers: AsyncIterable[frames.Part[Header]], limit: int) -
             data += reader.take(response.frame)
         elif response.HasField("header"):
             header = response.header
+            if header.payload_bytes > limit:
+                raise IntegrityError(f"expected a file of at most {limit} bytes; the node sends {header.payload_bytes}")
             reader = frames.FrameReader(header.payload_bytes, limit)
         else:
             raise IntegrityError("expected a header first; the node sent a frame")

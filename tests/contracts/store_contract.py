@@ -19,6 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from kvquilt_cache_node.types import Store
 from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, NotFoundError
 from tests.contracts.store_documents import DocumentsContract
+from tests.contracts.store_gates import GatesContract
 from tests.contracts.store_lookup import LookupContract
 from tests.contracts.store_machine import make_machine
 from tests.contracts.store_objects import (
@@ -35,7 +36,7 @@ from tests.contracts.store_objects import (
 from tests.contracts.store_profiles import ProfilesContract
 
 
-class StoreContract(DocumentsContract, LookupContract, ProfilesContract, ABC):
+class StoreContract(DocumentsContract, GatesContract, LookupContract, ProfilesContract, ABC):
     """See the module."""
 
     @abstractmethod

@@ -41,6 +41,8 @@ CALLS: dict[str, Call] = {
     "stat": lambda client, deadline: client.stat([KEY], deadline=deadline),
     "find_variants": lambda client, deadline: client.find_variants([CHUNK], FINGERPRINT, CHUNK, deadline=deadline),
     "find_chunks": lambda client, deadline: client.find_chunks([bytes(16)], FINGERPRINT, deadline=deadline, limit=2),
+    "put_gate": lambda client, deadline: client.gates.put(b"{}", deadline=deadline),
+    "get_gate": lambda client, deadline: client.gates.get("cd" * 32, FINGERPRINT, deadline=deadline),
     "touch": lambda client, deadline: client.touch([KEY], [], deadline=deadline),
     "forget": lambda client, deadline: client.forget(keys=[KEY], deadline=deadline),
     "status": lambda client, deadline: client.status(deadline=deadline),
@@ -169,8 +171,9 @@ async def odd_node(answers: list[bytes], after: float = 0) -> AsyncIterator[str]
         name: grpc.unary_unary_rpc_method_handler(unary)
         for name in ("StatChunks", "TouchChunks", "ForgetChunks", "GetNodeStatus")
     }
-    methods["PutChunk"] = grpc.stream_unary_rpc_method_handler(put)
-    for name in ("GetChunk", "FindVariants", "FindChunks"):
+    for name in ("PutChunk", "PutGate"):
+        methods[name] = grpc.stream_unary_rpc_method_handler(put)
+    for name in ("GetChunk", "FindVariants", "FindChunks", "GetGate", "GetProfile"):
         methods[name] = grpc.unary_stream_rpc_method_handler(stream)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
