@@ -15,6 +15,7 @@ from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.container.head import PREFIX, SECTION, Header
 from kvquilt_codec.container.side import decode_side, encode_side
 from kvquilt_codec.forms import StorageForm
+from kvquilt_codec.gate import CONTEXTS, Gate, GatePoint
 from kvquilt_codec.profile import file
 from kvquilt_codec.section import codec_for_level
 from kvquilt_codec.section.exponents import ExponentsRans
@@ -33,7 +34,7 @@ from kvquilt_codec.types import (
 )
 from tests.codec.profiles import make_profile
 from tests.codec.samples import STORED, make_chunk, make_object
-from tests.docs.pages import first_words, rows, section
+from tests.docs.pages import first_words, rows, section, words
 
 PAGE = "formats.md"
 TOKENS: TokenIds = np.array([1, 2, 3], np.uint32)
@@ -154,6 +155,13 @@ def test_the_fields_and_tensors_of_a_profile_are_the_codes() -> None:
         documented = re.sub(r"quality\.d\.\d+", "quality.d.l", documented)
         assert f"`{documented}`" in tensors, name
         assert array.dtype.name in next(line for line in tensors.splitlines() if f"`{documented}`" in line)
+
+
+def test_the_fields_of_a_gate_are_the_codes() -> None:
+    of_gate, of_points = section(PAGE, "Gate").split("| field of a point |")
+    assert first_words(of_gate) == {field.encode_name for field in msgspec.structs.fields(Gate)}
+    assert first_words(of_points) == {field.encode_name for field in msgspec.structs.fields(GatePoint)}
+    assert set(CONTEXTS) <= words(of_points)
 
 
 def test_the_attributes_are_those_that_kvquilt_writes() -> None:
