@@ -94,6 +94,7 @@ class ModelProfile:
 
     Attributes:
         miss_reason: why documents that are stored with the profile are missed; empty if it is at hand.
+        stored_anew: set when the node got the profile, which it had not: it has lost what goes with it too.
     """
 
     def __init__(self, node: NodeClient, model_fingerprint: str, digest: str = "", *, deadline: float) -> None:
@@ -103,6 +104,7 @@ class ModelProfile:
         self._deadline = deadline
         self._at_hand: _AtHand | None = None
         self.miss_reason = "profile_missing" if digest else ""
+        self.stored_anew = asyncio.Event()
 
     @property
     def profile(self) -> Profile | None:
@@ -182,6 +184,7 @@ class ModelProfile:
         known = await self._node.profiles.list(deadline=self._deadline)
         if self.digest not in {info.digest for info in known}:
             await self._node.profiles.put(self._at_hand.data, self.digest, self._fingerprint, deadline=self._deadline)
+            self.stored_anew.set()
             log.info("stored profile %s on the node", self.digest[:16])
 
     async def settle(self) -> None:

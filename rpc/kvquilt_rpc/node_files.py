@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from kvquilt_codec.catalog import ProfileInfo
 from kvquilt_codec.errors import IntegrityError
-from kvquilt_codec.gate import Gate
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file as profile_file
 from kvquilt_proto.v1 import cache_node_pb2
@@ -82,8 +81,8 @@ class NodeGates:
             response = well_formed(await self._stub.PutGate(requests(), timeout=deadline))
         return response.stored
 
-    async def get(self, profile_digest: str, model_fingerprint: str, *, deadline: float) -> Gate:
-        """The gate of this model and this codec profile that the node got last.
+    async def get(self, profile_digest: str, model_fingerprint: str, *, deadline: float) -> bytes:
+        """The file of the gate of this model and this codec profile that the node got last.
 
         Raises:
             NotFoundError: the node has none.
@@ -95,7 +94,7 @@ class NodeGates:
             header, data = await _downloaded(self._stub.GetGate(request, timeout=deadline), gate_file.MAX_BYTES)
         gate = await asyncio.to_thread(gate_file.load, data, header.gate_digest)
         gate_file.check(gate, model_fingerprint, profile_digest)
-        return gate
+        return data
 
 
 async def _downloaded(answers: AsyncIterable[frames.Part[Header]], limit: int) -> tuple[Header, bytes]:

@@ -36,7 +36,7 @@ async def put(node: Node, data: bytes) -> bool:
 
 
 async def gate_of(node: Node) -> object:
-    return await node.client.gates.get(DIGEST, FINGERPRINT, deadline=DEADLINE)
+    return file.load(await node.client.gates.get(DIGEST, FINGERPRINT, deadline=DEADLINE))
 
 
 def blob(folder: Path, data: bytes) -> Path:

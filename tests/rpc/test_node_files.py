@@ -23,7 +23,7 @@ def sent(data: bytes, digest: str = "", size: int = -1) -> list[bytes]:
 
 async def test_what_is_sent_as_it_should_be_is_taken() -> None:
     async with odd_node(sent(GATE)) as target, client_of(target) as client:
-        assert await client.gates.get(PROFILE_DIGEST, FINGERPRINT, deadline=LONG) == file.load(GATE)
+        assert await client.gates.get(PROFILE_DIGEST, FINGERPRINT, deadline=LONG) == GATE
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,8 @@ def _from_node(digest: str) -> Callable[[NodeClient, float], Awaitable[tuple[byt
     async def got(client: NodeClient, deadline: float) -> tuple[bytes, Gate | None, str]:
         data = await client.profiles.get(digest, deadline=deadline)
         try:
-            model = file.load(data).model_fingerprint
-            return data, await client.gates.get(digest, model, deadline=deadline), ""
+            gate = await client.gates.get(digest, file.load(data).model_fingerprint, deadline=deadline)
+            return data, gate_file.load(gate), ""
         except (NotFoundError, FingerprintMismatchError, IntegrityError) as error:
             return data, None, str(error)
 

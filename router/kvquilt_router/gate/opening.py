@@ -62,10 +62,12 @@ class ModelGate:
             data = path.read_bytes()
         except OSError as error:
             raise NotFoundError(f"expected a gate file in {path}; got {error}") from None
-        gate = load(data)
-        check(gate, self._fingerprint, self._profile.digest)
+        check(load(data), self._fingerprint, self._profile.digest)
+        self._use(data, str(path))
+
+    def _use(self, data: bytes, source: str) -> None:
         self._data = data
-        self.held.come(gate, str(path))
+        self.held.come(load(data), source)
 
     async def fetch(self, deadline: float | None = None) -> None:
         """Get the gate from the node.
@@ -75,11 +77,11 @@ class ModelGate:
         """
         digest = self._profile.digest
         try:
-            gate = await self._node.gates.get(digest, self._fingerprint, deadline=deadline or self._deadline)
+            data = await self._node.gates.get(digest, self._fingerprint, deadline=deadline or self._deadline)
         except (IntegrityError, FingerprintMismatchError) as error:
             self.held.missing_reason = f"the node's gate is not used: {error}"
             raise
-        self.held.come(gate, NODE)
+        self._use(data, NODE)
         log.info("the gate came from the node")
 
     async def publish(self) -> None:
@@ -91,11 +93,18 @@ class ModelGate:
         await self._node.gates.put(self._data, deadline=self._deadline)
 
     async def settle(self) -> None:
-        """Fetch or publish, again and again until it is done or cannot be."""
-        if self._data:
+        """Fetch or publish, again and again until it is done or cannot be; and publish anew when the profile is.
+
+        Runs until cancelled, unless there is no gate and none is wanted.
+        """
+        if self._data and self.held.source != NODE:
             await until_done(self.publish, "the gate", _GIVE_UP)
-        elif self._wanted and self.held.gate is None:
+        elif self._wanted and not self._data:
             await until_done(self.fetch, "the gate", _GIVE_UP)
+        while self._data:
+            await self._profile.stored_anew.wait()
+            self._profile.stored_anew.clear()
+            await until_done(self.publish, "the gate", _GIVE_UP)
 
     def take_if_it_holds(self, path: Path | None) -> None:
         """Use this file if there is one and it holds; otherwise say why not."""

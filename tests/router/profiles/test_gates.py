@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from kvquilt import Client
-from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
+from kvquilt_codec.errors import NotFoundError
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file
 from kvquilt_router.profiles import write_whole
@@ -14,14 +14,12 @@ from tests.router.profiles.calls import (
     DEADLINE,
     DOCUMENT,
     QUESTION,
-    eventually,
     free_port,
     node_at,
     on_node,
     put_profile,
 )
-from tests.router.profiles.test_sources import started
-from tests.stack import router_only
+from tests.stack import eventually, router_only
 
 FIRST = list(range(3, 60))
 """A document before the stored one: its context is another then."""
@@ -58,7 +56,9 @@ def put_gate(node, data):
 
 
 def gate_on(node, model, digest):
-    return on_node(node, lambda call: call.gates.get(digest, model.fingerprint, deadline=DEADLINE))
+    """The file, or nothing."""
+    with contextlib.suppress(NotFoundError):
+        return on_node(node, lambda call: call.gates.get(digest, model.fingerprint, deadline=DEADLINE))
 
 
 def held(client):
@@ -93,14 +93,29 @@ def test_a_gate_beside_the_profile_is_used_and_given_to_the_node(model, own_path
         assert held(client).source == str(beside), "a node that is down delays nothing"
         with node_at(port, tmp_path) as node:
             eventually(lambda: on_node(node, lambda call: call.profiles.list(deadline=DEADLINE)))
-
-            def there():
-                with contextlib.suppress(NotFoundError):
-                    return gate_on(node, model, digest)
-
-            eventually(there)
-            assert gate_on(node, model, digest) == gate_file.load(gate)
+            eventually(lambda: gate_on(node, model, digest) == gate)
             assert on_node(node, lambda call: call.profiles.list(deadline=DEADLINE))[0].gates == 1
+
+
+@pytest.mark.parametrize("source", ["file", "node"])
+def test_a_node_that_lost_its_store_gets_the_gate_again(model, data, own_path, gate, digest, tmp_path, source):
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.ExitStack())
+        node = first.enter_context(node_at(port, tmp_path, "memory"))
+        if source == "file":
+            write_whole(gate_file.beside(own_path), gate)
+        else:
+            put_gate(node, gate)
+        client = stack.enter_context(gated(model, node, profile=str(own_path), stat_deadline=10))
+        assert (held(client).source == "node") == (source == "node")
+        list(client.prefetch([DOCUMENT]))
+        eventually(lambda: gate_on(node, model, digest) == gate)
+        first.close()
+        stack.enter_context(node_at(port, tmp_path, "memory"))
+        (done,) = client.prefetch([DOCUMENT])
+        assert done.stored == 1, "the profile came before it"
+        eventually(lambda: gate_on(node, model, digest) == gate)
 
 
 def test_the_file_beside_the_profile_goes_before_the_nodes_gate(model, own_path, gate, digest, tmp_path):
@@ -165,16 +180,3 @@ def test_no_gate_is_asked_for_where_none_is_wanted(model, own_path, gate, tmp_pa
             assert held(client).missing_reason == "router.gate is empty"
             list(client.prefetch([DOCUMENT]))
             assert used(client) == (0, "no_gate")
-
-
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [(None, NotFoundError), (b"not a gate", IntegrityError), ("stale", FingerprintMismatchError)],
-)
-async def test_a_gate_that_is_named_must_be_one_of_this_model_and_profile(model, path, tmp_path, content, error):
-    named = tmp_path / "a.gate.json"
-    if content is not None:
-        stale = gate_file.dump(make_gate(model.fingerprint, "0e" * 32))
-        named.write_bytes(stale if content == "stale" else content)
-    with pytest.raises(error):
-        await started(model, profile=str(path), gate=str(named))
