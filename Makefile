@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | check | bench | bench-codec | proto
+# kvquilt: make demo | test | check | bench | bench-codec | bench-blend | proto
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -13,7 +13,7 @@ PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/k
 STAMP = $(VENV)/installed
 LMCACHE = .venv-lmcache
 
-.PHONY: demo test check format bench bench-codec proto clean
+.PHONY: demo test check format bench bench-codec bench-blend proto clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -36,10 +36,15 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP) $(LMCACHE)/installed
-	for file in bench/bench_*.py; do PYTHONPATH=bench $(BIN)/python "$$file" || exit 1; done
+	for file in $(filter-out bench/bench_blend.py,$(wildcard bench/bench_*.py)); do \
+	  PYTHONPATH=bench $(BIN)/python "$$file" || exit 1; done
+	PYTHONPATH=bench $(BIN)/python bench/bench_blend.py --quick
 
 bench-codec: $(STAMP) $(LMCACHE)/installed
 	PYTHONPATH=bench $(BIN)/python bench/bench_codec.py $(BENCH_FLAGS)
+
+bench-blend: $(STAMP)
+	PYTHONPATH=bench $(BIN)/python bench/bench_blend.py $(BENCH_FLAGS)
 
 proto: $(STAMP)
 	PYTHON=$(BIN)/python proto/generate.sh

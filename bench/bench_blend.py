@@ -1,7 +1,7 @@
 """Blends: quality against recomputed tokens and CPU time, for all policies and variants, beside full prefills.
 
-Writes results/blend.json and results/blend.png. Finished cases are kept in results/blend-cases.jsonl: a run that was
-cut off goes on there, as long as nothing that decides their outcome has changed.
+Writes results/blend.json and results/blend.png (a smoke run: blend-quick.*). Finished cases are kept in
+results/blend-cases.jsonl: a run that was cut off goes on there, as long as nothing that decides their outcome changed.
 """
 
 import argparse
@@ -87,7 +87,8 @@ def main(arguments: argparse.Namespace) -> int:
             continue
         count = arguments.cases or (QUICK_CASES if quick else each.count)
         anchors = name == SEQUENCE and arguments.study == "more" and not quick
-        runs[name] = Run(model, replace(each, count=count), trials, codecs, record, conditions, anchors=anchors)
+        tried = each.trials or trials
+        runs[name] = Run(model, replace(each, count=count), tried, codecs, record, conditions, anchors=anchors)
     interrupted = False
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(
@@ -135,11 +136,13 @@ def show(
     made = rows.rows(lines)
     questions = [line for name in rows.QUESTIONS.split(" + ") for line in lines.get(name, [])]
     sections = {
+        "edits": rows.edits(lines),
         "codec": rows.codec_growth(questions),
         "gate_coverage": rows.gate_coverage(questions, gate),
     }
-    written = publish("blend", said, made, **sections)
-    chart = RESULTS / "blend.png"
+    name = "blend-quick" if arguments.quick else "blend"
+    written = publish(name, said, made, table=rows.table(made), **sections)
+    chart = RESULTS / f"{name}.png"
     draw.draw(made, ", ".join(f"{key}: {value}" for key, value in said.items()), chart)
     if arguments.json:
         sys.stdout.buffer.write(written.read_bytes())

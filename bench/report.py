@@ -16,8 +16,18 @@ RESULTS = Path(__file__).parent / "results"
 Rows = Sequence[Mapping[str, Any]]
 
 
-def publish(name: str, conditions: Mapping[str, Any], rows: Rows, **sections: Rows) -> Path:
-    """Write `results/NAME.json` and print the rows, and those of further sections under their names."""
+def publish(
+    name: str, conditions: Mapping[str, Any], rows: Rows, *, table: Rows | None = None, **sections: Rows
+) -> Path:
+    """Write `results/NAME.json` and print it.
+
+    Args:
+        name: of the benchmark.
+        conditions: that it was run under; the machine is added.
+        rows: what was measured.
+        table: printed in place of the rows, where those are too wide.
+        sections: further rows, under their names.
+    """
     machine = {"threads": torch.get_num_threads(), "cpu": _cpu(), "torch": str(torch.__version__)}
     frame = {"name": name, "version": VERSION, "conditions": {**conditions, **machine}, "rows": list(rows)}
     RESULTS.mkdir(exist_ok=True)
@@ -26,9 +36,8 @@ def publish(name: str, conditions: Mapping[str, Any], rows: Rows, **sections: Ro
     for title, shown in sections.items():
         if shown:
             Console(width=160).print(_table(shown, title=title.replace("_", " ")))
-    if rows:
-        caption = ", ".join(f"{key}: {value}" for key, value in frame["conditions"].items())
-        Console(width=160).print(_table(rows, caption=caption))
+    caption = ", ".join(f"{key}: {value}" for key, value in frame["conditions"].items())
+    Console(width=160).print(_table(rows if table is None else table, caption=caption))
     return path
 
 

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from blend.edits import TRIALS as EDIT_TRIALS
 from blend.record import Line
 from blend.trials import CACHEBLEND
 from kvquilt_codec.gate import Gate
 from kvquilt_router.evaluation.table import Summary, coverage, summarise
 from kvquilt_router.evaluation.types import WARM, Outcome, Trial
 
+REUSE_AFTER_EDIT = EDIT_TRIALS[0]
 QUESTIONS = "multi-hop + single-hop"
 
 
@@ -59,6 +61,50 @@ def _row(name: str, summary: Summary, reused: float) -> dict[str, Any]:
         "recomputed_share": summary.tokens_recomputed / reused if reused else None,
         "cases": summary.cases,
     }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What is printed of the rows."""
+    return [
+        {
+            "set": row["set"],
+            "policy": row["policy"],
+            "variant": " ".join(filter(None, (row["variant"], row["warm_up"], row["level"]))),
+            "ratio": f"{row['recompute_ratio']:.0%}",
+            "KL": f"{row['kl_geomean']:.2e}",
+            "against CacheBlend 10 %": _relative(row["kl_vs_cacheblend10"], row["kl_vs_cacheblend10_ci"]),
+            "top-1": f"{row['top1_agreement']:.1%}",
+            "answers": "" if row["answer_agreement"] is None else f"{row['answer_agreement']:.0%}",
+            "CPU": f"{row['cpu_vs_full']:.3f}",
+            "cases": str(row["cases"]),
+        }
+        for row in rows
+    ]
+
+
+def _relative(ratio: float | None, interval: Sequence[float] | None) -> str:
+    if ratio is None or interval is None:
+        return ""
+    return f"{ratio:.2g} [{interval[0]:.2g}, {interval[1]:.2g}]"
+
+
+def edits(lines: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]:
+    """Ways to go on after an edit, over all kinds of edits together."""
+    every = [line for name, found in lines.items() if name.startswith("edit-") for line in found]
+    return [
+        {
+            "policy": summary.trial.policy,
+            "recompute_ratio": summary.trial.recompute_ratio,
+            "answers_right": summary.right,
+            "answers_right_in_full": summary.right_in_full,
+            "kl_geomean": summary.kl_geomean,
+            "kl_vs_reuse": None if summary.kl_ratio is None else summary.kl_ratio[0],
+            "kl_vs_reuse_ci": None if summary.kl_ratio is None else list(summary.kl_ratio[1:]),
+            "cpu_vs_full": summary.cpu_share,
+            "cases": summary.cases,
+        }
+        for summary in summarise(measured(every), REUSE_AFTER_EDIT)
+    ]
 
 
 def codec_growth(lines: Sequence[Line]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from blend.anchored import ANCHORED, anchored
 from blend.record import Line, Record, Tried, digest
 from blend.sets import Planned
 from kvquilt_router.engine import LoadedModel
-from kvquilt_router.evaluation.run import Shared, outcomes
+from kvquilt_router.evaluation.run import Shared
 from kvquilt_router.evaluation.types import Case, Outcome, Trial
 from kvquilt_router.evaluation.variants import Codec
 
@@ -44,6 +44,7 @@ class Run:
     ) -> None:
         self._model = model
         self._set = planned.cases
+        self._attempt = planned.attempt
         self._trials = trials
         self._codecs = codecs
         self._record = record
@@ -83,7 +84,7 @@ class Run:
         for case, trials in self.left():
             started = time.monotonic()
             tried = []
-            for trial, outcome in outcomes(self._model.engine, case, trials, shared):
+            for trial, outcome in self._attempt(self._model.engine, case, trials, shared):
                 tried.append(Tried(trial, outcome))
                 step(case.name, 1)
             self._record.append(self._line(case, tried))
