@@ -131,7 +131,9 @@ def _served(
     storer = Storer(node, planner, profile, deadline=settings.put_deadline)
     computer = VariantComputer(engine, planner, attention_sums=settings.attention_sums)
     precomputer = Precomputer(computer, thread, planner, storer, node, counters, stat_deadline=settings.stat_deadline)
-    warm_ups = WarmUps(settings.warm_up_passages, None if model.tokenizer is None else model.tokenise)
+    warm_ups = WarmUps(
+        settings.warm_up_passages, None if model.tokenizer is None else model.tokenise, lambda: gate.blends
+    )
     background = Background(
         engine,
         thread,

@@ -24,10 +24,15 @@ class WarmUps:
     Args:
         passages: how many; with 0 there are none, and chunks are computed after the shared prefix alone.
         tokenise: of the model; `None` where it has no tokenizer: passages then come from documents only.
+        wanted: asked every time. While nothing but exact chunks may be used, a document is worth most if it was
+            computed right after the shared prefix.
     """
 
-    def __init__(self, passages: int, tokenise: Callable[[str], TokenIds] | None) -> None:
+    def __init__(
+        self, passages: int, tokenise: Callable[[str], TokenIds] | None, wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         self._passages = passages
+        self._wanted = wanted
         self._tokenise = tokenise
         self._known: dict[str, tuple[TokenIds, ...]] = {}
         self._shipped: tuple[TokenIds, ...] | None = None
@@ -55,7 +60,7 @@ class WarmUps:
 
     def of(self, corpus: str) -> tuple[TokenIds, ...]:
         """Passages of a corpus; where none are known, English text of another kind."""
-        if self._passages == 0:
+        if self._passages == 0 or not self._wanted():
             return ()
         return self._known.get(corpus) or self._default()
 

@@ -106,12 +106,15 @@ def test_without_a_gate_there_is_exact_reuse_only(model, tmp_path):
         assert "no gate was measured" in client.status().models[0].gate.missing_reason
         prefetch(client)
         first = blend(client)
-        refused(model, first, "no_gate")
-        assert first.report.predicted_kl is None
+        # Nothing could be blended, so documents are stored as they are right after the shared prefix.
+        assert contexts(first.report) == ["exact", "exact", ""]
+        assert (first.report.gate_refusal, first.report.predicted_kl) == ("no_gate", None)
+        assert first.report.chunks[2].miss_reason == "gate_closed"
+        equal_to_full_prefill(model, first)
         counted = counters(client)
-        assert (counted["blends_refused_no_gate"], counted["chunks_missed_gate_closed"]) == (1, 2)
+        assert (counted["blends_refused_no_gate"], counted["chunks_missed_gate_closed"]) == (1, 1)
         # What it computed in full is exact for whoever asks the same again.
-        eventually(lambda: counters(client)["background_stored"] == 2)
+        eventually(lambda: counters(client)["background_stored"] == 1)
         again = blend(client)
         assert contexts(again.report) == ["exact"] * 3
         assert again.report.gate_refusal == ""
@@ -200,6 +203,7 @@ def test_a_gate_that_does_not_hold_is_not_used_and_named_it_ends_the_start(
     write_whole(gate_file.beside(beside), gate_file.dump(right))
     with serve(model, tmp_path / "store", **settings) as router, Client(router) as client:
         assert client.status().models[0].gate.missing_reason == ""
+        prefetch(client)  # with a gate chunks are worth more after other text
         assert blend(client).report.policy == "question-deviation"
 
 

@@ -31,6 +31,11 @@ class HeldGate:
     ungated: bool = False
     audits: Audits = field(default_factory=Audits)
 
+    @property
+    def blends(self) -> bool:
+        """Whether chunks whose context changed may be used at all."""
+        return self.ungated or self.gate is not None
+
     def come(self, gate: Gate, source: str) -> None:
         """Decide by this gate from now on."""
         self.gate, self.source, self.missing_reason = gate, source, ""
