@@ -96,7 +96,7 @@ def test_keys_that_are_rotated_with_another_base_pass_nothing(sound, coder, limi
 
 
 def test_layers_that_are_stored_in_another_order_pass_nothing(sound, coder, limit, monkeypatch):
-    own = measure._codec
+    own = measure.stored
 
     def shuffled(*arguments):
         through = own(*arguments)
@@ -108,7 +108,7 @@ def test_layers_that_are_stored_in_another_order_pass_nothing(sound, coder, limi
 
         return swapped
 
-    monkeypatch.setattr(measure, "_codec", shuffled)
+    monkeypatch.setattr(measure, "stored", shuffled)
     gate = measured(loaded(sharp()), coder)
     assert passing(sound, limit)
     assert passing(gate, limit) == []
