@@ -21,13 +21,13 @@ from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.evaluation.judge import Reference, judge
 from kvquilt_router.evaluation.run import Shared
 from kvquilt_router.evaluation.types import EXACT, Case, Outcome, Trial
+from kvquilt_router.finding import REPAIRED
 from kvquilt_router.matching import Diagonal, Run, runs
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.selection import BlendProbe, RecomputePolicy, ReusedChunk, Selection, SelectionProblem
 from kvquilt_router.types import Prompt
 
 CHUNK_TOKENS = 256
-WINDOW = 32
 RECORDS = 3
 KINDS = ("number", "owner", "far")
 """What is edited: a number; the owner of a file whose number follows in the next sentence, or after another one."""
@@ -49,8 +49,8 @@ EDIT_WINDOW = "edit-window"
 _DEFAULT = "question-deviation"
 WAYS: dict[str, tuple[str, int]] = {
     REUSE: ("none", 0),
-    EDIT_WINDOW: ("none", WINDOW),
-    f"{EDIT_WINDOW}+{_DEFAULT}": (_DEFAULT, WINDOW),
+    EDIT_WINDOW: ("none", REPAIRED),
+    f"{EDIT_WINDOW}+{_DEFAULT}": (_DEFAULT, REPAIRED),
     _DEFAULT: (_DEFAULT, 0),
     Rest.name: (Rest.name, 0),
 }

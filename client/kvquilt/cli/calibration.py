@@ -9,10 +9,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from kvquilt.cli.gates import points_of, print_gate
-from kvquilt.cli.options import Json
+from kvquilt.cli.options import Json, way
 from kvquilt.cli.output import err, explained, out, print_json, size
 from kvquilt.documents import read_documents
-from kvquilt_codec.errors import BadRequestError
 
 if TYPE_CHECKING:
     from kvquilt_codec.gate import Gate
@@ -60,7 +59,7 @@ def calibrate(
         from kvquilt_router.gate.measure import Grid, measure_gate
         from kvquilt_router.profiles import read_profile, write_whole
 
-        ways = [_way(text) for text in gate_policy or ()]
+        ways = [way(text) for text in gate_policy or ()]
         found = (
             [Text(document.document_id, str(document.content)) for document in read_documents(texts)]
             if texts
@@ -91,17 +90,6 @@ def calibrate(
             print_json(_machine(output, profile, digest, len(data), gate, time.perf_counter() - started))
         else:
             _show(output, profile, digest, len(data), gate)
-
-
-def _way(text: str) -> tuple[str, float]:
-    name, _, ratio = text.partition(":")
-    try:
-        share = float(ratio)
-    except ValueError:
-        raise BadRequestError(f"expected NAME:RATIO, for instance deviation:0.15; got {text!r}") from None
-    if not 0 <= share <= 1:
-        raise BadRequestError(f"expected a ratio in 0..1; got {text!r}")
-    return name, share
 
 
 def _machine(

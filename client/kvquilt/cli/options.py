@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kvquilt_codec.errors import BadRequestError
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text for people.")]
 ConfigFile = Annotated[
     Path | None,
@@ -41,3 +43,19 @@ def overrides(flags: list[str] | None, **named: object) -> list[str]:
     """Flags as settings: those given by `--set`, then those with an option of their own that were used."""
     own = [f"{name.replace('__', '.')}={value}" for name, value in named.items() if value is not None]
     return [*(flags or []), *own]
+
+
+def way(text: str) -> tuple[str, float]:
+    """A recompute policy and its ratio, given as NAME:RATIO.
+
+    Raises:
+        BadRequestError: it is something else.
+    """
+    name, _, ratio = text.partition(":")
+    try:
+        share = float(ratio)
+    except ValueError:
+        raise BadRequestError(f"expected NAME:RATIO, for instance deviation:0.15; got {text!r}") from None
+    if not 0 <= share <= 1:
+        raise BadRequestError(f"expected a ratio in 0..1; got {text!r}")
+    return name, share

@@ -1,26 +1,23 @@
 """Measures a gate: ways to blend, each on many cases, against full prefills, through the codec as it is stored."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-
-import numpy as np
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.gate import Gate, GatePoint
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.levels import level_cards
-from kvquilt_codec.types import TokenIds
 from kvquilt_router.calibration.progress import Progress, silent
 from kvquilt_router.calibration.texts import Corpus
 from kvquilt_router.engine import LoadedModel
-from kvquilt_router.evaluation.cases import HEAD, cases, passages
+from kvquilt_router.evaluation.cases import passages
 from kvquilt_router.evaluation.judge import ANSWER_TOKENS
-from kvquilt_router.evaluation.run import Shared, outcomes, stored
+from kvquilt_router.evaluation.prepared import Prepared
+from kvquilt_router.evaluation.run import outcomes, stored
 from kvquilt_router.evaluation.statistics import geometric_mean, upper_bound
-from kvquilt_router.evaluation.types import BASE, EXACT, PAIR, WARM, Case, Outcome, Trial
-from kvquilt_router.evaluation.variants import Codec
+from kvquilt_router.evaluation.types import BASE, EXACT, PAIR, WARM, Outcome, Trial
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.selection import EstimatingPolicy
 
@@ -93,7 +90,9 @@ def measure_gate(
     trials = grid.trials(levels)
     codecs = {level: stored(coder, level) for level in levels}
     measured: defaultdict[Trial, list[Outcome]] = defaultdict(list)
-    prepared = Prepared(model, corpus, codecs)
+    pool = passages([piece.token_ids for piece in corpus.held_out])
+    warming = passages([piece.token_ids for piece in corpus.training[:WARM_UP_PASSAGES]])[:WARM_UP_PASSAGES]
+    prepared = Prepared(model, pool, warming, codecs)
     for done, case in enumerate(prepared.cases(grid.cases)):
         progress("gate", done, grid.cases)
         for trial, outcome in outcomes(model.engine, case, trials, prepared.shared):
@@ -101,38 +100,12 @@ def measure_gate(
     progress("gate", grid.cases, grid.cases)
     digest = coder.digest
     texts = f"{grid.cases} prompts over passages of texts that the codec profile was not learned from"
-    points = tuple(_point(trial, found) for trial, found in measured.items())
+    points = tuple(point_of(trial, found) for trial, found in measured.items())
     return Gate(model.fingerprint, digest, ANSWER_TOKENS, SHARE, CONFIDENCE, texts, points)
 
 
-class Prepared:
-    """Cases over a corpus, and what they share."""
-
-    def __init__(self, model: LoadedModel, corpus: Corpus, codecs: Mapping[str, Codec]) -> None:
-        self._model = model
-        self._pool = passages([piece.token_ids for piece in corpus.held_out])
-        warming = passages([piece.token_ids for piece in corpus.training[:WARM_UP_PASSAGES]])[:WARM_UP_PASSAGES]
-        prefix = np.concatenate([model.tokenise(model.frame.head), model.tokenise(HEAD)])
-        self.shared = Shared.computed(model.engine, prefix, {WARM: warming}, codecs)
-
-    def cases(self, count: int) -> Iterator[Case]:
-        """So many prompts."""
-        model = self._model
-
-        def decode(token_ids: TokenIds) -> str:
-            return str(model.tokenizer.decode(token_ids.tolist())) if model.tokenizer is not None else ""
-
-        return cases(
-            self._pool,
-            count,
-            head=model.tokenise(model.frame.head),
-            tokenise=model.tokenise,
-            decode=decode,
-            tail=model.frame.tail,
-        )
-
-
-def _point(trial: Trial, found: Sequence[Outcome]) -> GatePoint:
+def point_of(trial: Trial, found: Sequence[Outcome]) -> GatePoint:
+    """What was measured of a trial over at least `MIN_CASES` cases."""
     kl = [outcome.kl for outcome in found]
     return GatePoint(
         trial.policy,
