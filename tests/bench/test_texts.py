@@ -1,5 +1,6 @@
 """The texts that ship: those that a benchmark measures on are apart from those that calibration learns from."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from kvquilt_router.calibration.corpus import shipped_texts
 from kvquilt_router.calibration.texts import ENOUGH_TOKENS, PIECE_TOKENS
 from tests.docs.pages import ROOT
 
+QA = sorted((ROOT / "bench" / "texts" / "qa").glob("*.jsonl"))
 BENCH = sorted((ROOT / "bench" / "texts").glob("*.txt"))
 
 
@@ -24,6 +26,14 @@ def test_no_passage_is_shared_by_any_two_texts():
         shared = {seen[shingle]: shingle for shingle in shingles(content) if shingle in seen}
         assert not shared, f"{name} shares a passage with {shared}"
         seen |= dict.fromkeys(shingles(content), name)
+
+
+def test_no_passage_of_a_question_set_is_in_a_calibration_text():
+    known = {shingle: t.name for t in shipped_texts() for shingle in shingles(t.content)}
+    for path in QA:
+        for passage in (p for line in path.read_text().splitlines() for p in json.loads(line)["passages"]):
+            shared = {known[shingle]: shingle for shingle in shingles(passage["text"]) if shingle in known}
+            assert not shared, f"{path.name}, {passage['title']} shares a passage with {shared}"
 
 
 def test_calibration_texts_are_enough_and_every_kind_is_learned_from_and_measured_on(smollm2):
@@ -44,6 +54,6 @@ def test_a_bench_text_fills_a_context_and_its_continuation(path: Path, smollm2):
 @pytest.mark.parametrize("folder", ["router/kvquilt_router/calibration/corpus", "bench/texts"])
 def test_every_text_is_named_in_the_notice_beside_it(folder: str):
     notice = (ROOT / folder / "NOTICE").read_text()
-    for path in (ROOT / folder).glob("*.txt"):
+    for path in (*(ROOT / folder).glob("*.txt"), *(ROOT / folder).glob("qa/*.jsonl")):
         name, _, number = path.stem.rpartition("-")
         assert (name if number.isdigit() else path.stem) in notice, path
