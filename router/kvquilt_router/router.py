@@ -54,6 +54,17 @@ def namespace_of(settings: RouterSettings) -> Namespace:
     return Namespace.public()
 
 
+def check_settings(settings: RouterSettings) -> Namespace:
+    """Refuse settings that no router can run with; the namespace that they name.
+
+    Raises:
+        BadRequestError: see `namespace_of`; an unknown policy.
+    """
+    if settings.policy != wire.AUTO:
+        policy_by_name(settings.policy)
+    return namespace_of(settings)
+
+
 @asynccontextmanager
 async def running_router(settings: RouterSettings, model: LoadedModel | None = None) -> AsyncIterator[str]:
     """Run a router; yields its address. On leaving, running calls get `drain_seconds`.
@@ -68,9 +79,7 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         FingerprintMismatchError, IntegrityError: the profile is of another model, or none; so is a gate that is named.
         BadRequestError: a level by default that takes a profile, and there is none.
     """
-    if settings.policy != wire.AUTO:
-        policy_by_name(settings.policy)
-    namespace = namespace_of(settings)
+    namespace = check_settings(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     loaded = (

@@ -32,11 +32,9 @@ def config_check(flags: Set = None, config: ConfigFile = None, as_json: Json = F
     """Check the settings: exit code 0 if they can be used, 2 with the reason if not."""
     with explained(as_json):
         loaded = load(config, flags or [])
-        from kvquilt_router.policies import policy_by_name
-        from kvquilt_router.router import namespace_of
+        from kvquilt_router.router import check_settings
 
-        policy_by_name(loaded.settings.router.policy)
-        namespace_of(loaded.settings.router)
+        check_settings(loaded.settings.router)
         if as_json:
             print_json({"ok": True})
         else:
