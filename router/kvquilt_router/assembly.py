@@ -38,6 +38,7 @@ class Assembly:
         engine: computes.
         prompt: what is assembled.
         placed: chunks that were found, ascending, not overlapping; what they leave of the context is computed.
+        order: key and first position of every chunk of the prompt, missed ones too; by default those that were found.
 
     Attributes:
         kv: being put together.
@@ -46,11 +47,19 @@ class Assembly:
         observed_deviation: after `compute`: mean relative change of their values, over tokens and layers.
     """
 
-    def __init__(self, engine: Engine, prompt: Prompt, placed: Sequence[PlacedChunk]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prompt: Prompt,
+        placed: Sequence[PlacedChunk],
+        order: tuple[tuple[bytes, int], ...] | None = None,
+    ) -> None:
         self._engine = engine
         self._token_ids = prompt.token_ids
         self._context = prompt.context_tokens
         self._placed = placed
+        found = tuple((chunk.place.chunk_key, chunk.place.begin) for chunk in placed)
+        self._order = found if order is None else order
         self.kv = engine.empty(len(self._token_ids) - 1)
         known = np.zeros(self._context, bool)
         for chunk in placed:
@@ -74,8 +83,7 @@ class Assembly:
         """What a policy chooses from; `recompute_ratio` is a share of the tokens whose context changed."""
         reused = tuple(chunk.place for chunk in self._placed if not chunk.exact)
         budget = int(np.ceil(recompute_ratio * sum(chunk.tokens for chunk in reused)))
-        order = tuple((chunk.place.chunk_key, chunk.place.begin) for chunk in self._placed)
-        return SelectionProblem(reused, self._context, budget, seed, order, len(self.kv.layers))
+        return SelectionProblem(reused, self._context, budget, seed, self._order, len(self.kv.layers))
 
     def select(self, policy: RecomputePolicy, problem: SelectionProblem) -> Selection:
         """Let a policy choose, after `merge`; one that estimates changes the reused KV first."""

@@ -151,7 +151,8 @@ class Blender:
         if prompt.plain:
             prompt, report.chunks = _with_question(prompt, report.chunks)
         fetched = time.perf_counter()
-        assembly = Assembly(self._engine, prompt, _placed(report.chunks, chunks))
+        order = tuple((outcome.ref.chunk_key, outcome.ref.begin) for outcome in report.chunks)
+        assembly = Assembly(self._engine, prompt, _placed(report.chunks, chunks), order)
         await self._thread.run(assembly.merge)
         decision = report.decision
         problem = assembly.problem(decision.recompute_ratio, options.seed)

@@ -45,6 +45,7 @@ class Guess:
 class _Span:
     """Consecutive runs of one document that were all missed."""
 
+    outcomes: list[ChunkOutcome]
     segment: int
     begin: int
     token_ids: TokenIds
@@ -100,8 +101,10 @@ class Finder:
         guesses: list[Guess] = []
         for span, chunks, parts in zip(spans, whole, partial, strict=True):
             pieces = self._pieces(prompt, span, chunks, variants, order)
-            replaced[span.begin] = pieces
-            guesses += self._guesses(prompt, span, pieces, parts, variants, order)
+            guessed = self._guesses(prompt, span, pieces, parts, variants, order)
+            # A run that crosses the cuts of the missed chunks is found whole only in the span as one piece.
+            replaced[span.begin] = pieces if chunks or guessed else span.outcomes
+            guesses += guessed
         return _replaced(outcomes, spans, replaced), guesses
 
     def _spans(self, outcomes: Sequence[ChunkOutcome]) -> list[_Span]:
@@ -120,7 +123,7 @@ class Finder:
             if len(tokens) >= K:
                 first = group[0].ref
                 found = fingerprints(self._planner.namespace, self._planner.fingerprint, tokens)
-                spans.append(_Span(first.segment, first.begin, tokens, first.point, found))
+                spans.append(_Span(group, first.segment, first.begin, tokens, first.point, found))
         return spans
 
     def _pieces(

@@ -100,7 +100,8 @@ def test_long_documents_are_cut_and_a_message_that_is_too_large_is_refused(clien
     chunks = client.plan([tokens, QUESTION]).chunks[1:]
     assert [chunk.begin for chunk in chunks[1:]] == [chunk.end for chunk in chunks[:-1]]
     assert sum(chunk.end - chunk.begin for chunk in chunks) == 4000
-    assert all(256 <= chunk.end - chunk.begin <= 1024 for chunk in chunks)
+    lengths = [chunk.end - chunk.begin for chunk in chunks]
+    assert all(256 <= length <= 1024 for length in lengths), lengths
 
 
 def test_forgetting_what_is_not_there_deletes_nothing(client):

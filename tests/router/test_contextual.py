@@ -13,7 +13,7 @@ from kvquilt_router.policies.contextual import Contextual, shares
 from kvquilt_router.policies.overhead import best_variant, cfo, discordance
 from kvquilt_router.selection import ReusedChunk, SelectionProblem
 
-A, B, C, D = (bytes([n]) for n in range(4))
+A, B, C, D = (bytes([n]) * 32 for n in range(4))
 PLACE = {"begin": 300, "end": 400, "chunk_key": D}
 
 

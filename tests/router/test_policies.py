@@ -61,9 +61,9 @@ def problems(draw):
     chunks, order, position = [], [], 0
     for number, length in enumerate(lengths):
         begin = position + draw(st.integers(0, 5))
-        position, key = begin + length, bytes([number])
+        position, key = begin + length, bytes([number]) * 32
         former = draw(st.lists(st.integers(0, 8), max_size=4))
-        sources = tuple(ContextSource(bytes([other]), 30, float(rng.random())) for other in former)
+        sources = tuple(ContextSource(bytes([other]) * 32, 30, float(rng.random())) for other in former)
         inter = rng.random(length).astype(np.float32) if draw(st.booleans()) else None
         dependence = rng.random((2, 1, length)).astype(np.float32) if draw(st.booleans()) else None
         intra = draw(st.sampled_from([0.0, 0.5, float(length)]))

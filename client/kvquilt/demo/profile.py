@@ -16,9 +16,9 @@ from kvquilt_router.gate.measure import Grid, measure_gate
 from kvquilt_router.profiles import AUTO, cached_path, read_profile, write_whole
 
 GRID = Grid(
-    ways=(("none", 0.0), *(("question-deviation", ratio) for ratio in (0.05, 0.1, 0.2, 0.3))),
+    ways=(("none", 0.0), *(("question-deviation", ratio) for ratio in (0.1, 0.2, 0.3))),
     contexts=(WARM,),
-    cases=16,
+    cases=12,
 )
 """What the demo's prompts need, and no more: its passages are computed after others, and it asks at every level."""
 
