@@ -181,6 +181,10 @@ class KVChunk:
         """Number of tokens."""
         return len(self.token_ids)
 
+    def layer(self, index: int) -> "LayerKV":
+        """Keys and values of one layer."""
+        return LayerKV(self.keys[index], self.values[index])
+
     def check_finite(self) -> None:
         """Refuse NaN and Inf: they are a fault of the computation, and stored they would spoil every later reader.
 

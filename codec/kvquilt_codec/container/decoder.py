@@ -1,5 +1,7 @@
 """A container to KV tensors, section by section, while its bytes arrive."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,9 @@ from kvquilt_codec.container.side import decode_side
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.types import CodecId, KVChunk, LayerKV, Part, SideInfo, TokenIds
 
+_DESCRIBING = (Part.TOKENS, Part.CONTEXT)
+"""Parts that are of the whole chunk, not of a layer."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecodedChunk:
@@ -35,6 +40,15 @@ class DecodedChunk:
     kv: tuple[LayerKV, ...]
     side: SideInfo | None = None
 
+    @property
+    def rotated_from(self) -> int | None:
+        """As of `KVChunk`."""
+        return self.head.header.rotated_from
+
+    def layer(self, index: int) -> LayerKV:
+        """Keys and values of one of `layers`."""
+        return self.kv[index - self.layers.start]
+
     def chunk(self) -> KVChunk:
         """The whole chunk.
 
@@ -46,7 +60,7 @@ class DecodedChunk:
             self.token_ids,
             tuple(layer.keys for layer in self.kv),
             tuple(layer.values for layer in self.kv),
-            self.head.header.rotated_from,
+            self.rotated_from,
         )
 
 
@@ -60,6 +74,9 @@ class ContainerDecoder:
         layers: decode these layers only; `None` decodes all.
         quality_layers: decode so many quality layers only; `None` decodes all.
         coders: where coders of profiles come from; needed for containers that name a profile.
+        on_layer: called with a layer's number when its keys and values of all token blocks are decoded, so that `layer`
+            gives them; layers come in order. With one token block they come one by one while the bytes of the last
+            quality layer do, with more during the last block's.
     """
 
     def __init__(
@@ -68,16 +85,21 @@ class ContainerDecoder:
         layers: range | None = None,
         quality_layers: int | None = None,
         coders: Coders | None = None,
+        on_layer: Callable[[int], None] | None = None,
     ) -> None:
         self._fingerprint = model_fingerprint
         self._layers = layers
         self._quality_layers = quality_layers
         self._coders = coders
+        self._on_layer = on_layer
         self._pending = bytearray()
         self._received = 0
         self._head: ContainerHead | None = None
         self._sections: tuple[Section, ...] = ()
         self._next = 0
+        self._ends: list[int] = []
+        self._last: dict[int, int] = {}
+        """Of each layer that is decoded, the section that completes it."""
         self._token_ids: TokenIds | None = None
         self._side: SideInfo | None = None
         self._tensors: Tensors | None = None
@@ -87,6 +109,31 @@ class ContainerDecoder:
     def head(self) -> ContainerHead | None:
         """The head, once its bytes have come."""
         return self._head
+
+    @property
+    def described(self) -> bool:
+        """Whether all has come that is not keys and values: head, token ids, side information if there is any."""
+        return self._head is not None and not any(s.part in _DESCRIBING for s in self._sections[self._next :])
+
+    @property
+    def token_ids(self) -> TokenIds | None:
+        """The chunk's tokens, once they have come."""
+        return self._token_ids
+
+    @property
+    def side(self) -> SideInfo | None:
+        """The side information, once it has come; `None` also if there is none."""
+        return self._side
+
+    def bytes_until(self, layer: int) -> int:
+        """Bytes that must still come until a layer is complete; 0 once it is. Only when the head has come."""
+        return max(0, self._ends[self._last[layer]] - self._received) if self._last[layer] >= self._next else 0
+
+    def layer(self, layer: int) -> LayerKV:
+        """A layer that `on_layer` was called with; may be called in another thread than `feed`."""
+        if self._tensors is None:
+            raise IntegrityError("expected the head before any layer")
+        return self._tensors.layer(layer)
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes; decode what they complete.
@@ -110,6 +157,8 @@ class ContainerDecoder:
             self._decode_section(section, payload)
             position += section.length
             self._next += 1
+            if self._on_layer is not None and self._last.get(section.layer) == self._next - 1:
+                self._on_layer(section.layer)
         del self._pending[:position]
         if self._pending and self._next == len(self._sections):
             raise IntegrityError(f"expected no bytes after the last section; got {len(self._pending)} more")
@@ -139,6 +188,10 @@ class ContainerDecoder:
         check_complete(head, layers, self._sections, self._quality_layers or head.quality_layers)
         self._tensors = Tensors(head, layers)
         self._sink = open_sink(head, self._tensors, self._quality_layers, self._coders)
+        self._ends = list(itertools.accumulate((s.length for s in self._sections), initial=size))[1:]
+        self._last = {
+            s.layer: at for at, s in enumerate(self._sections) if s.layer in layers and s.part not in _DESCRIBING
+        }
         self._head = head
         del self._pending[:size]
         return True

@@ -51,6 +51,10 @@ class Tensors:
         rows = slice(section.token_block * TOKEN_BLOCK, (section.token_block + 1) * TOKEN_BLOCK)
         return LayerKV(layer.keys[rows], layer.values[rows])
 
+    def layer(self, layer: int) -> LayerKV:
+        """A layer's tensors; only after all of its sections have been taken."""
+        return self._kv[layer]
+
     def all(self) -> tuple[LayerKV, ...]:
         """Every layer in order; only after all sections have been taken."""
         return tuple(self._kv[layer] for layer in self.layers)
