@@ -12,10 +12,11 @@ from kvquilt_router.engine import looks, parallel, placing, prefill
 from kvquilt_router.engine.blocks import BlockStructure
 from kvquilt_router.engine.greedy import decode_greedily
 from kvquilt_router.engine.kv import LayerTensors, PromptKV
+from kvquilt_router.engine.placing import Rotations
 from kvquilt_router.engine.prefill import AttentionSums
 from kvquilt_router.engine.recompute import recompute
 from kvquilt_router.engine.runner import ModelRunner
-from kvquilt_router.engine.scatter import OnLayer
+from kvquilt_router.engine.scatter import BeforeLayer, OnLayer
 from kvquilt_router.engine.traits import ModelTraits
 from kvquilt_router.engine.view import PositionFreeView
 from kvquilt_router.selection import LayerFilter
@@ -126,13 +127,18 @@ class Engine:
         """Room for the KV of a prompt's first `tokens` tokens."""
         return PromptKV(self.traits.layout, tokens, self.device)
 
-    @torch.inference_mode()
     def rotate_placed(self, kv: PromptKV) -> None:
         """Rotate placed keys to their positions, in place; clear what was not placed.
 
         Computed in float32 and rounded once, whether a key is rotated from its un-rotated form or from another place.
         """
-        placing.rotate_placed(self._runner, kv)
+        rotations = self.rotations(kv)
+        for index in range(len(kv.layers)):
+            rotations.rotate(index)
+
+    def rotations(self, kv: PromptKV) -> Rotations:
+        """`rotate_placed` layer by layer, for chunks that are reserved in `kv` and written later."""
+        return Rotations(self._runner, kv)
 
     def view(self, kv: PromptKV) -> PositionFreeView:
         """The same KV with keys free of position; keys of `kv` must be rotated to their positions."""
@@ -162,15 +168,21 @@ class Engine:
 
     @torch.inference_mode()
     def question_attention(
-        self, token_ids: TokenIds, kv: PromptKV, context: int, weights: NDArray[np.float32] | None = None
+        self,
+        token_ids: TokenIds,
+        kv: PromptKV,
+        context: int,
+        weights: NDArray[np.float32] | None = None,
+        before_layer: BeforeLayer | None = None,
     ) -> NDArray[np.float32]:
         """Attention that the tokens from `context` on pay to each of the `context` first ones, `[context]`.
 
         Summed over layers, heads and the later tokens, each term times `weights` `[layers, kv_heads, context]`, if any.
         One forward pass of the later tokens; writes their KV into `kv`, whose keys must be rotated to their positions.
         The later tokens are those that `kv` has room for, or if it has none, the one token after it.
+        `before_layer` is called as in `recompute`.
         """
-        return looks.question_attention(self._runner, token_ids, kv, context, weights)
+        return looks.question_attention(self._runner, token_ids, kv, context, weights, before_layer)
 
     @torch.inference_mode()
     def recompute(
@@ -184,6 +196,7 @@ class Engine:
         context: int | None = None,
         missing: Sequence[int] | Indices = (),
         visible: BlockStructure | None = None,
+        before_layer: BeforeLayer | None = None,
     ) -> None:
         """Compute the tokens at `positions` in one forward pass, every layer over the whole of `kv`, in place.
 
@@ -197,6 +210,7 @@ class Engine:
             context: number of tokens before the question; by default all of `kv`.
             missing: positions without stored KV, which no filter drops, nor sees.
             visible: takes away some of what tokens see; by default each sees all before it.
+            before_layer: called for every layer in order, before it is read or written: stored KV may be put there.
 
         Raises:
             BadRequestError: positions, segments or a context that do not fit `kv`; a prompt beyond the model's context.
@@ -212,6 +226,7 @@ class Engine:
             context=kv.tokens if context is None else context,
             missing=np.asarray(missing, np.int64),
             visible=visible,
+            before_layer=before_layer,
         )
 
     def check(self, token_ids: TokenIds, tokens: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout
+from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout, LayerKV
 
 TORCH_TYPES = {
     DataType.BFLOAT16: torch.bfloat16,
@@ -46,6 +46,8 @@ class PromptKV:
     """Room for the KV of a prompt's first `tokens` tokens; chunks are placed into it, keys rotated later.
 
     Positions where nothing was placed hold whatever was in memory until `clear_unplaced` or a recompute writes them.
+
+    A chunk is placed as a whole (`place`), or, where its layers come one by one, reserved and then written by layer.
     """
 
     def __init__(self, layout: KVLayout, tokens: int, device: torch.device) -> None:
@@ -74,19 +76,27 @@ class PromptKV:
 
     def place(self, chunk: KVChunk, begin: int) -> None:
         """Copy a chunk to positions `begin` onwards; keys that belong elsewhere are noted in `to_rotate`."""
-        end = begin + chunk.tokens
-        for layer, keys, values in zip(self.layers, chunk.keys, chunk.values, strict=True):
-            layer.keys[:, :, begin:end] = to_torch(keys, self.layout.data_type)
-            layer.values[:, :, begin:end] = to_torch(values, self.layout.data_type)
-        self.placed.append((begin, end))
-        if chunk.rotated_from != begin:
-            self.to_rotate.append((begin, end, chunk.rotated_from))
+        self.reserve(begin, begin + chunk.tokens, chunk.rotated_from)
+        for index in range(len(self.layers)):
+            self.write(index, begin, chunk.layer(index))
 
-    def clear_unplaced(self) -> None:
-        """Write zeros where nothing was placed: a masked position adds nothing to attention only if it is finite."""
-        position = 0
+    def reserve(self, begin: int, end: int, rotated_from: int | None) -> None:
+        """Note that a chunk whose keys are as `KVChunk.rotated_from` says goes to positions `begin` to `end`."""
+        self.placed.append((begin, end))
+        if rotated_from != begin:
+            self.to_rotate.append((begin, end, rotated_from))
+
+    def write(self, index: int, begin: int, kv: LayerKV) -> None:
+        """Copy one layer of a chunk to positions `begin` onwards."""
+        layer, end = self.layers[index], begin + len(kv.keys)
+        layer.keys[:, :, begin:end] = to_torch(kv.keys, self.layout.data_type)
+        layer.values[:, :, begin:end] = to_torch(kv.values, self.layout.data_type)
+
+    def clear_unplaced(self, index: int) -> None:
+        """Write zeros into one layer where nothing was placed: a masked position adds nothing only if it is finite."""
+        position, layer = 0, self.layers[index]
         for begin, end in [*sorted(self.placed), (self.tokens, self.tokens)]:
-            for layer in self.layers if begin > position else ():
+            if begin > position:
                 layer.keys[:, :, position:begin] = 0
                 layer.values[:, :, position:begin] = 0
             position = max(position, end)

@@ -12,7 +12,7 @@ from kvquilt_router.engine.kv import LayerTensors, PromptKV
 from kvquilt_router.engine.masks import scatter_mask
 from kvquilt_router.engine.observe import Attention, observed
 from kvquilt_router.engine.runner import Enough, ModelRunner
-from kvquilt_router.engine.scatter import ActiveTokens, OnLayer
+from kvquilt_router.engine.scatter import ActiveTokens, BeforeLayer, OnLayer
 
 
 def value_deviation(
@@ -59,11 +59,15 @@ def question_attention(
     kv: PromptKV,
     context: int,
     weights: NDArray[np.float32] | None = None,
+    before_layer: BeforeLayer | None = None,
 ) -> NDArray[np.float32]:
     """See `Engine.question_attention`."""
     layers = kv.layers
     if kv.tokens == context:  # a question of one token has no room in the KV: the worker computes it
-        layers = [_with_room(layer) for layer in layers]
+        for index in range(len(layers)):  # copies of layers can only be made of what is there
+            if before_layer is not None:
+                before_layer(index)
+        layers, before_layer = [_with_room(layer) for layer in layers], None
     total = torch.zeros(context, device=runner.device)
     slots = torch.arange(context, layers[0].keys.shape[2], device=runner.device)
     factors = None if weights is None else torch.from_numpy(weights).to(runner.device)
@@ -75,7 +79,7 @@ def question_attention(
 
     mask = scatter_mask(runner.model, runner.traits, slots, layers[0].keys.shape[2])
     with observed(runner.model, look):
-        runner.scatter(token_ids, layers, ActiveTokens(slots), lambda *_: None, mask)
+        runner.scatter(token_ids, layers, ActiveTokens(slots), lambda *_: None, mask, before_layer)
     return _numpy(total)
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from kvquilt_codec.types import KVChunk, TokenIds
 from kvquilt_router.engine.kv import LayerTensors, PromptKV, to_numpy
 from kvquilt_router.engine.runner import ModelRunner
@@ -27,20 +29,38 @@ def to_chunk(
     )
 
 
-def rotate_placed(runner: ModelRunner, kv: PromptKV) -> None:
-    """See `Engine.rotate_placed`."""
-    kv.clear_unplaced()
-    for begin, end, came_from in _merged(kv.to_rotate):
-        there = runner.angles(begin, end - begin)
-        here = None if came_from is None else runner.angles(came_from, end - begin)
-        for index, layer in enumerate(kv.layers):
-            if runner.traits.rotates[index]:
-                part = layer.keys[:, :, begin:end]
-                keys = part.float()
-                if here is not None:
-                    keys = runner.rotary.rotate(keys, index, here, inverse=True)
-                part.copy_(runner.rotary.rotate(keys, index, there))
-    kv.to_rotate.clear()
+class Rotations:
+    """Rotates placed keys to their positions, layer by layer; see `Engine.rotations`.
+
+    Every layer that is placed must be rotated once. What is placed later is not among them.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, runner: ModelRunner, kv: PromptKV) -> None:
+        self._runner = runner
+        self._kv = kv
+        self._spans = [
+            (
+                begin,
+                end,
+                None if came_from is None else runner.angles(came_from, end - begin),
+                runner.angles(begin, end - begin),
+            )
+            for begin, end, came_from in _merged(kv.to_rotate)
+        ]
+        kv.to_rotate.clear()
+
+    @torch.inference_mode()
+    def rotate(self, index: int) -> None:
+        """Rotate the keys of a layer whose chunks are all written; clear what was not placed."""
+        self._kv.clear_unplaced(index)
+        rotary = self._runner.rotary
+        for begin, end, here, there in self._spans if self._runner.traits.rotates[index] else ():
+            part = self._kv.layers[index].keys[:, :, begin:end]
+            keys = part.float()
+            if here is not None:
+                keys = rotary.rotate(keys, index, here, inverse=True)
+            part.copy_(rotary.rotate(keys, index, there))
 
 
 def _merged(spans: Sequence[tuple[int, int, int | None]]) -> list[tuple[int, int, int | None]]:

@@ -13,7 +13,7 @@ from kvquilt_router.engine.filtering import FilteredTokens
 from kvquilt_router.engine.kv import LayerTensors, PromptKV
 from kvquilt_router.engine.masks import scatter_mask
 from kvquilt_router.engine.runner import Enough, ModelRunner
-from kvquilt_router.engine.scatter import ActiveTokens, OnLayer
+from kvquilt_router.engine.scatter import ActiveTokens, BeforeLayer, OnLayer
 from kvquilt_router.selection import LayerFilter
 from kvquilt_router.types import Indices
 
@@ -29,6 +29,7 @@ def recompute(
     context: int,
     missing: Indices,
     visible: BlockStructure | None,
+    before_layer: BeforeLayer | None,
 ) -> None:
     """See `Engine.recompute`."""
     runner.check(token_ids, len(token_ids))
@@ -52,11 +53,13 @@ def recompute(
         )
         if layer_filter is None:
             with blockwise(runner, slots, mask):
-                runner.scatter(token_ids, kv.layers, ActiveTokens(slots), count, mask)
+                runner.scatter(token_ids, kv.layers, ActiveTokens(slots), count, mask, before_layer)
         else:
             droppable = torch.from_numpy((positions < context) & ~np.isin(positions, missing)).to(runner.device)
             tokens = FilteredTokens(slots, droppable, context, layer_filter)
             with tokens.narrowing(runner), contextlib.suppress(Enough):
-                runner.scatter(token_ids, kv.layers, tokens, count, mask)
+                runner.scatter(token_ids, kv.layers, tokens, count, mask, before_layer)
     for index in range(finished, len(kv.layers)):  # nobody is left to compute them: they are finished as they are
+        if before_layer is not None:
+            before_layer(index)
         on_layer(index, kv.layers[index])

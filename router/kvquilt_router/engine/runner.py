@@ -11,7 +11,7 @@ from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine.rotary import Angles, Rotary
-from kvquilt_router.engine.scatter import ActiveTokens, OnLayer, scatter_cache
+from kvquilt_router.engine.scatter import ActiveTokens, BeforeLayer, OnLayer, scatter_cache
 from kvquilt_router.engine.traits import ModelTraits, layer_kinds, measure_traits
 from kvquilt_router.types import Indices
 
@@ -77,7 +77,13 @@ class ModelRunner:
         return {"input_ids": self.tensor(token_ids)[None], "position_ids": positions[None], "attention_mask": mask}
 
     def scatter(
-        self, token_ids: TokenIds, layers: Sequence[LayerTensors], active: ActiveTokens, on_layer: OnLayer, mask: Any
+        self,
+        token_ids: TokenIds,
+        layers: Sequence[LayerTensors],
+        active: ActiveTokens,
+        on_layer: OnLayer,
+        mask: Any,
+        before_layer: BeforeLayer | None = None,
     ) -> None:
         """Compute the active tokens of a prompt, every layer over the whole of `layers`, in place."""
         slots = active.slots
@@ -85,7 +91,7 @@ class ModelRunner:
             input_ids=self.tensor(token_ids)[slots][None],
             position_ids=slots[None],
             attention_mask=mask,
-            past_key_values=scatter_cache(layers, active, on_layer),
+            past_key_values=scatter_cache(layers, active, on_layer, before_layer),
             use_cache=True,
         )
 
