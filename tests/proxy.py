@@ -1,11 +1,12 @@
-"""A TCP proxy on loopback that does something after so many bytes: real faults in the middle of real streams."""
+"""TCP proxies on loopback that do something after so many bytes: real faults in the middle of real streams."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 Trip = Callable[[], None]
+Pump = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 
 
 @asynccontextmanager
@@ -14,32 +15,72 @@ async def proxy(target: str, after_bytes: int, trip: Trip) -> AsyncIterator[str]
 
     What comes back after that is dropped: it may have left the target before the fault, and lie in a socket's buffer.
     """
-    host, _, port = target.rpartition(":")
     seen = 0
     tripped = False
-    tasks: set[asyncio.Task[None]] = set()
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal seen, tripped
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while data := await reader.read(1 << 16):
-                seen += len(data) if counted else 0
-                if counted and seen >= after_bytes and not tripped:
+                seen += len(data)
+                if seen >= after_bytes and not tripped:
                     tripped = True
                     trip()
-                if counted and tripped:
+                if tripped:
                     continue
                 writer.write(data)
                 await writer.drain()
         writer.close()
 
+    async with _forwarding(target, pump) as address:
+        yield address
+
+
+@asynccontextmanager
+async def throttle(
+    target: str, piece: int, pause: float, after_bytes: int | None = None, then: str = ""
+) -> AsyncIterator[str]:
+    """Let answers of `target` through in pieces with pauses; after so many bytes none ("hang"), or close ("close")."""
+    left = after_bytes
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(piece):
+                if left is not None:
+                    left -= len(data)
+                    if left < 0 and then == "close":
+                        break
+                    if left < 0:
+                        continue
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(pause)
+        writer.close()
+
+    async with _forwarding(target, slowly) as address:
+        yield address
+
+
+@asynccontextmanager
+async def _forwarding(target: str, answers: Pump) -> AsyncIterator[str]:
+    """Forward to `target`, what comes back by `answers`; yields the address."""
+    host, _, port = target.rpartition(":")
+    tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        if (connecting := asyncio.current_task()) is not None:
+            tasks.add(connecting)
+            connecting.add_done_callback(tasks.discard)
         try:
             far_reader, far_writer = await asyncio.open_connection(host, int(port))
         except OSError:
             writer.close()
             return
-        for pumping in (pump(reader, far_writer, counted=False), pump(far_reader, writer, counted=True)):
+        writers.append(far_writer)
+        for pumping in (_pump(reader, far_writer), answers(far_reader, writer)):
             task = asyncio.create_task(pumping)
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -52,3 +93,14 @@ async def proxy(target: str, after_bytes: int, trip: Trip) -> AsyncIterator[str]
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()

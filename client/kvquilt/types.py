@@ -78,7 +78,7 @@ class BlendReport:
         fetched_bytes: bytes that came from cache nodes.
         bf16_bytes: what the fetched tensors take as bfloat16.
         chunks: per chunk.
-        seconds: the router's wall time by step.
+        seconds: the router's wall time by step; in `overlap` it fetched and computed at the same time.
         level: of the documents; "lossless" where no measured level meets a bound that was asked for.
         predicted_kl: what KL(full || blended) of the answer's tokens stays below, by measurement; `None`: not known.
         gate_refusal: why chunks whose context changed were not used; empty if they were, or there were none.

@@ -92,7 +92,7 @@ def report(message: pb.BlendReport) -> BlendReport:
         IntegrityError: reused tokens that are not in the prompt, or without a deviation each.
     """
     _check_reused(message)
-    steps = ("fetch", "select", "compute", "total")
+    steps = ("fetch", "select", "compute", "total", "overlap")
     return BlendReport(
         message.policy,
         message.recompute_ratio,

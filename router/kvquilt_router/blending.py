@@ -11,19 +11,17 @@ import numpy as np
 
 from kvquilt_codec.container import DecodedChunk
 from kvquilt_codec.errors import KvquiltError
-from kvquilt_codec.types import KVChunk
-from kvquilt_router.assembly import Assembly, PlacedChunk
+from kvquilt_router.arriving import Arrivals
+from kvquilt_router.assembly import Assembly
 from kvquilt_router.engine import Engine
-from kvquilt_router.engine.kv import LayerTensors, wire_bytes
-from kvquilt_router.engine_thread import EngineThread
-from kvquilt_router.fetching import Fetcher, Key, key_of
+from kvquilt_router.fetching import Fetcher
 from kvquilt_router.finding import Finder, Guess, changed
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.lookup import Lookup
 from kvquilt_router.planning import Planner
-from kvquilt_router.policies import AnchorPool, policy_by_name
-from kvquilt_router.selection import ReusedChunk, Selection
-from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Prompt
+from kvquilt_router.policies import policy_by_name
+from kvquilt_router.starting import Choice, StartedBlend, Starter, with_question
+from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Key, Prompt, key_of
 from kvquilt_rpc.counters import Counters
 
 log = logging.getLogger(__name__)
@@ -54,11 +52,13 @@ class _Plan:
         looked_up: outcomes of the chunks that the prompt was cut into.
         report: decision, and outcomes with what was found inside the missed ones.
         guesses: what to compare when it has come.
+        contexts: of the chunks that are used.
     """
 
     looked_up: list[ChunkOutcome]
     report: BlendReport
     guesses: list[Guess]
+    contexts: frozenset[str]
 
 
 class Blender:
@@ -66,38 +66,39 @@ class Blender:
 
     Args:
         concurrency: blends at once; further ones wait, since each holds a prompt's whole KV.
+        fetch_deadline: seconds that chunks may take to come.
     """
 
     def __init__(
         self,
         engine: Engine,
-        thread: EngineThread,
+        starter: Starter,
         planner: Planner,
         lookup: Lookup,
         finder: Finder,
         fetcher: Fetcher,
         gate: HeldGate,
-        anchors: AnchorPool,
         counters: Counters,
         *,
         concurrency: int,
+        fetch_deadline: float,
     ) -> None:
         self._engine = engine
-        self._thread = thread
+        self._starter = starter
         self._planner = planner
         self._lookup = lookup
         self._finder = finder
         self._fetcher = fetcher
         self._gate = gate
-        self._anchors = anchors
         self._counters = counters
+        self._fetch_deadline = fetch_deadline
         self._slots = asyncio.Semaphore(concurrency)
 
     async def plan(self, prompt: Prompt, options: BlendOptions) -> BlendReport:
         """What a blend would find and decide, without fetching or computing."""
         report = (await self._decided(prompt, options)).report
         if prompt.plain:
-            report.chunks = _with_question(prompt, report.chunks)[1]
+            report.chunks = with_question(prompt, report.chunks)[1]
         return report
 
     async def blend(self, prompt: Prompt, options: BlendOptions) -> AsyncGenerator[memoryview | Blended, None]:
@@ -109,7 +110,7 @@ class Blender:
             BadRequestError: an empty question or document, an unknown policy, more tokens than the model's context.
         """
         if options.policy is not None:
-            policy_by_name(options.policy, self._anchors)
+            policy_by_name(options.policy)
         self._engine.check(prompt.token_ids, len(prompt.token_ids))
         async with self._slots, aclosing(self._blend(prompt, options)) as parts:
             async for part in parts:
@@ -128,7 +129,7 @@ class Blender:
             if outcome.found is not None and outcome.found.context not in allowed:
                 outcome.found, outcome.miss_reason = None, "gate_closed"
         usable = [guess for guess in guesses if changed(guess.found.context) in allowed]
-        return _Plan(looked_up, BlendReport(options, decision, outcomes), usable)
+        return _Plan(looked_up, BlendReport(options, decision, outcomes), usable, allowed)
 
     async def _found_inside(
         self, prompt: Prompt, outcomes: list[ChunkOutcome], order: Sequence[str]
@@ -144,54 +145,65 @@ class Blender:
         plan = await self._decided(prompt, options)
         report = plan.report
         guessed = [ChunkOutcome(guess.outcome.ref, guess.found) for guess in plan.guesses]
-        chunks = await self._fetcher.fetch(report.chunks, guessed)
-        if plan.guesses:
-            tokens = {o.found: chunks[key_of(o.found)].token_ids for o in guessed if o.found is not None}
-            report.chunks = self._finder.aligned(report.chunks, plan.guesses, tokens)
-        if prompt.plain:
-            prompt, report.chunks = _with_question(prompt, report.chunks)
-        fetched = time.perf_counter()
-        order = tuple((outcome.ref.chunk_key, outcome.ref.begin) for outcome in report.chunks)
-        assembly = Assembly(self._engine, prompt, _placed(report.chunks, chunks), order)
-        await self._thread.run(assembly.merge)
-        decision = report.decision
-        problem = assembly.problem(decision.recompute_ratio, options.seed)
-        policy = policy_by_name(decision.policy, self._anchors)
-        selection = await self._thread.run(assembly.select, policy, problem)
-        selected = time.perf_counter()
-        async with aclosing(self._computed(assembly, selection)) as tensors:
+        chunks, blend = await self._fetched(prompt, options, plan, guessed)
+        if blend is None:
+            if plan.guesses:
+                tokens = {o.found: chunks[key_of(o.found)].token_ids for o in guessed if o.found is not None}
+                report.chunks = self._finder.aligned(report.chunks, plan.guesses, tokens)
+            fetched = time.perf_counter()
+            blend = self._starter.now(Choice.of(prompt, report.chunks, report.decision), chunks, options)
+        else:
+            fetched = time.perf_counter()
+        computation = blend.computation
+        async with aclosing(computation.layers()) as tensors:
             async for tensor in tensors:
                 yield tensor
         finished = time.perf_counter()
+        report.chunks, report.decision = blend.choice.outcomes, blend.choice.decision
         report.seconds = {
             "fetch": fetched - started,
-            "select": selected - fetched,
-            "compute": finished - selected,
+            "select": computation.selected - computation.began,
+            "compute": finished - computation.selected,
             "total": finished - started,
+            "overlap": max(0.0, fetched - computation.running - computation.waited),
         }
+        assembly = computation.assembly
+        layers = len(assembly.kv.layers)
+        self._starter.pace.measured(computation.engine_seconds, len(assembly.computed), layers)
         report.observed_deviation = assembly.observed_deviation
-        self._count_tokens(report, prompt, assembly.recomputed)
-        if selection.deviation is not None:
-            report.reused_positions = np.setdiff1d(problem.candidates, assembly.recomputed)
-            report.reused_deviations = selection.deviation[report.reused_positions]
-        yield Blended(prompt, report, assembly, plan.looked_up)
+        self._count_tokens(report, blend.choice.prompt, assembly.recomputed)
+        deviation = computation.selection.deviation
+        if deviation is not None:
+            report.reused_positions = np.setdiff1d(computation.problem.candidates, assembly.recomputed)
+            report.reused_deviations = deviation[report.reused_positions]
+        yield Blended(blend.choice.prompt, report, assembly, plan.looked_up)
 
-    async def _computed(self, assembly: Assembly, selection: Selection) -> AsyncGenerator[memoryview, None]:
-        """Run the recompute; give each layer's tensors out while the next layers still compute."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Queue[LayerTensors] = asyncio.Queue()
-
-        def on_layer(_: int, tensors: LayerTensors) -> None:
-            loop.call_soon_threadsafe(done.put_nowait, tensors)
-
-        computing = asyncio.create_task(self._thread.run(assembly.compute, selection, on_layer))
+    async def _fetched(
+        self, prompt: Prompt, options: BlendOptions, plan: "_Plan", guessed: Sequence[ChunkOutcome]
+    ) -> tuple[Mapping[Key, DecodedChunk], StartedBlend | None]:
+        """What came, and the blend if it was begun before that and all that it needs has come."""
+        outcomes = plan.report.chunks
+        keys = {key_of(outcome.found) for outcome in (*guessed, *outcomes) if outcome.found is not None}
+        arrivals = Arrivals(keys, len(self._engine.traits.layout.layers), self._fetch_deadline)
+        fetching = asyncio.create_task(self._fetcher.fetch(outcomes, guessed, arrivals))
+        fetching.add_done_callback(lambda _: arrivals.move())
+        blend: StartedBlend | None = None
         try:
-            for _ in assembly.kv.layers:
-                tensors = await _next(done, computing)
-                for tensor in (tensors.keys, tensors.values):
-                    yield await asyncio.to_thread(wire_bytes, tensor)
-        finally:
-            await computing
+            if keys and not plan.guesses:
+                choice = Choice.of(prompt, outcomes, plan.report.decision)
+                blend = await self._starter.early(choice, options, plan.contexts, arrivals, fetching)
+            chunks = await fetching
+            if blend is not None and arrivals.failed:
+                await blend.computation.dropped()
+                blend = None
+        except BaseException:
+            arrivals.fail()
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+            if blend is not None:
+                await blend.computation.dropped()
+            raise
+        return chunks, blend
 
     def _count_tokens(self, report: BlendReport, prompt: Prompt, recomputed: Indices) -> None:
         again = np.zeros(prompt.context_tokens, bool)
@@ -218,54 +230,3 @@ class Blender:
         for kind in ("exact", "reused", "recomputed", "computed"):
             self._counters.add(f"tokens_{kind}", getattr(report, f"tokens_{kind}"))
         self._counters.add("bytes_fetched", report.fetched_bytes)
-
-
-def _with_question(prompt: Prompt, outcomes: Sequence[ChunkOutcome]) -> tuple[Prompt, list[ChunkOutcome]]:
-    """A plain prompt, its question being what follows the last known text."""
-    kept = list(outcomes)
-    while kept and kept[-1].ref.segment and kept[-1].found is None and kept[-1].miss_reason == "not_stored":
-        kept.pop()
-    end = max([len(prompt.prefix), *(outcome.ref.end for outcome in kept)])
-    tokens = prompt.token_ids
-    document = tokens[len(prompt.prefix) : end]
-    return Prompt(prompt.prefix, (document,) if len(document) else (), tokens[end:], plain=True), kept
-
-
-def _placed(outcomes: Sequence[ChunkOutcome], chunks: Mapping[Key, DecodedChunk]) -> list[PlacedChunk]:
-    placed = []
-    for outcome in outcomes:
-        ref, found = outcome.ref, outcome.found
-        if found is None:
-            continue
-        decoded = chunks[key_of(found)]
-        cut = slice(outcome.source_begin, outcome.source_begin + len(ref.token_ids))
-        side, meta = decoded.side, found.info.meta
-        place = ReusedChunk(
-            ref.begin,
-            ref.end,
-            ref.chunk_key,
-            meta.variant,
-            None if side is None or side.dependence is None else side.dependence[:, :, cut],
-            None if side is None or side.inter is None else side.inter[cut],
-            *((meta.sources, meta.intra) if len(ref.token_ids) == meta.tokens else ()),
-        )
-        placed.append(PlacedChunk(_part(decoded.chunk(), cut), place, found.context == "exact", outcome.repair))
-    return placed
-
-
-def _part(chunk: KVChunk, cut: slice) -> KVChunk:
-    if cut == slice(0, chunk.tokens):
-        return chunk
-    begin = None if chunk.rotated_from is None else chunk.rotated_from + cut.start
-    keys, values = (tuple(tensor[cut] for tensor in tensors) for tensors in (chunk.keys, chunk.values))
-    return KVChunk(chunk.layout, chunk.token_ids[cut], keys, values, begin)
-
-
-async def _next(queue: "asyncio.Queue[LayerTensors]", producer: "asyncio.Task[None]") -> LayerTensors:
-    """The queue's next item, or the producer's error if it failed before there was one."""
-    getter = asyncio.create_task(queue.get())
-    await asyncio.wait({getter, producer}, return_when=asyncio.FIRST_COMPLETED)
-    if not getter.done() and producer.done() and producer.exception() is not None:
-        getter.cancel()
-        await producer
-    return await getter

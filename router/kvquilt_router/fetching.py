@@ -5,22 +5,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from kvquilt_codec import errors
 from kvquilt_codec.container import ContainerDecoder, DecodedChunk, HeldContainer
 from kvquilt_codec.levels import OperatingPoint
+from kvquilt_router.arriving import Arrivals
 from kvquilt_router.holding import HeldChunks
 from kvquilt_router.misses import miss_reason
+from kvquilt_router.placement import check_fits
 from kvquilt_router.profiles import ModelProfile
-from kvquilt_router.types import ChunkOutcome, Found
+from kvquilt_router.types import ChunkOutcome, Found, Key, key_of
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 
 log = logging.getLogger(__name__)
-
-Key = tuple[bytes, OperatingPoint]
-"""An object, and how it is read."""
 
 
 class Fetcher:
@@ -49,7 +46,7 @@ class Fetcher:
         self._cleaning: set[asyncio.Task[None]] = set()
 
     async def fetch(
-        self, outcomes: Sequence[ChunkOutcome], guessed: Sequence[ChunkOutcome] = ()
+        self, outcomes: Sequence[ChunkOutcome], guessed: Sequence[ChunkOutcome], arrivals: Arrivals
     ) -> dict[Key, DecodedChunk]:
         """Fetch and decode what was found, in parallel, within the fetch deadline.
 
@@ -59,11 +56,12 @@ class Fetcher:
         Args:
             outcomes: whose chunks must have their tokens.
             guessed: whose chunks need not, and are not counted.
+            arrivals: told of what comes; they have failed at the end if a chunk did not come or cannot be used.
 
         Returns:
             The chunks that came.
         """
-        chunks, reasons, sizes = await self._fetch_found([*guessed, *outcomes])
+        chunks, reasons, sizes = await self._fetch_found([*guessed, *outcomes], arrivals)
         for outcome in guessed:
             if outcome.found is not None and reasons[key_of(outcome.found)]:
                 outcome.found = None
@@ -76,15 +74,17 @@ class Fetcher:
                 if reasons[key]:
                     outcome.found, outcome.miss_reason = None, reasons[key]
             self._counters.add(f"chunks_missed_{outcome.miss_reason}" if outcome.miss_reason else "chunks_hit")
+        if any(reasons.values()):
+            arrivals.fail()
         return chunks
 
     async def _fetch_found(
-        self, outcomes: Sequence[ChunkOutcome]
+        self, outcomes: Sequence[ChunkOutcome], arrivals: Arrivals
     ) -> tuple[dict[Key, DecodedChunk], dict[Key, str], dict[Key, int]]:
         """Chunks that came, the reason (or "") for each that was tried, and the bytes received."""
         wanted = {key_of(outcome.found): outcome for outcome in outcomes if outcome.found is not None}
         slots = asyncio.Semaphore(self._concurrency)
-        tasks = {key: asyncio.create_task(self._fetch_one(outcome, slots)) for key, outcome in wanted.items()}
+        tasks = {key: asyncio.create_task(self._fetch_one(outcome, slots, arrivals)) for key, outcome in wanted.items()}
         try:
             if tasks:
                 await asyncio.wait(tasks.values(), timeout=self._fetch_deadline)
@@ -105,22 +105,27 @@ class Fetcher:
                 chunks[key] = chunk
         return chunks, reasons, sizes
 
-    async def _fetch_one(self, outcome: ChunkOutcome, slots: asyncio.Semaphore) -> tuple[DecodedChunk | None, str, int]:
+    async def _fetch_one(
+        self, outcome: ChunkOutcome, slots: asyncio.Semaphore, arrivals: Arrivals
+    ) -> tuple[DecodedChunk | None, str, int]:
         received = _Received()
         if outcome.found is None:
             raise ValueError("expected an outcome that was found")
         key, point = key_of(outcome.found)
         try:
             async with slots:
-                fetch = self._continued if self._held.capacity else self._streamed
-                return await fetch(key, point, received), "", received.bytes
+                if self._held.capacity:
+                    return await self._continued(key, point, received), "", received.bytes
+                return await self._streamed((key, point), received, arrivals), "", received.bytes
         except errors.KvquiltError as error:
+            arrivals.fail()
+            arrivals.move()
             return None, self._missed(key, error), received.bytes
 
-    def _checked(self, outcome: ChunkOutcome, found: Found, decoded: DecodedChunk) -> str:
+    def _checked(self, outcome: ChunkOutcome, found: Found, chunk: DecodedChunk) -> str:
         """The reason why a chunk that came cannot be used; empty if it can."""
         try:
-            _check(outcome, found, decoded)
+            check_fits(outcome, chunk)
         except errors.KvquiltError as error:
             return self._missed(found.info.key, error)
         return ""
@@ -132,15 +137,20 @@ class Fetcher:
             self._forget(key)
         return miss_reason(error)
 
-    async def _streamed(self, key: bytes, point: OperatingPoint, received: "_Received") -> DecodedChunk:
+    async def _streamed(self, key: Key, received: "_Received", arrivals: Arrivals) -> DecodedChunk:
         """Decode while bytes arrive, and keep none of them."""
+        object_key, point = key
         depth = point.quality_layers
-        decoder = ContainerDecoder(self._fingerprint, None, depth or None, self._profile.coder)
-        pieces = self._node.get(key, self._fingerprint, deadline=self._fetch_deadline, quality_layers=depth)
+        arriving = arrivals.begin(key)
+        decoder = ContainerDecoder(self._fingerprint, None, depth or None, self._profile.coder, arriving.completed)
+        arriving.decoder = decoder
+        pieces = self._node.get(object_key, self._fingerprint, deadline=self._fetch_deadline, quality_layers=depth)
         async for piece in pieces:
             if isinstance(piece, bytes):
                 received.add(len(piece))
                 await asyncio.to_thread(decoder.feed, piece)
+                arriving.received = received.bytes
+                arrivals.move()
         return decoder.finish()
 
     async def _continued(self, key: bytes, point: OperatingPoint, received: "_Received") -> DecodedChunk:
@@ -190,19 +200,3 @@ class _Received:
     def add(self, count: int) -> None:
         """Count some more."""
         self.bytes += count
-
-
-def key_of(found: Found) -> Key:
-    """The object, and how it is read."""
-    return found.info.key, found.point
-
-
-def _check(outcome: ChunkOutcome, found: Found, decoded: DecodedChunk) -> None:
-    """Compare tokens, not only hashes, and the place of an exact variant's keys."""
-    ref, begin = outcome.ref, outcome.source_begin
-    if not np.array_equal(decoded.token_ids[begin : begin + len(ref.token_ids)], ref.token_ids):
-        raise errors.IntegrityError("expected the KV of the chunk's tokens; the object holds other tokens")
-    if found.context == "exact" and decoded.head.header.rotated_from not in (None, ref.begin - begin):
-        raise errors.IntegrityError(
-            f"expected keys for position {ref.begin - begin}; the object's are for {decoded.head.header.rotated_from}"
-        )

@@ -31,6 +31,7 @@ from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile, open_profile
 from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
+from kvquilt_router.starting import Starter
 from kvquilt_router.storing import Storer
 from kvquilt_router.types import COUNTERS
 from kvquilt_router.warming import WarmUps
@@ -159,15 +160,22 @@ def _served(
     auditor = Auditor(engine, thread, gate, counters, share=settings.audit_share, chance=random.random)
     blender = Blender(
         engine,
-        thread,
+        Starter(
+            engine,
+            thread,
+            gate,
+            AnchorPool(int(settings.anchor_bytes)),
+            pipeline=settings.pipeline,
+            balance=settings.balance,
+        ),
         planner,
         lookup,
         Finder(node, planner, deadline=settings.stat_deadline),
         fetcher,
         gate,
-        AnchorPool(int(settings.anchor_bytes)),
         counters,
         concurrency=settings.max_blends,
+        fetch_deadline=settings.fetch_deadline,
     )
     prefixes = KnownPrefixes(wire.shared_prefix(None, model))
     return ServedModel(model, blender, precomputer, background, auditor, warm_ups, prefixes, profile, gate)

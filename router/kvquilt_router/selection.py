@@ -140,9 +140,15 @@ class Selection:
 
 
 class RecomputePolicy(Protocol):
-    """Chooses the tokens whose KV is computed again, together with the question. One small class each, by name."""
+    """Chooses the tokens whose KV is computed again, together with the question. One small class each, by name.
+
+    Attributes:
+        name: unique.
+        looks: whether it looks at stored KV; one that does not can choose before the KV has come, and gets no probe.
+    """
 
     name: str
+    looks: bool
 
     def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """The tokens to recompute."""

@@ -60,6 +60,13 @@ class RouterSettings(BaseModel):
     fetch_deadline: float = Field(5.0, gt=0, description="Seconds to fetch a request's chunks; later ones are missed.")
     put_deadline: float = Field(60.0, gt=0, description="Seconds to store one chunk.")
     fetch_concurrency: int = Field(4, ge=1, le=64, description="Chunks fetched at once.")
+    pipeline: bool = Field(
+        True, description="Compute a request's first layers while its chunks' last ones are still fetched and decoded."
+    )
+    balance: bool = Field(
+        False,
+        description="Recompute more than the gate asks for, at a ratio that it measured, if chunks are slow to come.",
+    )
     held_bytes: ByteSize = Field(
         ByteSize(0), ge=0, description="Encoded chunks kept in memory, so that finer levels fetch only what is missing."
     )

@@ -117,6 +117,15 @@ class Found:
     point: OperatingPoint
 
 
+Key = tuple[bytes, OperatingPoint]
+"""An object, and how it is read."""
+
+
+def key_of(found: Found) -> Key:
+    """What is fetched for it."""
+    return found.info.key, found.point
+
+
 @dataclass(slots=True)
 class ChunkOutcome:
     """What became of one run of a prompt's context.
@@ -170,7 +179,8 @@ class BlendReport:
         tokens_recomputed: stored KV replaced by a fresh computation.
         tokens_computed: no stored KV; the question is among them, its last token computed by the worker.
         bf16_bytes: what the fetched tensors take as bfloat16.
-        seconds: wall time by step: fetch (look up, fetch, decode), select (merge, choose), compute, total.
+        seconds: wall time by step: fetch (look up, fetch, decode), select (merge, choose), compute, total, and overlap:
+            how long chunks were fetched while the engine computed, which is counted in fetch and in the others.
         observed_deviation: mean relative change of the values of recomputed tokens, over tokens and layers.
         reused_positions: of the `tokens_reused` in the prompt, ascending; only if the policy measured their deviation.
         reused_deviations: L1 distance of their values from fresh ones, one per position.

@@ -254,6 +254,7 @@ def report_message(report: BlendReport) -> pb.BlendReport:
         select_seconds=seconds["select"],
         compute_seconds=seconds["compute"],
         total_seconds=seconds["total"],
+        overlap_seconds=seconds["overlap"],
         reused_positions=report.reused_positions.tolist(),
         reused_deviations=report.reused_deviations.tolist(),
         level=report.options.point.level.value,

@@ -312,6 +312,7 @@ class BlendReport(_message.Message):
     OBSERVED_DEVIATION_FIELD_NUMBER: _builtins.int
     REUSED_POSITIONS_FIELD_NUMBER: _builtins.int
     REUSED_DEVIATIONS_FIELD_NUMBER: _builtins.int
+    OVERLAP_SECONDS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     tokens_exact: _builtins.int
@@ -344,6 +345,8 @@ class BlendReport(_message.Message):
     """
     observed_deviation: _builtins.float
     """Mean relative change of the values of the recomputed tokens, over layers: how much the new context mattered."""
+    overlap_seconds: _builtins.float
+    """How long chunks were still fetched while the engine computed already; it is counted in `fetch_seconds` and in the others."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
     @_builtins.property
@@ -376,10 +379,11 @@ class BlendReport(_message.Message):
         observed_deviation: _builtins.float = ...,
         reused_positions: _abc.Iterable[_builtins.int] | None = ...,
         reused_deviations: _abc.Iterable[_builtins.float] | None = ...,
+        overlap_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "predicted_kl", b"predicted_kl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "observed_deviation", b"observed_deviation", "policy", b"policy", "predicted_kl", b"predicted_kl", "recompute_ratio", b"recompute_ratio", "reused_deviations", b"reused_deviations", "reused_positions", b"reused_positions", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "observed_deviation", b"observed_deviation", "overlap_seconds", b"overlap_seconds", "policy", b"policy", "predicted_kl", b"predicted_kl", "recompute_ratio", b"recompute_ratio", "reused_deviations", b"reused_deviations", "reused_positions", b"reused_positions", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__predicted_kl: _TypeAlias = _typing.Literal["predicted_kl"]  # noqa: Y015
     _WhichOneofArgType__predicted_kl: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl"]  # noqa: Y015

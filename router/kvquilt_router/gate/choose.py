@@ -62,6 +62,28 @@ def choose(
     return Decision(best[0].policy, best[0].recompute_ratio, best[0].kl_upper, best)
 
 
+def raised(
+    gate: Gate | None,
+    level: str,
+    contexts: Collection[str],
+    limit: float,
+    decision: Decision,
+    withdrawn: Collection[tuple[str, float, str, str]] = (),
+) -> list[Decision]:
+    """A decision's policy at the higher ratios at which it was measured to stay within the limit; see `choose`."""
+    changed = sorted(set(contexts) - {EXACT})
+    if gate is None or not changed or decision.refusal:
+        return []
+    return [
+        Decision(decision.policy, way[0].recompute_ratio, way[0].kl_upper, way)
+        for way in _ways(gate, _finest(gate) if level == _LOSSLESS else level, changed)
+        if way[0].policy == decision.policy
+        and way[0].recompute_ratio > decision.recompute_ratio
+        and way[0].kl_upper <= limit
+        and not any(point.key in withdrawn for point in way)
+    ]
+
+
 def order(gate: Gate | None, level: str, default: tuple[str, ...]) -> tuple[str, ...]:
     """Contexts from the best to the worst: by measured divergence without recompute, those that were not measured last.
 

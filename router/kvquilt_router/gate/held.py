@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from kvquilt_codec.gate import CONTEXTS, Gate
-from kvquilt_router.gate.choose import EXACT, choose, order
+from kvquilt_router.gate.choose import EXACT, choose, order, raised
 from kvquilt_router.gate.types import Decision
 from kvquilt_router.gate.withdrawal import Audits
 from kvquilt_router.types import BlendOptions
@@ -43,6 +43,16 @@ class HeldGate:
     def order(self, options: BlendOptions) -> tuple[str, ...]:
         """Contexts of stored chunks, the best first, by measured divergence."""
         return order(self.gate, options.point.level.value, CONTEXTS)
+
+    def raised(self, options: BlendOptions, contexts: Collection[str], decision: Decision) -> list[Decision]:
+        """What may be done instead of a decision of `decide`: the same with more recompute, as far as was measured.
+
+        Nothing where the request, or the router's settings, named a ratio.
+        """
+        if self.ungated or options.recompute_ratio is not None:
+            return []
+        level, withdrawn = options.point.level.value, self.audits.withdrawn
+        return raised(self.gate, level, contexts, options.max_kl, decision, withdrawn)
 
     def decide(self, options: BlendOptions, contexts: Collection[str]) -> tuple[Decision, frozenset[str]]:
         """How to blend chunks of these contexts, and chunks of which contexts to use.

@@ -20,6 +20,7 @@ class Anchors:
     """
 
     name = "anchors"
+    looks = True
 
     def __init__(self, pool: AnchorPool | None = None) -> None:
         self._pool = AnchorPool() if pool is None else pool

@@ -31,6 +31,7 @@ class Contextual:
     """
 
     name = "contextual"
+    looks = False
 
     def __init__(self, *, focus: bool = True) -> None:
         self._focus = focus

@@ -30,6 +30,7 @@ class Deviation:
     """
 
     name = "deviation"
+    looks = True
 
     def __init__(self, *, gradual: bool = True) -> None:
         self._gradual = gradual

@@ -21,6 +21,7 @@ class DualStage:
     """Policy `dual-stage`."""
 
     name = "dual-stage"
+    looks = True
 
     def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`. Looks even when nothing may be chosen: the second stage needs the deviation."""

@@ -14,6 +14,7 @@ class FirstTokens:
     """Policy `first-tokens`."""
 
     name = "first-tokens"
+    looks = False
 
     def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`. The longest equal share that keeps within the budget."""

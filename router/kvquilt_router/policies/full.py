@@ -9,6 +9,7 @@ class Full:
     """Policy `full`: every context token, exact ones included; the ratio does not matter."""
 
     name = "full"
+    looks = False
 
     def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`."""

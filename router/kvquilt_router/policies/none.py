@@ -9,6 +9,7 @@ class NoRecompute:
     """Policy `none`."""
 
     name = "none"
+    looks = False
 
     def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`."""

@@ -14,6 +14,7 @@ class Question:
     """Policy `question`."""
 
     name = "question"
+    looks = True
 
     def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`."""

@@ -17,6 +17,7 @@ class QuestionDeviation:
     """Policy `question-deviation`."""
 
     name = "question-deviation"
+    looks = True
 
     def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`."""

@@ -9,6 +9,7 @@ class RandomTokens:
     """Policy `random`: the budget drawn without replacement; the same seed draws the same tokens."""
 
     name = "random"
+    looks = False
 
     def select(self, problem: SelectionProblem, probe: BlendProbe) -> Selection:
         """See `RecomputePolicy.select`."""
