@@ -123,12 +123,12 @@ class Blender:
         outcomes, guesses = await self._found_inside(prompt, looked_up, order)
         contexts = {found.context for o in outcomes if (found := o.found) is not None}
         # Parts of a guessed chunk that do not begin it have lost what preceded them.
-        contexts |= {context for guess in guesses for context in (guess.found.context, changed(guess.found.context))}
+        contexts |= {context for guess in guesses for context in (guess.found.context, changed(guess.found))}
         decision, allowed = self._gate.decide(options, contexts)
         for outcome in outcomes:
             if outcome.found is not None and outcome.found.context not in allowed:
                 outcome.found, outcome.miss_reason = None, "gate_closed"
-        usable = [guess for guess in guesses if changed(guess.found.context) in allowed]
+        usable = [guess for guess in guesses if changed(guess.found) in allowed]
         return _Plan(looked_up, BlendReport(options, decision, outcomes), usable, allowed)
 
     async def _found_inside(

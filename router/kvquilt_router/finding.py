@@ -17,7 +17,7 @@ from kvquilt_codec.types import TokenIds
 from kvquilt_router.matching import Diagonal, FoundChunk, diagonals, runs, whole_chunks
 from kvquilt_router.planning import Planner
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Found, Prompt
-from kvquilt_router.variants import Place, best
+from kvquilt_router.variants import DEPENDENT, Place, best
 from kvquilt_rpc.node_client import NodeClient
 
 GUESSES_PER_SPAN = 8
@@ -221,7 +221,7 @@ class Finder:
                 pieces.append(self._missed_part(ref, position, begin))
             part = self._planner.chunk(ref.token_ids[begin:end], ref.point, ref.segment, ref.begin + begin)
             exact = stored.context == "exact" and source_begin == 0 and begin == 0
-            context = stored if exact else Found(stored.info, changed(stored.context), stored.point)
+            context = stored if exact else Found(stored.info, changed(stored), stored.point)
             repair = min(REPAIRED, end - begin) if edited or (pieces and not exact) else 0
             pieces.append(ChunkOutcome(part, context, source_begin=source_begin, repair=repair))
             position = end
@@ -234,9 +234,9 @@ class Finder:
         return ChunkOutcome(part, miss_reason="not_stored")
 
 
-def changed(context: str) -> str:
+def changed(found: Found) -> str:
     """What a chunk's context is to a part of it that does not follow what it followed there."""
-    return "base" if context == "base" else "warm"
+    return "warm" if found.info.meta.variant in DEPENDENT and found.context != "base" else "base"
 
 
 def _replaced(

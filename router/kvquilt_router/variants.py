@@ -6,8 +6,12 @@ from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.forms import LOSSLESS
 from kvquilt_codec.identity import context_digest
 from kvquilt_codec.levels import LOSSLESS_POINT, OperatingPoint
-from kvquilt_codec.types import TokenIds
+from kvquilt_codec.types import TokenIds, VariantKind
 from kvquilt_router.types import Found
+
+DEPENDENT = (VariantKind.PAIR, VariantKind.WARM)
+"""Variants that come with how far they depend on their context, which the default policy chooses by. One without counts
+as computed after the shared prefix alone, whatever preceded it: that is how such chunks are measured."""
 
 
 class Place:
@@ -32,6 +36,8 @@ class Place:
             self._digest = context_digest(self._before)
         if meta.context_digest == self._digest:
             return "exact"
+        if meta.variant not in DEPENDENT:
+            return "base"
         if meta.sources and meta.sources[-1].chunk_key == self._previous:
             return "pair"
         return "base" if meta.context_digest == self._prefix else "warm"

@@ -81,6 +81,8 @@ PAIR = stored([1, 2, 3, 50, 51, 10, 11], sources=(ANOTHER, PREVIOUS), kind=Varia
 STRANGER = stored([1, 2, 3, 60, 61], sources=(ANOTHER,), kind=VariantKind.PAIR)
 WARM = stored([1, 2, 3, 70, 71], sources=(ANOTHER,))
 BASE = stored([1, 2, 3], kind=VariantKind.BASE)
+ELSEWHERE = stored([1, 2, 3, 80, 81, 10, 11], sources=(ANOTHER, PREVIOUS), kind=VariantKind.EXACT)
+"""Computed after its true neighbour and more, but without a record of how far it depends on them."""
 
 
 def place():
@@ -88,13 +90,8 @@ def place():
 
 
 def test_the_context_of_a_stored_variant_is_told_by_digests_and_neighbours_not_by_its_name():
-    assert [place().context(info) for info in (EXACT, PAIR, STRANGER, WARM, BASE)] == [
-        "exact",
-        "pair",
-        "warm",
-        "warm",
-        "base",
-    ]
+    stored_ones = (EXACT, PAIR, STRANGER, WARM, BASE, ELSEWHERE)
+    assert [place().context(info) for info in stored_ones] == ["exact", "pair", "warm", "warm", "base", "base"]
     first = Place(PREFIX, context_digest(PREFIX), None)
     assert first.context(BASE) == "exact", "right after the shared prefix, that is all that precedes it"
 

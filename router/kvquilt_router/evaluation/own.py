@@ -13,7 +13,7 @@ from kvquilt_router.evaluation.ways import TEMPERATURES, check_way, evaluated_po
 from kvquilt_router.selection import EstimatingPolicy
 
 WARM_UP_PASSAGES = 4
-REFERENCE = Trial("deviation", 0.15, BASE, "", WARM)
+REFERENCE = Trial("deviation", 0.15, BASE)
 """CacheBlend at the ratio that its authors recommend; what is shown is relative to it."""
 _DEFAULT = "question-deviation"
 
@@ -60,12 +60,16 @@ def trials(ways: Sequence[tuple[str, float]], levels: Sequence[str]) -> list[Tri
                 "`make bench-blend` measures it over a sequence of them"
             )
     ours = [("none", 0.0), *((_DEFAULT, ratio) for ratio in (0.05, 0.1, 0.2))]
-    tried = [Trial(name, ratio, variant, "", WARM) for variant in (BASE, WARM) for name, ratio in ours]
-    tried += [REFERENCE, Trial("full", 1.0, BASE, "", WARM)]
+    tried = [_trial(name, ratio, variant) for variant in (BASE, WARM) for name, ratio in ours]
+    tried += [REFERENCE, Trial("full", 1.0, BASE)]
     for name, ratio in ways:
         # Side by side, chunks are computed directly after the prefix, whatever else is at hand.
-        tried += [Trial(name, ratio, v, "", WARM) for v in ((BASE,) if name in TEMPERATURES else (BASE, WARM))]
+        tried += [_trial(name, ratio, v) for v in ((BASE,) if name in TEMPERATURES else (BASE, WARM))]
     for level in levels:
         tried.append(Trial("none", 0.0, EXACT, level))
-        tried += [Trial(name, ratio, variant, level, WARM) for variant in (BASE, WARM) for name, ratio in ours]
+        tried += [_trial(name, ratio, variant, level) for variant in (BASE, WARM) for name, ratio in ours]
     return list(dict.fromkeys(tried))
+
+
+def _trial(policy: str, recompute_ratio: float, variant: str, level: str = "") -> Trial:
+    return Trial(policy, recompute_ratio, variant, level, WARM if variant == WARM else "")

@@ -109,9 +109,12 @@ class Variants:
         depends = self._depends(variant, warm_up, index)
         return PlacedChunk(chunk, ReusedChunk(begin, end, key, dependence=depends), exact=False)
 
-    def _depends(self, variant: str, warm_up: str, index: int) -> NDArray[np.float32]:
-        # What a chunk without other text before it would change with some is estimated by any that has it.
-        other = variant if variant in (PAIR, WARM) else WARM if warm_up else PAIR
+    def _depends(self, variant: str, warm_up: str, index: int) -> NDArray[np.float32] | None:
+        # What a chunk without other text before it would change with some is estimated by the passages that are named;
+        # without any nothing is known, as of a chunk that is stored like that.
+        if variant not in (PAIR, WARM) and not warm_up:
+            return None
+        other = variant if variant in (PAIR, WARM) else WARM
         key = (other, warm_up if other == WARM else "", index)
         if key not in self._dependence:
             values = self._chunk(other, warm_up, index).values

@@ -54,7 +54,7 @@ class Grid:
         tried = [Trial("none", 0.0, EXACT, level) for level in levels]
         for level in levels:
             for context in self.contexts:
-                warm_up = WARM if context in (WARM, BASE) else ""
+                warm_up = WARM if context == WARM else ""
                 tried += [Trial(policy, ratio, context, level, warm_up) for policy, ratio in self.ways]
         return tried
 
