@@ -36,7 +36,7 @@ class RouterSettings(BaseModel):
         None, ge=0, le=1, description="Share of reused tokens to recompute by default; unset leaves it to the gate."
     )
     max_kl: float = Field(
-        0.25, gt=0, description="Most divergence that the gate may predict: KL of an answer's tokens, in nats."
+        0.3, gt=0, description="Most divergence that the gate may predict: KL of an answer's tokens, in nats."
     )
     gate: str = Field(
         "auto", description="Blend gate: a file, empty for none, or auto for the profile's: beside it, or on the node."

@@ -38,7 +38,7 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="NAME:RATIO", help="Try this recompute policy too. Repeatable."),
     ] = None,
-    max_kl: Annotated[float, typer.Option(min=1e-9, help="Limit of the gate, in nats: what would it choose?")] = 0.25,
+    max_kl: Annotated[float, typer.Option(min=1e-9, help="Limit of the gate, in nats: what would it choose?")] = 0.3,
     output: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
     as_json: Json = False,
 ) -> None:
