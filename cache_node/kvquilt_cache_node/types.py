@@ -138,7 +138,10 @@ class Store(Protocol):
         """
 
     async def forget(self, keys: Sequence[bytes], documents: Sequence[str]) -> ForgetReceipt:
-        """Delete objects by key, and by document those that no other document holds."""
+        """Delete objects by key, and by document those that no other document holds.
+
+        With the last object of a text that a document held go the text's objects that no document holds.
+        """
 
     async def profiles(self) -> list[ProfileInfo]:
         """All profiles, the most recently used first."""

@@ -54,7 +54,7 @@ class DocumentsContract:
         await put(store, 1, 100, "one")
         await put(store, 2, 50, "one", "two")
         await put(store, 3, 25, "two")
-        await put(store, 4, 10)
+        await store.put_if_absent(key_of(4), b"4" * 10, meta_of(chunk=1))
         receipt = await store.forget([], ["one"])
         assert (receipt.deleted, receipt.deleted_bytes, receipt.kept_shared) == ((key_of(1),), 100, 1)
         assert (await store.stat([key_of(2)]))[key_of(2)].meta.document_ids == ("two",)
@@ -62,6 +62,18 @@ class DocumentsContract:
         assert set(receipt.deleted) == {key_of(2), key_of(3)}
         assert (receipt.deleted_bytes, receipt.kept_shared) == (75, 0)
         assert await keys_in(store) == [4], "an object without documents is nobody's to forget by document"
+
+    async def test_variants_of_a_text_that_nobody_holds_go_with_its_last_document(self, store: Store) -> None:
+        """They were stored because of requests: whoever forgets the document means them too."""
+        await put(store, 1, 100, "one")
+        await put(store, 2, 50, "two")
+        await put(store, 3, 25)
+        receipt = await store.forget([], ["one"])
+        assert (set(receipt.deleted), receipt.deleted_bytes) == ({key_of(1)}, 100), "two holds the same text"
+        receipt = await store.forget([], ["two"])
+        assert (set(receipt.deleted), receipt.deleted_bytes) == ({key_of(2), key_of(3)}, 75)
+        assert await keys_in(store) == []
+        await assert_sound(store)
 
     async def test_forgetting_several_documents_at_once_leaves_nothing_that_only_they_hold(self, store: Store) -> None:
         await put(store, 1, 100, "one", "two")

@@ -61,6 +61,7 @@ class Model:
     def forget(self, named: list[bytes], forgotten: tuple[str, ...]) -> tuple[set[bytes], int, int]:
         gone = {key for key in named if key in self.entries}
         shared = 0
+        orphans: set[bytes] = set()
         for key, entry in self.entries.items():
             if entry.documents & set(forgotten):
                 entry.documents -= set(forgotten)
@@ -68,6 +69,11 @@ class Model:
                     shared += 1
                 else:
                     gone.add(key)
+                    orphans.add(key)
+        for chunk in {key[0] % CHUNKS for key in orphans}:
+            same = {key: entry for key, entry in self.entries.items() if key[0] % CHUNKS == chunk}
+            if not any(entry.documents for entry in same.values()):
+                gone |= set(same)
         size = sum(len(self.entries.pop(key).data) for key in gone)
         return gone, size, shared
 

@@ -143,6 +143,9 @@ class Index:
     def remove(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> tuple[dict[bytes, int], int]:
         """Drop rows by key, and by document those that no other document holds.
 
+        With the last object of a text that a document held go the text's variants that nobody holds: they were stored
+        because of requests, which name no documents.
+
         Returns:
             The dropped keys with their sizes, and the number of objects that stay for other documents.
         """
@@ -161,6 +164,7 @@ class Index:
                         shared += 1
                     else:
                         named.add(key)
+                        named |= {variant for (variant,) in self._db.execute(queries.UNHELD, (key,))}
                 for key in named:
                     row = self._db.execute(
                         "DELETE FROM objects WHERE key = ? RETURNING stored_bytes", (key,)

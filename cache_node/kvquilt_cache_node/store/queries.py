@@ -29,3 +29,10 @@ SELECT chunk_key, offset, tokens FROM fingerprints WHERE fingerprint = ? AND EXI
   SELECT 1 FROM objects WHERE objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ?)
 ORDER BY chunk_key, offset LIMIT ?
 """
+
+UNHELD = """
+SELECT key FROM objects WHERE kind = 'object' AND chunk_key = (SELECT chunk_key FROM objects WHERE key = ?)
+AND NOT EXISTS (
+  SELECT 1 FROM documents JOIN objects AS held ON held.key = documents.key WHERE held.chunk_key = objects.chunk_key)
+"""
+"""Objects of the same text as an object's, if no document holds any object of it."""
