@@ -60,6 +60,10 @@ def profile(model: LoadedModel, given: Path | None, console: Console) -> tuple[J
 def main(arguments: argparse.Namespace) -> int:
     """Measure and publish; the exit code."""
     console = Console(stderr=True)
+    if arguments.threads < 1:
+        raise BadRequestError(f"expected at least one thread; got {arguments.threads}")
+    # Threads that wait for each other would count as work; two runs over different sets use two cores better.
+    torch.set_num_threads(arguments.threads)
     model = load_model(MODEL)
     quick = arguments.quick
     context_tokens = arguments.context_tokens or (QUICK_TOKENS if quick else CONTEXT_TOKENS)
@@ -154,6 +158,7 @@ if __name__ == "__main__":
     parser.add_argument("--cases", type=int, metavar="N", help="of every set")
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--context-tokens", type=int, metavar="N", help=f"about so many a case; {CONTEXT_TOKENS}")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch, from 1; 1")
     parser.add_argument("--quick", action="store_true", help="a smoke run: few short cases, few trials")
     parser.add_argument(
         "--study", choices=STUDIES, default="core", help="warm-up: which passages to warm up with; more: every policy"
