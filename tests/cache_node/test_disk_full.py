@@ -129,7 +129,7 @@ async def no_room_for_the_index_to_evict(folder: Path) -> None:
         await refused(store.put_if_absent(*small(4)))
         await assert_holds(store, folder, before)
     assert await store.put_if_absent(*small(4)) is True
-    await assert_holds(store, folder, [*before[1:], small(4)])
+    await assert_holds(store, folder, [before[0], *before[2:], small(4)])  # the first counts as used: it was spared
     await store.close()
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kvquilt_cache_node.eviction.lru import Lru
 from kvquilt_cache_node.store import FileBlobs, Index, IndexedStore, MemoryBlobs
 from kvquilt_cache_node.store.opening import describe
 from tests.contracts.store_contract import StoreContract
@@ -10,7 +11,7 @@ from tests.contracts.store_objects import Clock
 
 class TestMemoryStore(StoreContract):
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
-        return await IndexedStore.open(MemoryBlobs(), Index(":memory:", clock), capacity, describe)
+        return await IndexedStore.open(MemoryBlobs(), Index(":memory:", clock, Lru()), capacity, describe)
 
     async def test_memory_is_gone_with_the_process(self, store: IndexedStore) -> None:
         assert store.name == "memory"
@@ -20,7 +21,7 @@ class TestMemoryStore(StoreContract):
 class TestFileStore(StoreContract):
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
         blobs = FileBlobs(folder, fsync=False)
-        return await IndexedStore.open(blobs, Index(folder / "index.sqlite", clock), capacity, describe)
+        return await IndexedStore.open(blobs, Index(folder / "index.sqlite", clock, Lru()), capacity, describe)
 
     async def test_files_outlive_the_process(self, store: IndexedStore) -> None:
         assert store.name == "file"

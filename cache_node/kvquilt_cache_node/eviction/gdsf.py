@@ -8,12 +8,13 @@ _FREE = 1e-6
 
 
 class Gdsf(Ranked):
-    """Greedy Dual Size Frequency: priority = clock + frequency x cost / size, where the clock is the priority of what
-    was evicted last (Cherkasova 1998, "Improving WWW Proxies Performance with Greedy-Dual-Size-Frequency Caching
-    Policy", section 3; with measured compute as the cost it is RAGCache's PGDSF, arXiv 2404.12457, equation 1). O(log n).
+    """Greedy Dual Size Frequency: priority = clock + frequency x cost / size. O(log n).
 
-    Which chunk another one needs as its context is not looked at: RAGCache evicts leaves of its tree only.
-    """  # noqa: D205
+    The clock is the priority of what was evicted last: Cherkasova 1998, "Improving WWW Proxies Performance with
+    Greedy-Dual-Size-Frequency Caching Policy", section 3. With measured compute as the cost it is RAGCache's PGDSF
+    (arXiv 2404.12457, equation 1), but it does not look at which chunk another one needs as its context: RAGCache
+    evicts leaves of its tree only.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -93,8 +93,8 @@ class HitDensity:
             again = True
         worth = self._worth(entry)
         kind = self._kind(again, math.floor(math.log2(worth) / 2))
-        record = self._live[key] = kind.queue[key] = _Record(self._passed, entry.size, worth, kind)
-        self._learn_in_time(record)
+        self._live[key] = kind.queue[key] = _Record(self._passed, entry.size, worth, kind)
+        self._learn_in_time()
 
     def use(self, key: Key) -> None:
         """See `EvictionPolicy.use`."""
@@ -105,7 +105,7 @@ class HitDensity:
         record.used = self._passed
         record.kind = self._kind(True, math.floor(math.log2(record.worth) / 2))
         record.kind.queue[key] = record
-        self._learn_in_time(record)
+        self._learn_in_time()
 
     def remove(self, key: Key) -> None:
         """See `EvictionPolicy.remove`."""
@@ -141,7 +141,7 @@ class HitDensity:
     def _density(self, record: _Record) -> float:
         return record.kind.reuse.index[self._bins.bin_of(self._passed - record.used)] * record.worth
 
-    def _learn_in_time(self, record: _Record) -> None:
+    def _learn_in_time(self) -> None:
         self._calls += 1
         if self._calls >= max(_LEARN_EVERY, len(self._live) // _LEARN_SHARE):
             self._calls = 0

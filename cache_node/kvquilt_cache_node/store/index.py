@@ -1,6 +1,5 @@
 """The index in SQLite: which objects there are, whose, how big, how used; and what must go to make room."""
 
-import itertools
 import logging
 import sqlite3
 import threading
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from kvquilt_cache_node.eviction import EvictionPolicy
 from kvquilt_cache_node.store import queries
 from kvquilt_cache_node.store.rows import (
     COLUMNS,
@@ -20,6 +20,7 @@ from kvquilt_cache_node.store.rows import (
     kind_of,
     row_of,
 )
+from kvquilt_cache_node.store.victims import Victims, entry_of, fill
 from kvquilt_cache_node.types import Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import CapacityError, UnavailableError
@@ -36,10 +37,12 @@ class Index:
     Args:
         path: database file, or ":memory:".
         clock: seconds since the epoch.
+        policy: says which object makes room. It holds nothing yet, and is this index's own from now on.
     """
 
-    def __init__(self, path: Path | str, clock: Callable[[], float]) -> None:
+    def __init__(self, path: Path | str, clock: Callable[[], float], policy: EvictionPolicy) -> None:
         self._clock = clock
+        self._policy = policy
         self._lock = threading.Lock()
         self._uses: dict[bytes, tuple[int, float]] = {}
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -52,6 +55,7 @@ class Index:
             if sound != "ok":
                 raise sqlite3.DatabaseError(sound)
             (self._used,) = self._db.execute("SELECT coalesce(sum(stored_bytes), 0) FROM objects").fetchone()
+            fill(policy, self._db)
         except sqlite3.DatabaseError:
             self._db.close()
             raise
@@ -72,9 +76,9 @@ class Index:
             return True
 
     def reserve(self, size: int, capacity: int) -> list[bytes]:
-        """Set `size` bytes apart for a write, and drop the rows of the least recently used objects in its way.
+        """Set `size` bytes apart for a write, and drop the rows of what makes room for it.
 
-        The caller deletes the returned objects' bytes, writes, and calls `commit` or `release`.
+        The caller deletes the bytes of the returned keys, writes, and calls `commit` or `release`.
 
         Raises:
             CapacityError: the room cannot be made: too large for the cap, or others are writing.
@@ -86,21 +90,17 @@ class Index:
                     f"got {size}: raise the cap",
                     reason="over_cap",
                 )
-            victims: list[bytes] = []
-            freed = 0
-            with self._transaction():
-                self._flush_uses()
-                excess = self._used + self._reserved + size - capacity
-                rows = itertools.chain.from_iterable(map(self._db.execute, queries.VICTIMS))
-                while freed < excess:
-                    key, stored = next(rows)
-                    victims.append(key)
-                    freed += stored
-                self._db.executemany("DELETE FROM objects WHERE key = ?", [(key,) for key in victims])
-            # Only now: a commit that fails (a full disk) must change neither the rows nor the sums.
-            self._used -= freed
+            victims = Victims()
+            try:
+                with self._transaction():
+                    self._flush_uses()
+                    victims.drop(self._db, self._policy, self._used + self._reserved + size - capacity)
+            except BaseException:
+                victims.put_back(self._policy)  # as the rows and the sums: a full disk must change nothing
+                raise
+            self._used -= victims.nbytes
             self._reserved += size
-            return victims
+            return list(victims.sizes)
 
     def release(self, size: int) -> None:
         """Give a reservation back."""
@@ -117,6 +117,8 @@ class Index:
                     self._insert_documents(key, meta.document_ids)
                     known = "INSERT OR IGNORE INTO fingerprints VALUES (?,?,?,?)"
                     self._db.executemany(known, fingerprint_rows(meta))
+            if isinstance(meta, ObjectMeta):
+                self._policy.insert(key, entry_of(size, meta.compute_seconds, 0))
             self._used += size
             self._reserved -= size if reserved else 0
 
@@ -131,6 +133,8 @@ class Index:
             for key in found:
                 count, _ = self._uses.get(key, (0, 0.0))
                 self._uses[key] = (count + 1, self._clock())
+                if key in self._policy:
+                    self._policy.use(key)
             if documents:
                 with self._transaction():
                     self._flush_uses()
@@ -173,6 +177,7 @@ class Index:
                         dropped[key] = row[0]
             for key in named:
                 self._uses.pop(key, None)
+                self._policy.remove(key)
             self._used -= sum(dropped.values())
             return dropped, shared
 

@@ -4,7 +4,9 @@ import logging
 import sqlite3
 import time
 from pathlib import Path
+from random import Random
 
+from kvquilt_cache_node.eviction import EvictionPolicy, make_policy
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.file import FileBlobs
 from kvquilt_cache_node.store.index import Index
@@ -54,13 +56,15 @@ async def open_store(settings: NodeSettings) -> IndexedStore:
     Raises:
         UnavailableError: its folder cannot be written, or another process holds it.
     """
+    capacity = int(settings.capacity)
     if settings.store == "memory":
-        return await IndexedStore.open(MemoryBlobs(), Index(":memory:", time.time), int(settings.capacity), describe)
+        index = Index(":memory:", time.time, _policy(settings))
+        return await IndexedStore.open(MemoryBlobs(), index, capacity, describe)
     blobs = FileBlobs(settings.path, fsync=settings.fsync)
     try:
-        index = _open_index(settings.path / "index.sqlite")
+        index = _open_index(settings.path / "index.sqlite", settings)
         try:
-            return await IndexedStore.open(blobs, index, int(settings.capacity), describe)
+            return await IndexedStore.open(blobs, index, capacity, describe)
         except BaseException:
             index.close()
             raise
@@ -69,10 +73,14 @@ async def open_store(settings: NodeSettings) -> IndexedStore:
         raise
 
 
-def _open_index(path: Path) -> Index:
+def _policy(settings: NodeSettings) -> EvictionPolicy:
+    return make_policy(settings.eviction, int(settings.capacity), Random())  # noqa: S311  draws victims, not secrets
+
+
+def _open_index(path: Path, settings: NodeSettings) -> Index:
     try:
         try:
-            return Index(path, time.time)
+            return Index(path, time.time, _policy(settings))
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_DAMAGE:
                 raise
@@ -82,7 +90,7 @@ def _open_index(path: Path) -> Index:
             path.rename(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
-            return Index(path, time.time)
+            return Index(path, time.time, _policy(settings))
     except (sqlite3.Error, OSError) as error:
         kind = CapacityError if "full" in str(error) else UnavailableError
         raise kind(f"expected an index that can be opened at {path}; got {error}: check the store's disk") from None

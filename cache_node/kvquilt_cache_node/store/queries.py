@@ -4,13 +4,16 @@ from kvquilt_cache_node.store.rows import COLUMNS
 
 _USERS = "FROM objects AS user WHERE user.kind = 'object' AND user.form = objects.form"
 _GATES = "FROM objects AS gate WHERE gate.kind = 'gate' AND gate.form = objects.form"
-_KEPT = f"kind <> 'object' AND EXISTS (SELECT 1 {_USERS})"
-
-VICTIMS = tuple(
-    f"SELECT key, stored_bytes FROM objects WHERE {which} ORDER BY last_used, key"  # noqa: S608
-    for which in (f"NOT ({_KEPT})", _KEPT)
+IDLE = (
+    f"SELECT key, last_used FROM objects WHERE kind <> 'object' AND NOT EXISTS (SELECT 1 {_USERS}) "  # noqa: S608
+    "ORDER BY last_used, key LIMIT 1"
 )
-"""Who goes to make room: profiles in use, and their gates, only when every object has to go."""
+"""Of the profiles that no stored object is coded with, and their gates, the one used longest ago."""
+OLDEST_USE = "SELECT last_used FROM objects WHERE kind = 'object' ORDER BY last_used LIMIT 1"
+ENTRIES = (
+    "SELECT key, stored_bytes, compute_seconds, use_count FROM objects WHERE kind = 'object' ORDER BY last_used, key"
+)
+DROP = "DELETE FROM objects WHERE key = ? RETURNING stored_bytes, compute_seconds, use_count"
 
 PROFILES = (
     f"SELECT form, model_fingerprint, stored_bytes, (SELECT count(*) {_USERS}), (SELECT count(*) {_GATES}) "  # noqa: S608

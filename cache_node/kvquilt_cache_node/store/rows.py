@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS objects (
   stored_bytes INTEGER NOT NULL, created REAL NOT NULL, last_used REAL NOT NULL, use_count INTEGER NOT NULL)
   WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS objects_by_use ON objects (last_used);
+CREATE INDEX IF NOT EXISTS others_by_use ON objects (last_used, key) WHERE kind <> 'object';
 CREATE INDEX IF NOT EXISTS objects_by_form ON objects (form);
 CREATE INDEX IF NOT EXISTS objects_by_chunk ON objects (chunk_key, prefix_digest, last_used);
 CREATE TABLE IF NOT EXISTS documents (

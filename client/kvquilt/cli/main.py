@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kvquilt.cli import ask, calibration, calls, evaluation, files, inspection, profiles, servers
+from kvquilt.cli import ask, calibration, calls, evaluation, files, inspection, profiles, servers, simulate
 from kvquilt.cli.output import out
 from kvquilt.demo import command as demo
 from kvquilt_rpc.version import VERSION
@@ -48,6 +48,7 @@ app.command(rich_help_panel="Look")(files.model)
 app.add_typer(files.config_app, name="config", rich_help_panel="Look")
 app.command(rich_help_panel="Look")(calibration.calibrate)
 app.command("eval", rich_help_panel="Look")(evaluation.evaluate)
+app.command("simulate", rich_help_panel="Look")(simulate.command)
 app.add_typer(profiles.profile_app, name="profile", rich_help_panel="Look")
 app.command(rich_help_panel="Try")(demo.demo)
 
