@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from kvquilt_cache_node.store.index import Index
+from kvquilt_cache_node.store.leaving import Departure, Leaving, settled
 from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Usage
 from kvquilt_codec.catalog import (
     ChunkMatch,
@@ -17,7 +19,7 @@ from kvquilt_codec.catalog import (
     ObjectMeta,
     ProfileInfo,
 )
-from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
+from kvquilt_codec.errors import BadRequestError, IntegrityError, KvquiltError, NotFoundError
 from kvquilt_codec.identity import check_digest
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,9 @@ class IndexedStore:
         self._index = index
         self._capacity = capacity_bytes
         self._writers: dict[bytes, tuple[asyncio.Lock, int]] = {}
-        self._puts: set[asyncio.Task[bool]] = set()
+        self._choosing = asyncio.Lock()
+        self._leaving = Leaving()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
     async def open(
@@ -84,12 +88,12 @@ class IndexedStore:
         check_digest(key, "object key")
         # Shielded: a caller that goes away must not leave a reservation, or bytes without a row, behind.
         task = asyncio.create_task(self._put_if_absent(key, data, meta))
-        self._puts.add(task)
+        self._tasks.add(task)
         task.add_done_callback(self._put_done)
         return await asyncio.shield(task)
 
     def _put_done(self, task: asyncio.Task[bool]) -> None:
-        self._puts.discard(task)
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("a put failed: %s", error)
 
@@ -98,16 +102,24 @@ class IndexedStore:
             documents = meta.document_ids if isinstance(meta, ObjectMeta) else ()
             if await asyncio.to_thread(self._index.add_documents, key, documents):
                 return False
-            victims = await asyncio.to_thread(self._index.reserve, len(data), self._capacity)
+            async with self._choosing:
+                victims = await asyncio.to_thread(self._index.reserve, len(data), self._capacity)
+                self._delete_all(victims)
             try:
-                # Before the write: the cap holds for the bytes on the medium, not only for the sum in the index.
-                for victim in victims:
-                    await self._delete_bytes(victim)
+                # Before the write: the cap holds for the bytes on the medium, not only for the sum in the index, and
+                # the room may be that of somebody else's victims.
+                if own := self._leaving.of(key):
+                    await self._blobs.delete(key)  # whoever is to delete them waits for this put
+                    for departure in own:
+                        self._leaving.gone(departure)
+                await settled(self._leaving.all())
                 await self._blobs.write(key, data)
                 await asyncio.to_thread(self._index.commit, key, len(data), meta)
             except BaseException:
-                self._index.release(len(data))
-                await self._blobs.delete(key)
+                try:
+                    await self._blobs.delete(key)
+                finally:
+                    self._index.release(len(data))
                 raise
         if isinstance(meta, GateMeta):
             surplus = (await self.gates(meta.model_fingerprint, meta.profile_digest))[MAX_GATES:]
@@ -147,9 +159,10 @@ class IndexedStore:
 
     async def forget(self, keys: Sequence[bytes], documents: Sequence[str]) -> ForgetReceipt:
         """See `Store.forget`."""
-        dropped, shared = await asyncio.to_thread(self._index.remove, keys, documents)
-        for key in dropped:
-            await self._delete_bytes(key)
+        async with self._choosing:
+            dropped, shared = await asyncio.to_thread(self._index.remove, keys, documents)
+            leaving = self._delete_all(dropped)
+        await settled(leaving)
         return ForgetReceipt(tuple(dropped), sum(dropped.values()), shared)
 
     async def profiles(self) -> list[ProfileInfo]:
@@ -170,18 +183,34 @@ class IndexedStore:
 
     async def close(self) -> None:
         """See `Store.close`. Waits for puts under way."""
-        await asyncio.gather(*self._puts, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._index.close)
         await self._blobs.close()
 
-    async def _delete_bytes(self, key: bytes) -> None:
-        """Delete the bytes of an object whose row is gone, unless it has been stored again meanwhile.
+    def _delete_all(self, keys: Iterable[bytes]) -> Sequence[Departure]:
+        """Begin to delete the bytes of objects whose rows are gone, while `_choosing` is held.
 
-        Cannot deadlock when a put calls it for its victims: a put under way has no row, so it is nobody's victim.
+        All at once: the key of one may be held by a put that waits for another.
         """
-        async with self._exclusive(key):
-            if not await asyncio.to_thread(self._index.has, key):
-                await self._blobs.delete(key)
+        departures = []
+        for key, departure in self._leaving.add(keys):
+            task = asyncio.create_task(self._delete_bytes(key, departure))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            departures.append(departure)
+        return departures
+
+    async def _delete_bytes(self, key: bytes, departure: Departure) -> None:
+        """Delete the bytes of an object whose row is gone, unless it has been stored again meanwhile."""
+        problem: Exception | None = None
+        try:
+            async with self._exclusive(key):
+                if not await asyncio.to_thread(self._index.has, key):
+                    await self._blobs.delete(key)
+        except KvquiltError as error:
+            problem = error
+        finally:
+            self._leaving.gone(departure, problem)
 
     @asynccontextmanager
     async def _exclusive(self, key: bytes) -> AsyncIterator[None]:
