@@ -95,7 +95,7 @@ class Store(Protocol):
         """Whether an acknowledged put survives the end of the process."""
 
     async def put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
-        """Store something, making room by evicting the least recently used; `False` if it was there.
+        """Store something, making room by evicting what the store's policy chooses; `False` if it was there.
 
         An object that was there keeps its bytes and gains `meta.document_ids`. A profile that stored objects are coded
         with, and the gates that were measured with it, are evicted after the last of them. Of the gates of one model

@@ -57,7 +57,7 @@ def killed_after(folder: Path, capacity: int, first_seed: int, acknowledgements:
 
 async def assert_sound_after_reopening(folder: Path, capacity: int) -> dict[bytes, bytes]:
     """All objects of the folder, after checking that index, files and containers agree."""
-    store = await open_store(NodeSettings(store="file", path=folder, capacity=capacity, fsync=False))
+    store = await open_store(NodeSettings(store="file", path=folder, capacity=capacity, fsync=False, eviction="lru"))
     held: dict[bytes, bytes] = {}
     for info in await store.list():
         (held[info.key],) = await store.get(info.key)
@@ -109,25 +109,27 @@ async def test_no_kill_at_any_point_loses_or_spoils_what_was_acknowledged(tmp_pa
     assert interrupted, "the writers were killed while they were writing"
 
 
-POINTS = [
+POINTS: list[tuple[str, int, int, *tuple[list[int], ...]]] = [
     ("os.mkdir", 1, 0, []),
     ("open", 1, 0, []),
     ("os.rename", 1, 0, []),
     ("open", 2, 0, [0]),  # the folder, to flush the name that the rename gave: adopted, though not acknowledged
     ("os.rename", 2, 1, [0]),
     ("os.remove", 1, 2, [0, 1]),
-    ("os.remove", 2, 2, [1]),
+    ("os.remove", 2, 2, [1], [0]),  # both go at once
     ("os.rename", 3, 2, []),
     ("open", 8, 2, [2]),
 ]
-"""Per point: the file operation, how many puts were acknowledged before it, and the objects that are there after it."""
+"""Per point: the file operation, how many puts were acknowledged before it, and the objects that may be there after
+it."""
 
 
-@pytest.mark.parametrize(("event", "number", "acknowledged", "there"), POINTS)
+@pytest.mark.parametrize("point", POINTS)
 async def test_a_kill_right_before_a_file_operation(
-    tmp_path: Path, event: str, number: int, acknowledged: int, there: list[int]
+    tmp_path: Path, point: tuple[str, int, int, *tuple[list[int], ...]]
 ) -> None:
     """The cap has room for the first two of three objects, or for the third."""
+    event, number, acknowledged, *possible = point
     objects = [numbered_object(seed) for seed in (1, 2, 3)]
     sizes = [len(data) for _, data, _ in objects]
     capacity = sizes[0] + sizes[2] - 1
@@ -138,4 +140,4 @@ async def test_a_kill_right_before_a_file_operation(
     assert process.returncode == -signal.SIGKILL
     assert keys == [key for key, _, _ in objects[:acknowledged]]
     held = await assert_sound_after_reopening(tmp_path, capacity)
-    assert held == {objects[index][0]: objects[index][1] for index in there}
+    assert held in [{objects[index][0]: objects[index][1] for index in there} for there in possible]

@@ -17,6 +17,7 @@ ages = st.lists(st.floats(0, 1e6), max_size=20)
 
 
 @given(ages=ages)
+@settings(deadline=None)
 def test_time_watched_is_the_time_that_each_object_was_in_each_bin(ages: list[float]) -> None:
     watched = BINS.watched(np.array(ages))
     for place, (start, width) in enumerate(zip(BINS.starts, BINS.widths, strict=True)):

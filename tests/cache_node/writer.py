@@ -43,7 +43,7 @@ def die_before(event: str, number: int, folder: str) -> None:
 async def main(folder: str, capacity: str, first: str, count: str, *die: str) -> None:
     """See the module."""
     objects = [numbered_object(seed) for seed in range(int(first), int(first) + int(count))]
-    settings = NodeSettings(store="file", path=Path(folder), capacity=int(capacity), fsync=bool(die))
+    settings = NodeSettings(store="file", path=Path(folder), capacity=int(capacity), fsync=bool(die), eviction="lru")
     store = await open_store(settings)
     if die:
         die_before(die[0], int(die[1]), folder)
