@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from kvquilt_cache_node.eviction import DEFAULT, POLICIES
+from kvquilt_cache_node.redis_url import RedisUrl
+from kvquilt_codec.errors import BadRequestError
 
 
 def default_data_dir() -> Path:
@@ -22,8 +24,31 @@ class NodeSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7411, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    store: Literal["file", "memory"] = Field("file", description="Where objects are kept.")
-    path: Path = Field(default_factory=default_data_dir, description="Folder of the file store.")
+    store: Literal["file", "memory", "redis", "object"] = Field("file", description="Where objects are kept.")
+    path: Path = Field(
+        default_factory=default_data_dir,
+        description="Folder of the file store, or of the index of redis and object.",
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis or Valkey: redis[s]://, redis[s]+cluster://, redis[s]+sentinel:// or unix://."
+    )
+    redis_prefix: str = Field("kvquilt", description="What the names of all keys in Redis begin with.")
+    redis_ca: Path | None = Field(None, description="PEM file of the authorities for TLS; unset takes the system's.")
+    redis_certificate: Path | None = Field(None, description="PEM file of the client certificate, if Redis wants one.")
+    redis_key: Path | None = Field(None, description="PEM file of that certificate's key.")
+    redis_connections: int = Field(8, ge=1, le=1024, description="Most commands at once; further ones wait.")
+    redis_timeout: float = Field(5.0, gt=0, description="Seconds that one command may take, its waiting included.")
+    object_url: str | None = Field(
+        None, description="Object storage: s3://BUCKET/PREFIX, gs://..., az://... or file:///FOLDER."
+    )
+    object_endpoint: str | None = Field(None, description="URL of an S3 service other than Amazon's.")
+    object_key_id: str | None = Field(None, description="Access key (S3) or account (Azure); else the environment's.")
+    object_secret: SecretStr | None = Field(
+        None,
+        description="Secret key (S3), account key (Azure), account in JSON (Google); else the environment's.",
+    )
+    object_timeout: float = Field(30.0, gt=0, description="Seconds that one request may take.")
+    object_retries: int = Field(3, ge=0, le=20, description="How often a request that failed is sent again.")
     capacity: ByteSize = Field(
         ByteSize(10 << 30), gt=0, description="Byte cap of the store; `node.eviction` says what makes room."
     )
@@ -38,3 +63,14 @@ class NodeSettings(BaseModel):
         if name not in POLICIES:
             raise ValueError(f"expected one of {', '.join(POLICIES)}; got {name!r}")
         return name
+
+    @model_validator(mode="after")
+    def _store_has_a_place(self) -> "NodeSettings":
+        if self.redis_url is not None:
+            try:
+                RedisUrl.parse(self.redis_url.get_secret_value())
+            except BadRequestError as error:
+                raise ValueError(str(error)) from None
+        if (self.store == "redis" and self.redis_url is None) or (self.store == "object" and self.object_url is None):
+            raise ValueError(f"expected node.{self.store}_url with node.store={self.store}; it is unset")
+        return self

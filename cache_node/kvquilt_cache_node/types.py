@@ -43,18 +43,24 @@ class Usage:
 
 
 class Blobs(Protocol):
-    """Bytes by 32-byte key, without a cap of their own."""
+    """Bytes by 32-byte key, without a cap of their own.
+
+    A key of another length is a BadRequestError. Where the medium is a server, any call may raise DeadlineError.
+    After `close` every call raises UnavailableError.
+    """
 
     @property
     def name(self) -> str:
-        """Kind of the blobs, for status: "memory", "file"."""
+        """Kind of the blobs, for status: "memory", "file", "redis", "object"."""
 
     @property
     def durable(self) -> bool:
         """Whether a returned `write` survives the end of the process."""
 
     async def write(self, key: bytes, data: bytes) -> None:
-        """Write all of `data` or nothing; a reader never sees a part.
+        """Write all of `data` or nothing; a reader never sees a part, or a mix of two writes.
+
+        A write that raises may have been carried out nevertheless, if it is the answer that was lost.
 
         Raises:
             CapacityError: no room.
@@ -66,7 +72,7 @@ class Blobs(Protocol):
 
         Raises:
             NotFoundError: no such key.
-            IntegrityError: a range lies outside the blob.
+            IntegrityError: a range lies outside the blob; or the medium shows that it lost or changed bytes.
             UnavailableError: the medium failed.
         """
 
@@ -74,7 +80,10 @@ class Blobs(Protocol):
         """Delete; nothing happens if the key does not exist."""
 
     async def sizes(self) -> dict[bytes, int]:
-        """All keys with their sizes in bytes, in the order that they were written in, as far as it is known."""
+        """All keys with their sizes in bytes, in the order that they were written in, as far as it is known.
+
+        A blob that is known to be damaged is listed with a size of -1.
+        """
 
     async def close(self) -> None:
         """Release what is held."""

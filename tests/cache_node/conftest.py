@@ -1,10 +1,11 @@
-"""Running nodes: empty ones, and one that has a profile and an object coded with it."""
+"""Running nodes, one with a profile and an object coded with it; and the servers that stores talk to."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import servers
 from tests.cache_node.calls import DEADLINE, Node, serving
 from tests.cache_node.coded import CONTAINER, DATA, DIGEST, KEY, META
 from tests.codec.samples import FINGERPRINT
@@ -22,3 +23,24 @@ async def holding(node: Node) -> Node:
     assert await node.client.profiles.put(DATA, DIGEST, FINGERPRINT, deadline=DEADLINE) is True
     assert await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE) is True
     return node
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RedisServer]:
+    """A Valkey that tests share; they use prefixes of their own and leave it running."""
+    with servers.valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[servers.RedisServer]]:
+    """Three primaries, shared likewise."""
+    with servers.valkey_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
+    """An S3 service, shared likewise."""
+    with servers.s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server

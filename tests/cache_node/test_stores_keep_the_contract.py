@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
-from kvquilt_cache_node.eviction.lru import Lru
+import pytest
+
 from kvquilt_cache_node.store import FileBlobs, Index, IndexedStore, MemoryBlobs
+from kvquilt_cache_node.store.fault import FaultBlobs
 from kvquilt_cache_node.store.opening import describe
+from tests import servers
+from tests.cache_node.remote import redis_blobs, s3_blobs
 from tests.contracts.store_contract import StoreContract
 from tests.contracts.store_objects import Clock
 
 
 class TestMemoryStore(StoreContract):
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
-        return await IndexedStore.open(MemoryBlobs(), Index(":memory:", clock, Lru()), capacity, describe)
+        return await IndexedStore.open(MemoryBlobs(), Index(":memory:", clock), capacity, describe)
 
     async def test_memory_is_gone_with_the_process(self, store: IndexedStore) -> None:
         assert store.name == "memory"
@@ -21,8 +25,38 @@ class TestMemoryStore(StoreContract):
 class TestFileStore(StoreContract):
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
         blobs = FileBlobs(folder, fsync=False)
-        return await IndexedStore.open(blobs, Index(folder / "index.sqlite", clock, Lru()), capacity, describe)
+        return await IndexedStore.open(blobs, Index(folder / "index.sqlite", clock), capacity, describe)
 
     async def test_files_outlive_the_process(self, store: IndexedStore) -> None:
         assert store.name == "file"
         assert store.durable
+
+
+class TestRedisStore(StoreContract):
+    @pytest.fixture(autouse=True)
+    def server(self, valkey: servers.RedisServer) -> None:
+        self.url = valkey.url
+
+    async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
+        blobs = await redis_blobs(self.url, folder)
+        return await IndexedStore.open(blobs, Index(":memory:", clock), capacity, describe)
+
+    async def test_redis_outlives_the_process(self, store: IndexedStore) -> None:
+        assert (store.name, store.durable) == ("redis", True)
+
+
+class TestObjectStore(StoreContract):
+    @pytest.fixture(autouse=True)
+    def server(self, s3: servers.S3Server) -> None:
+        self.s3 = s3
+
+    async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
+        return await IndexedStore.open(s3_blobs(self.s3, folder), Index(":memory:", clock), capacity, describe)
+
+    async def test_object_storage_outlives_the_process(self, store: IndexedStore) -> None:
+        assert (store.name, store.durable) == ("object", True)
+
+
+class TestStoreOfFaultBlobsWithoutFaults(StoreContract):
+    async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
+        return await IndexedStore.open(FaultBlobs(MemoryBlobs()), Index(":memory:", clock), capacity, describe)

@@ -2,16 +2,17 @@
 
 import asyncio
 import errno
-import fcntl
 import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from kvquilt_cache_node.store.closing import Open
+from kvquilt_cache_node.store.locking import locked
 from kvquilt_cache_node.store.ranges import check_ranges
 from kvquilt_cache_node.types import ByteRange
-from kvquilt_codec.errors import BadRequestError, CapacityError, KvquiltError, NotFoundError, UnavailableError
-from kvquilt_codec.identity import DIGEST_BYTES
+from kvquilt_codec.errors import CapacityError, KvquiltError, NotFoundError, UnavailableError
+from kvquilt_codec.identity import DIGEST_BYTES, check_digest
 
 _SUFFIX = ".kvq"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -35,54 +36,49 @@ class FileBlobs:
         self._blobs = root / "blobs"
         self._tmp = root / "tmp"
         self._fsync = fsync
+        self._open = Open("file")
+        self._lock = locked(root)
         try:
-            self._blobs.mkdir(parents=True, exist_ok=True)
+            self._blobs.mkdir(exist_ok=True)
             self._tmp.mkdir(exist_ok=True)
-            self._lock = (root / "lock").open("w")
         except OSError as error:
-            raise UnavailableError(f"expected a folder that can be written; got {error}: choose another path") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
             self._lock.close()
-            raise UnavailableError(
-                f"expected {root} for this process alone; another one holds it: stop it or choose another path",
-                reason="store_locked",
-            ) from None
+            raise UnavailableError(f"expected a folder that can be written; got {error}: choose another path") from None
         for leftover in self._tmp.iterdir():
             leftover.unlink()
 
     async def write(self, key: bytes, data: bytes) -> None:
         """See `Blobs.write`."""
-        await asyncio.to_thread(self._write, key, data)
+        await asyncio.to_thread(self._write, self._path(key), data)
 
     async def read(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
         """See `Blobs.read`."""
-        return await asyncio.to_thread(self._read, key, ranges)
+        return await asyncio.to_thread(self._read, self._path(key), ranges)
 
     async def delete(self, key: bytes) -> None:
         """See `Blobs.delete`."""
+        path = self._path(key)
         try:
-            await asyncio.to_thread(self._path(key).unlink, missing_ok=True)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
         except OSError as error:
             raise _translated(error, "expected a disk that can be written") from None
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Blobs.sizes`. Files with names that are no keys are left alone and not listed; the oldest are first."""
+        self._open.check()
         return await asyncio.to_thread(self._sizes)
 
     async def close(self) -> None:
         """See `Blobs.close`."""
+        self._open.close()
         self._lock.close()
 
     def _path(self, key: bytes) -> Path:
-        if len(key) != DIGEST_BYTES:
-            raise BadRequestError(f"expected a key of {DIGEST_BYTES} bytes; got {len(key)}")
-        name = key.hex()
+        self._open.check()
+        name = check_digest(key, "key").hex()
         return self._blobs / name[:2] / (name + _SUFFIX)
 
-    def _write(self, key: bytes, data: bytes) -> None:
-        path = self._path(key)
+    def _write(self, path: Path, data: bytes) -> None:
         tmp = self._tmp / uuid.uuid4().hex
         try:
             path.parent.mkdir(exist_ok=True)
@@ -99,9 +95,9 @@ class FileBlobs:
             tmp.unlink(missing_ok=True)
             raise _translated(error, f"expected room for {len(data)} bytes on the store's disk") from None
 
-    def _read(self, key: bytes, ranges: Sequence[ByteRange] | None) -> list[bytes]:
+    def _read(self, path: Path, ranges: Sequence[ByteRange] | None) -> list[bytes]:
         try:
-            with self._path(key).open("rb") as file:
+            with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 chosen = [(0, size)] if ranges is None else ranges
                 check_ranges(chosen, size)
@@ -111,7 +107,7 @@ class FileBlobs:
                     pieces.append(file.read(end - begin))
                 return pieces
         except FileNotFoundError:
-            raise NotFoundError(f"expected object {key.hex()[:16]}... on disk; it is not there") from None
+            raise NotFoundError(f"expected object {path.stem[:16]}... on disk; it is not there") from None
         except OSError as error:
             raise _translated(error, "expected a readable disk") from None
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.ranges import check_ranges
 from kvquilt_cache_node.types import ByteRange
 from kvquilt_codec.errors import NotFoundError
+from kvquilt_codec.identity import check_digest
 
 
 class MemoryBlobs:
@@ -15,14 +17,17 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._blobs: dict[bytes, bytes] = {}
+        self._open = Open("memory")
 
     async def write(self, key: bytes, data: bytes) -> None:
         """See `Blobs.write`."""
-        self._blobs[key] = bytes(data)
+        self._open.check()
+        self._blobs[check_digest(key, "key")] = bytes(data)
 
     async def read(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
         """See `Blobs.read`."""
-        data = self._blobs.get(key)
+        self._open.check()
+        data = self._blobs.get(check_digest(key, "key"))
         if data is None:
             raise NotFoundError(f"expected object {key.hex()[:16]}... in memory; it is not there")
         if ranges is None:
@@ -32,12 +37,15 @@ class MemoryBlobs:
 
     async def delete(self, key: bytes) -> None:
         """See `Blobs.delete`."""
-        self._blobs.pop(key, None)
+        self._open.check()
+        self._blobs.pop(check_digest(key, "key"), None)
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Blobs.sizes`."""
+        self._open.check()
         return {key: len(data) for key, data in self._blobs.items()}
 
     async def close(self) -> None:
         """See `Blobs.close`."""
+        self._open.close()
         self._blobs.clear()

@@ -3,19 +3,21 @@
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
-from random import Random
 
-from kvquilt_cache_node.eviction import EvictionPolicy, make_policy
+from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.file import FileBlobs
 from kvquilt_cache_node.store.index import Index
 from kvquilt_cache_node.store.indexed import IndexedStore
+from kvquilt_cache_node.store.locking import locked
 from kvquilt_cache_node.store.memory import MemoryBlobs
+from kvquilt_cache_node.types import Blobs
 from kvquilt_codec import catalog, container
 from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
 from kvquilt_codec.container.head import MAGIC
-from kvquilt_codec.errors import CapacityError, IntegrityError, UnavailableError
+from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, UnavailableError
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file as profile_file
 
@@ -54,17 +56,20 @@ async def open_store(settings: NodeSettings) -> IndexedStore:
     """Open the configured store.
 
     Raises:
-        UnavailableError: its folder cannot be written, or another process holds it.
+        BadRequestError: settings that do not fit together, or of a package that is not installed.
+        UnavailableError: its folder cannot be written, another process holds it, or its server refuses or is not there.
+        DeadlineError: its server does not answer.
     """
-    capacity = int(settings.capacity)
     if settings.store == "memory":
-        index = Index(":memory:", time.time, _policy(settings))
-        return await IndexedStore.open(MemoryBlobs(), index, capacity, describe)
-    blobs = FileBlobs(settings.path, fsync=settings.fsync)
+        return await IndexedStore.open(MemoryBlobs(), Index(":memory:", time.time), int(settings.capacity), describe)
+    blobs = await _open_blobs(settings)
     try:
-        index = _open_index(settings.path / "index.sqlite", settings)
+        if settings.store == "file":
+            index = _open_index(settings.path / "index.sqlite", Index)
+        else:
+            index = _open_index(settings.path / settings.store / "index.sqlite", _LockedIndex)
         try:
-            return await IndexedStore.open(blobs, index, capacity, describe)
+            return await IndexedStore.open(blobs, index, int(settings.capacity), describe)
         except BaseException:
             index.close()
             raise
@@ -73,14 +78,70 @@ async def open_store(settings: NodeSettings) -> IndexedStore:
         raise
 
 
-def _policy(settings: NodeSettings) -> EvictionPolicy:
-    return make_policy(settings.eviction, int(settings.capacity), Random())  # noqa: S311  draws victims, not secrets
+class _LockedIndex(Index):
+    """An index that holds its folder for this process; the file store's own lock does that for its index."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._folder = locked(path.parent)
+        try:
+            super().__init__(path, clock)
+        except BaseException:
+            self._folder.close()
+            raise
+
+    def close(self) -> None:
+        """See `Index.close`."""
+        super().close()
+        self._folder.close()
 
 
-def _open_index(path: Path, settings: NodeSettings) -> Index:
+async def _open_blobs(settings: NodeSettings) -> Blobs:
+    if settings.store == "redis":
+        return await _redis_blobs(settings)
+    if settings.store == "object":
+        return _object_blobs(settings)
+    return FileBlobs(settings.path, fsync=settings.fsync)
+
+
+async def _redis_blobs(settings: NodeSettings) -> Blobs:
+    try:
+        from kvquilt_cache_node.store.redis_blobs import RedisBlobs
+        from kvquilt_cache_node.store.redis_client import RedisClient, RedisOptions
+    except ModuleNotFoundError as error:
+        raise _not_installed(error, "redis") from None
+    url = RedisUrl.parse("" if settings.redis_url is None else settings.redis_url.get_secret_value())
+    tls = (settings.redis_ca, settings.redis_certificate, settings.redis_key)
+    client = await RedisClient.connect(url, RedisOptions(settings.redis_connections, settings.redis_timeout, *tls))
+    try:
+        return RedisBlobs(client, settings.redis_prefix)
+    except BaseException:
+        await client.close()
+        raise
+
+
+def _object_blobs(settings: NodeSettings) -> Blobs:
+    try:
+        from kvquilt_cache_node.store.object_blobs import ObjectBlobs, ObjectOptions, open_object_store
+    except ModuleNotFoundError as error:
+        raise _not_installed(error, "object") from None
+    url = settings.object_url or ""
+    secret = None if settings.object_secret is None else settings.object_secret.get_secret_value()
+    options = ObjectOptions(
+        settings.object_endpoint, settings.object_key_id, secret, settings.object_timeout, settings.object_retries
+    )
+    return ObjectBlobs(open_object_store(url, options), url)
+
+
+def _not_installed(error: ModuleNotFoundError, extra: str) -> BadRequestError:
+    return BadRequestError(
+        f"expected the package {error.name} for node.store={extra}; it is not installed: pip install 'kvquilt[{extra}]'"
+    )
+
+
+def _open_index(path: Path, kind: type[Index]) -> Index:
     try:
         try:
-            return Index(path, time.time, _policy(settings))
+            return kind(path, time.time)
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_DAMAGE:
                 raise
@@ -90,7 +151,7 @@ def _open_index(path: Path, settings: NodeSettings) -> Index:
             path.rename(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
-            return Index(path, time.time, _policy(settings))
+            return kind(path, time.time)
     except (sqlite3.Error, OSError) as error:
-        kind = CapacityError if "full" in str(error) else UnavailableError
-        raise kind(f"expected an index that can be opened at {path}; got {error}: check the store's disk") from None
+        failure = CapacityError if "full" in str(error) else UnavailableError
+        raise failure(f"expected an index that can be opened at {path}; got {error}: check the store's disk") from None

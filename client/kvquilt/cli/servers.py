@@ -16,6 +16,7 @@ from kvquilt.cli.options import ConfigFile, Json, Node, Set, overrides
 from kvquilt.cli.output import err, explained, out, print_json
 from kvquilt.cli.settings import KvquiltSettings, load
 from kvquilt_cache_node.node import running_node
+from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.settings import NodeSettings
 
 Running = AbstractAsyncContextManager[dict[str, str]]
@@ -135,4 +136,8 @@ async def _router(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
 
 
 def _where(settings: NodeSettings) -> str:
+    if settings.store == "redis" and settings.redis_url is not None:
+        return f"redis at {RedisUrl.parse(settings.redis_url.get_secret_value()).where}"
+    if settings.store == "object":
+        return str(settings.object_url)
     return str(settings.path) if settings.store == "file" else "memory"

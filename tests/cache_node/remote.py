@@ -1,0 +1,28 @@
+"""Stores on servers, opened for tests: what a folder names is the test's own on a server that all share."""
+
+import hashlib
+from pathlib import Path
+
+from kvquilt_cache_node.redis_url import RedisUrl
+from kvquilt_cache_node.store.object_blobs import ObjectBlobs, ObjectOptions, open_object_store
+from kvquilt_cache_node.store.redis_blobs import RedisBlobs
+from kvquilt_cache_node.store.redis_client import RedisClient, RedisOptions
+from tests import servers
+
+
+def prefix_of(folder: Path) -> str:
+    """A prefix that no other folder has."""
+    return "test-" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+
+
+async def redis_blobs(url: str, folder: Path, **options: object) -> RedisBlobs:
+    """The blobs of a folder on a Redis."""
+    client = await RedisClient.connect(RedisUrl.parse(url), RedisOptions(**options))
+    return RedisBlobs(client, prefix_of(folder))
+
+
+def s3_blobs(server: servers.S3Server, folder: Path, **options: object) -> ObjectBlobs:
+    """The blobs of a folder on an S3 service."""
+    url = f"{server.url}/{prefix_of(folder)}"
+    known = {"endpoint": server.endpoint, "key_id": servers.S3_KEY_ID, "secret": servers.S3_SECRET, "retries": 1}
+    return ObjectBlobs(open_object_store(url, ObjectOptions(**{**known, **options})), url)
