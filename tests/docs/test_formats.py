@@ -7,9 +7,11 @@ import re
 import ml_dtypes
 import msgspec
 import numpy as np
+import xxhash
 from safetensors.numpy import load
 
 from kvquilt_cache_node.store import rows as rows_of_index
+from kvquilt_cache_node.store.redis_records import FRAME_BYTES, MANIFEST_BYTES, MAX_FRAMES, Manifest, Names
 from kvquilt_codec import catalog, container, identity
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.container.head import PREFIX, SECTION, Header
@@ -174,6 +176,21 @@ def test_the_schema_of_the_index_is_the_codes() -> None:
     (schema,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
     assert schema.split() == rows_of_index.SCHEMA.replace("IF NOT EXISTS ", "").split()
     assert f"`user_version` {rows_of_index.VERSION}" in text
+
+
+def test_the_manifest_of_a_blob_in_redis_is_what_the_code_writes() -> None:
+    text = section(PAGE, "Blobs in Redis")
+    (quoted,) = re.findall(r"```\n([0-9a-f ]+)\n```", text)
+    generation, digest = bytes(range(1, 9)), xxhash.xxh3_64_intdigest(b"kvquilt")
+    assert bytes.fromhex(quoted) == Manifest(7, FRAME_BYTES, generation, digest, 1_700_000_000_000).encode()
+    places = [(int(row[0]), int(row[1])) for row in rows(text) if len(row) == 3]
+    assert [size for _, size in places] == [len(part) // 2 for part in quoted.split()]
+    assert [offset for offset, _ in places] == [sum(size for _, size in places[:number]) for number in range(8)]
+    assert f"the manifest, {MANIFEST_BYTES} bytes" in text
+    assert f"{MAX_FRAMES:,} frames" in text
+    names = Names("p")
+    assert names.manifest(b"\xab" * 32) == f"p:{{{'ab' * 32}}}".encode()
+    assert names.frame(b"\xab" * 32, generation, 12) == names.manifest(b"\xab" * 32) + b":0102030405060708:12"
 
 
 def test_the_example_header_is_json() -> None:
