@@ -73,6 +73,22 @@ def test_what_cannot_be_tried_is_refused_before_a_model_is_loaded(documents, opt
     assert said in result.output
 
 
+def test_a_folder_below_the_one_given_is_a_kind_of_text_and_prompts_are_of_one_kind(folder, documents, tmp_path):
+    for kind in ("letters", "reports"):
+        (tmp_path / kind).mkdir()
+        for path in documents.iterdir():
+            words = path.read_text().split()
+            (tmp_path / kind / path.name).write_text(" ".join(words if kind == "letters" else words[::-1]))
+    (tmp_path / "notes.txt").write_text(" ".join(["7"] * 200))
+    output = tmp_path / "eval.json"
+    options = ("--cases", 4, "--context-tokens", 512, "--model", folder, "--output", output)
+    result = evaluate("--documents", tmp_path, *options)
+    assert result.exit_code == 0, result.output
+    kinds = json.loads(output.read_text())["conditions"]["kinds"]
+    assert kinds == [f"reports and {tmp_path.name}", "letters"], "what is too little for a prompt goes with others"
+    assert "2 kinds of text" in result.output
+
+
 def test_too_little_text_is_refused(folder, tmp_path):
     (tmp_path / "short.txt").write_text("1 2 3")
     result = evaluate("--documents", tmp_path, "--model", folder)

@@ -11,7 +11,7 @@ from rich.table import Table
 from kvquilt.cli.gates import points_of, print_gate
 from kvquilt.cli.options import Json, way
 from kvquilt.cli.output import err, explained, out, print_json, size
-from kvquilt.documents import read_documents
+from kvquilt.cli.texts import read_texts
 
 if TYPE_CHECKING:
     from kvquilt_codec.gate import Gate
@@ -52,19 +52,15 @@ def calibrate(
         from kvquilt_codec.gate import file as gate_file
         from kvquilt_codec.joint import JointCoder
         from kvquilt_codec.profile import file  # numpy and safetensors
-        from kvquilt_router.calibration import Text, cut  # imports torch
         from kvquilt_router.calibration import calibrate as learn
+        from kvquilt_router.calibration import cut  # imports torch
         from kvquilt_router.calibration.corpus import shipped_texts
         from kvquilt_router.engine import load_model
         from kvquilt_router.gate.measure import Grid, measure_gate
         from kvquilt_router.profiles import read_profile, write_whole
 
         ways = [way(text) for text in gate_policy or ()]
-        found = (
-            [Text(document.document_id, str(document.content)) for document in read_documents(texts)]
-            if texts
-            else shipped_texts()
-        )
+        found = read_texts(texts) if texts else shipped_texts()
         started = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         gate: Gate | None = None

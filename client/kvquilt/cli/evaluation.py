@@ -11,7 +11,7 @@ from rich.table import Table
 
 from kvquilt.cli.options import Json, way
 from kvquilt.cli.output import INTERRUPTED, err, explained, out, print_json
-from kvquilt.documents import read_documents
+from kvquilt.cli.texts import read_texts
 from kvquilt_rpc.version import VERSION
 
 if TYPE_CHECKING:
@@ -44,18 +44,20 @@ def evaluate(
 ) -> None:
     """Compare ways to blend with full prefills, on prompts made of your own documents.
 
-    Takes minutes; needs no server. Prompts are passages of the documents in random order with questions about them, and
-    the answers that count are those of a full prefill. Interrupted, it shows what was measured so far.
+    Takes minutes; needs no server. Prompts are passages of the documents in random order with questions about them, all
+    from one folder below the one given, and the answers that count are those of a full prefill. Interrupted, it shows
+    what was measured so far.
     """
     with explained(as_json):
         from kvquilt_router.engine import load_model  # imports torch
         from kvquilt_router.evaluation import own
+        from kvquilt_router.evaluation.kinds import in_words
         from kvquilt_router.evaluation.run import outcomes, stored
         from kvquilt_router.evaluation.table import summarise
         from kvquilt_router.gate.would_say import would_say
 
         ways = [way(text) for text in policy or ()]
-        texts = [str(document.content) for document in read_documents(documents)]
+        texts = read_texts(documents)
         own.trials(ways, [])  # refuses what does not exist before anything is loaded
         measured: dict[str, dict[Trial, Outcome]] = {}
         interrupted = False
@@ -68,12 +70,12 @@ def evaluate(
             codecs = {} if coder is None else {level: stored(coder, level)}
             tried = own.trials(ways, list(codecs))
             progress.update(task, description="passages to warm up with")
-            prepared = own.prepared(loaded, texts, codecs)
+            prepared = own.prepared(loaded, texts, codecs, context_tokens)
             progress.update(task, total=cases * len(tried))
             try:
                 for case in prepared.cases(cases, context_tokens):
                     found = measured[case.name] = {}
-                    for trial, outcome in outcomes(loaded.engine, case, tried, prepared.shared):
+                    for trial, outcome in outcomes(loaded.engine, case, tried, prepared.shared(case)):
                         found[trial] = outcome
                         progress.update(task, description=f"case {len(measured)} of {cases}", advance=1)
             except KeyboardInterrupt:
@@ -92,6 +94,7 @@ def evaluate(
                 "dtype": dtype,
                 "profile": "" if coder is None else coder.digest,
                 "documents": len(texts),
+                "kinds": list(prepared.kinds),
                 "context_tokens": context_tokens,
                 "max_kl": max_kl,
                 "interrupted": interrupted,
@@ -105,6 +108,7 @@ def evaluate(
             print_json(figures)
         else:
             _show(lines, decisions, max_kl)
+            out.print(f"passages of a prompt are of one kind; {in_words(prepared.kinds)}", soft_wrap=True, markup=False)
         if interrupted:
             err.print("interrupted; shown is what was measured before")
             raise typer.Exit(INTERRUPTED)

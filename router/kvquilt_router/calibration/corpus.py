@@ -12,4 +12,7 @@ def shipped_texts() -> tuple[Text, ...]:
     """
     folder = files("kvquilt_router.calibration") / "corpus"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".txt"))
-    return tuple(Text(name.removesuffix(".txt"), (folder / name).read_text(encoding="utf-8")) for name in names)
+    return tuple(
+        Text(name.removesuffix(".txt"), (folder / name).read_text(encoding="utf-8"), name.rpartition("-")[0])
+        for name in names
+    )

@@ -23,17 +23,30 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text and what it is called, for instance its file's name."""
+    """A text.
+
+    Attributes:
+        name: what it is called, for instance its file's name.
+        content: of it.
+        kind: of text; a prompt's passages are of one kind.
+    """
 
     name: str
     content: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """Consecutive tokens of one text; three quarters are context, and a model's quality is measured on the rest."""
+    """Consecutive tokens of one text; three quarters are context, and a model's quality is measured on the rest.
+
+    Attributes:
+        token_ids: of it.
+        kind: of the text.
+    """
 
     token_ids: TokenIds
+    kind: str = ""
 
     @property
     def context(self) -> TokenIds:
@@ -75,7 +88,7 @@ def cut(texts: Sequence[Text], tokenise: Callable[[str], TokenIds]) -> Corpus:
     Raises:
         BadRequestError: fewer than `MIN_TEXTS` texts, or fewer than `MIN_TOKENS` tokens to learn from.
     """
-    pieces = [(text.name, _pieces(tokenise(text.content))) for text in texts]
+    pieces = [(text.name, _pieces(tokenise(text.content), text.kind)) for text in texts]
     usable = [(name, parts) for name, parts in pieces if parts]
     if len(usable) < MIN_TEXTS:
         raise BadRequestError(
@@ -100,9 +113,9 @@ def cut(texts: Sequence[Text], tokenise: Callable[[str], TokenIds]) -> Corpus:
     return Corpus(tuple(training), tuple(measured[:MAX_HELD_OUT_PIECES]), description)
 
 
-def _pieces(token_ids: TokenIds) -> list[Piece]:
+def _pieces(token_ids: TokenIds, kind: str) -> list[Piece]:
     cuts = (token_ids[begin : begin + PIECE_TOKENS] for begin in range(0, len(token_ids), PIECE_TOKENS))
-    return [Piece(part) for part in cuts if len(part) >= MIN_PIECE_TOKENS]
+    return [Piece(part, kind) for part in cuts if len(part) >= MIN_PIECE_TOKENS]
 
 
 def _in_turn(texts: Sequence[Sequence[Piece]], tokens: int) -> list[Piece]:

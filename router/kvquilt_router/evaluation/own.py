@@ -1,48 +1,55 @@
-"""A user's own documents: passages of them to warm up with and to ask about, and what is tried by default."""
+"""A user's own documents: passages of each kind to warm up with and to ask about, and what is tried by default."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import TokenIds
+from kvquilt_router.calibration.texts import Text
 from kvquilt_router.engine import LoadedModel
-from kvquilt_router.evaluation.cases import MIN_PASSAGES, PASSAGE_TOKENS, passages
+from kvquilt_router.evaluation.cases import CONTEXT_TOKENS, PASSAGE_TOKENS, passages
+from kvquilt_router.evaluation.kinds import MIN_PASSAGES, WARM_UP_PASSAGES, Group, Kind, grouped, spread
 from kvquilt_router.evaluation.prepared import Prepared
 from kvquilt_router.evaluation.types import BASE, EXACT, WARM, Trial
 from kvquilt_router.evaluation.variants import Codec
 from kvquilt_router.evaluation.ways import TEMPERATURES, check_way, evaluated_policy
 from kvquilt_router.selection import EstimatingPolicy
 
-WARM_UP_PASSAGES = 4
 REFERENCE = Trial("deviation", 0.15, BASE)
 """CacheBlend at the ratio that its authors recommend; what is shown is relative to it."""
 _DEFAULT = "question-deviation"
 
 
-def split(texts: Sequence[TokenIds]) -> tuple[list[TokenIds], list[TokenIds]]:
-    """Passages for cases, and passages for warming up, which are spread over the texts and in no case.
+def prepared(
+    model: LoadedModel, texts: Sequence[Text], codecs: Mapping[str, Codec], context_tokens: int = CONTEXT_TOKENS
+) -> Prepared:
+    """Cases over texts, in prompts of about so many tokens.
 
     Raises:
         BadRequestError: too little text.
     """
-    every = passages(texts)
+    found: defaultdict[str, list[TokenIds]] = defaultdict(list)
+    for text in texts:
+        found[text.kind].append(model.tokenise(text.content))
+    groups = grouped(
+        {kind: passages(of_kind) for kind, of_kind in found.items()},
+        WARM_UP_PASSAGES + MIN_PASSAGES,
+        context_tokens // 2,
+    )
+    return Prepared(model, [_split(group) for group in groups], codecs)
+
+
+def _split(group: Group) -> Kind:
+    """Passages for cases, and passages for warming up, which are spread over the texts and in no case."""
+    every = group.passages
     if len(every) < WARM_UP_PASSAGES + MIN_PASSAGES:
         raise BadRequestError(
             f"expected documents of at least {WARM_UP_PASSAGES + MIN_PASSAGES} passages, of {PASSAGE_TOKENS[0]} to "
             f"{PASSAGE_TOKENS[1]} tokens each; got {len(every)}: add documents"
         )
-    kept = {index * len(every) // WARM_UP_PASSAGES for index in range(WARM_UP_PASSAGES)}
+    kept = spread(WARM_UP_PASSAGES, len(every))
     pool = [passage for index, passage in enumerate(every) if index not in kept]
-    return pool, [every[index] for index in sorted(kept)]
-
-
-def prepared(model: LoadedModel, texts: Sequence[str], codecs: Mapping[str, Codec]) -> Prepared:
-    """Cases over texts.
-
-    Raises:
-        BadRequestError: too little text.
-    """
-    pool, warming = split([model.tokenise(text) for text in texts])
-    return Prepared(model, pool, warming, codecs)
+    return Kind(group.name, pool, [every[index] for index in kept])
 
 
 def trials(ways: Sequence[tuple[str, float]], levels: Sequence[str]) -> list[Trial]:

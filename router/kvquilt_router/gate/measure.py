@@ -9,11 +9,13 @@ from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.gate import Gate, GatePoint
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.levels import level_cards
+from kvquilt_codec.types import TokenIds
 from kvquilt_router.calibration.progress import Progress, silent
-from kvquilt_router.calibration.texts import Corpus
+from kvquilt_router.calibration.texts import Corpus, Piece
 from kvquilt_router.engine import LoadedModel
-from kvquilt_router.evaluation.cases import passages
+from kvquilt_router.evaluation.cases import CONTEXT_TOKENS, passages
 from kvquilt_router.evaluation.judge import ANSWER_TOKENS
+from kvquilt_router.evaluation.kinds import MIN_PASSAGES, WARM_UP_PASSAGES, Kind, grouped, in_words, spread
 from kvquilt_router.evaluation.prepared import Prepared
 from kvquilt_router.evaluation.run import outcomes, stored
 from kvquilt_router.evaluation.statistics import geometric_mean, upper_bound
@@ -22,7 +24,6 @@ from kvquilt_router.policies import policy_by_name
 from kvquilt_router.selection import EstimatingPolicy
 
 SHARE, CONFIDENCE = 0.95, 0.90
-WARM_UP_PASSAGES = 4
 MIN_CASES = 4
 
 
@@ -67,7 +68,8 @@ def measure_gate(
     Args:
         model: with a tokenizer.
         coder: of its codec profile.
-        corpus: as calibration cut it; passages to warm up with are from the texts that it learned from.
+        corpus: as calibration cut it. A prompt's passages are of one kind of text, the kinds in turn; passages to warm
+            up with are from the texts of that kind that calibration learned from.
         grid: what to measure.
         progress: told of every case; may raise to end the work.
 
@@ -90,18 +92,42 @@ def measure_gate(
     trials = grid.trials(levels)
     codecs = {level: stored(coder, level) for level in levels}
     measured: defaultdict[Trial, list[Outcome]] = defaultdict(list)
-    pool = passages([piece.token_ids for piece in corpus.held_out])
-    warming = passages([piece.token_ids for piece in corpus.training[:WARM_UP_PASSAGES]])[:WARM_UP_PASSAGES]
-    prepared = Prepared(model, pool, warming, codecs)
+    prepared = Prepared(model, kinds_of(corpus)[: grid.cases], codecs)
     for done, case in enumerate(prepared.cases(grid.cases)):
         progress("gate", done, grid.cases)
-        for trial, outcome in outcomes(model.engine, case, trials, prepared.shared):
+        for trial, outcome in outcomes(model.engine, case, trials, prepared.shared(case)):
             measured[trial].append(outcome)
     progress("gate", grid.cases, grid.cases)
     digest = coder.digest
-    texts = f"{grid.cases} prompts over passages of texts that the codec profile was not learned from"
+    texts = (
+        f"{grid.cases} prompts over texts that the codec profile was not learned from; "
+        f"{in_words(prepared.kinds)}, the passages of a prompt of one kind"
+    )
     points = tuple(point_of(trial, found) for trial, found in measured.items())
     return Gate(model.fingerprint, digest, ANSWER_TOKENS, SHARE, CONFIDENCE, texts, points)
+
+
+def kinds_of(corpus: Corpus) -> list[Kind]:
+    """Passages of the held-out texts by kind, and passages of texts of the same kind to warm up with.
+
+    Where no text of a kind was learned from, the passages to warm up with are of all kinds.
+    """
+    groups = grouped(_by_kind(corpus.held_out), MIN_PASSAGES, CONTEXT_TOKENS // 2)
+    learned = _by_kind(corpus.training)
+    every = [passage for passages_of_kind in learned.values() for passage in passages_of_kind]
+    kinds = []
+    for group in groups:
+        same = [passage for kind in group.kinds for passage in learned.get(kind, ())] or every
+        warming = [same[index] for index in spread(WARM_UP_PASSAGES, len(same))]
+        kinds.append(Kind(group.name, group.passages, warming))
+    return kinds
+
+
+def _by_kind(pieces: Sequence[Piece]) -> dict[str, list[TokenIds]]:
+    found: defaultdict[str, list[TokenIds]] = defaultdict(list)
+    for piece in pieces:
+        found[piece.kind].append(piece.token_ids)
+    return {kind: passages(of_kind) for kind, of_kind in found.items()}
 
 
 def point_of(trial: Trial, found: Sequence[Outcome]) -> GatePoint:
