@@ -97,11 +97,12 @@ class Finder:
         variants = await self._node.find_variants(
             sorted(keys), self._planner.fingerprint, context_digest(prompt.prefix), deadline=self._deadline
         )
+        others = [(outcome.ref.chunk_key, outcome.ref.begin) for outcome in outcomes]
         replaced: dict[int, list[ChunkOutcome]] = {}
         guesses: list[Guess] = []
         for span, chunks, parts in zip(spans, whole, partial, strict=True):
-            pieces = self._pieces(prompt, span, chunks, variants, order)
-            guessed = self._guesses(prompt, span, pieces, parts, variants, order)
+            pieces = self._pieces(prompt, span, chunks, variants, order, others)
+            guessed = self._guesses(prompt, span, pieces, parts, variants, order, others)
             # A run that crosses the cuts of the missed chunks is found whole only in the span as one piece.
             replaced[span.begin] = pieces if chunks or guessed else span.outcomes
             guesses += guessed
@@ -133,18 +134,20 @@ class Finder:
         chunks: Sequence[FoundChunk],
         variants: Mapping[bytes, Sequence[ObjectInfo]],
         order: Sequence[str],
+        others: Sequence[tuple[bytes, int]],
     ) -> list[ChunkOutcome]:
         """A span cut into the whole chunks that are in it and what is between them."""
         tokens, prefix = prompt.token_ids, context_digest(prompt.prefix)
         pieces: list[ChunkOutcome] = []
         position, previous = 0, None
+        inside = [(chunk.chunk_key, span.begin + chunk.begin) for chunk in chunks]
         for chunk in chunks:
             if chunk.begin > position:
                 pieces.append(self._missed(span, position, chunk.begin))
                 previous = None
             begin = span.begin + chunk.begin
             ref = ChunkRef(span.segment, begin, span.token_ids[chunk.begin : chunk.end], chunk.chunk_key, span.point)
-            place = Place(tokens[:begin], prefix, previous)
+            place = Place(tokens[:begin], prefix, previous, [*others, *inside])
             found = best(variants.get(chunk.chunk_key, ()), place, chunk.tokens, span.point, order)
             pieces.append(ChunkOutcome(ref, found, "" if found is not None else "not_stored"))
             position, previous = chunk.end, chunk.chunk_key
@@ -164,6 +167,7 @@ class Finder:
         parts: Sequence[Diagonal],
         variants: Mapping[bytes, Sequence[ObjectInfo]],
         order: Sequence[str],
+        others: Sequence[tuple[bytes, int]],
     ) -> list[Guess]:
         guesses: list[Guess] = []
         tokens, prefix = prompt.token_ids, context_digest(prompt.prefix)
@@ -181,7 +185,7 @@ class Finder:
                 # Where a part may begin the piece, only that one can be in its exact context.
                 shift = 0 if any(part.begin == 0 for part in own) else own[0].begin
                 begin = max(0, piece.ref.begin + shift)
-                place = Place(tokens[:begin], prefix, None)
+                place = Place(tokens[:begin], prefix, None, others)
                 found = best(variants.get(own[0].chunk_key, ()), place, own[0].tokens, piece.ref.point, order)
                 if found is not None:
                     guesses.append(Guess(found, piece, tuple(own)))

@@ -81,7 +81,8 @@ class Lookup:
         ref = refs[number]
         unreadable = self._profile.miss_reason
         readable = [info for info in infos if not (unreadable and info.meta.form.profile_digest)]
-        place = Place(tokens[: ref.begin], context_digest(prompt.prefix), _previous(refs, number))
+        known = [(other.chunk_key, other.begin) for other in refs]
+        place = Place(tokens[: ref.begin], context_digest(prompt.prefix), _previous(refs, number), known)
         if ref.segment == 0:
             # The same text may be stored as a document of an application with a shorter prefix: no attention sinks.
             order = (EXACT,)

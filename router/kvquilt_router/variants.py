@@ -7,6 +7,9 @@ from kvquilt_codec.forms import LOSSLESS
 from kvquilt_codec.identity import context_digest
 from kvquilt_codec.levels import LOSSLESS_POINT, OperatingPoint
 from kvquilt_codec.types import TokenIds, VariantKind
+from kvquilt_router.gate.choose import EXACT
+from kvquilt_router.policies.overhead import best_variant
+from kvquilt_router.selection import ReusedChunk
 from kvquilt_router.types import Found
 
 DEPENDENT = (VariantKind.PAIR, VariantKind.WARM)
@@ -21,9 +24,13 @@ class Place:
         before: all tokens before the place.
         prefix: digest of the shared prefix.
         previous: key of the chunk that ends where this place begins, if that is known.
+        order: key and first position of the prompt's chunks, as far as they are known.
     """
 
-    def __init__(self, before: TokenIds, prefix: bytes, previous: bytes | None) -> None:
+    def __init__(
+        self, before: TokenIds, prefix: bytes, previous: bytes | None, order: Sequence[tuple[bytes, int]]
+    ) -> None:
+        self.order = order
         self._before = before
         self._prefix = prefix
         self._previous = previous
@@ -42,11 +49,21 @@ class Place:
             return "pair"
         return "base" if meta.context_digest == self._prefix else "warm"
 
+    def reused(self, info: ObjectInfo) -> ReusedChunk:
+        """The object at this place, with what its index entry says of its context."""
+        begin, meta = len(self._before), info.meta
+        return ReusedChunk(
+            begin, begin + meta.tokens, meta.chunk_key, meta.variant, sources=meta.sources, intra=meta.intra
+        )
+
 
 def best(
     infos: Iterable[ObjectInfo], place: Place, tokens: int, point: OperatingPoint, order: Sequence[str]
 ) -> Found | None:
     """The best of a chunk's objects: by context first, then in the form that is asked for, then the latest used.
+
+    Of several contexts of one name, where the attention to them was kept, the one that is most like the prompt comes
+    before form and use: that with the lowest overhead CFO (see `policies/overhead.py`).
 
     Args:
         infos: objects with the chunk's key, the most recently used first.
@@ -63,4 +80,12 @@ def best(
         if context in order:
             read = point if info.meta.form == point.form else LOSSLESS_POINT
             found.append((order.index(context), int(read is not point), Found(info, context, read)))
-    return min(found, key=lambda entry: entry[:2])[2] if found else None
+    if not found:
+        return None
+    nearest = min(context for context, _, _ in found)
+    by_form = sorted((entry for entry in found if entry[0] == nearest), key=lambda entry: entry[1])
+    candidates = [candidate for _, _, candidate in by_form]
+    if order[nearest] == EXACT:
+        return candidates[0]
+    chunks = [place.reused(candidate.info) for candidate in candidates]
+    return candidates[chunks.index(best_variant(chunks, place.order))]

@@ -203,3 +203,22 @@ def test_with_attention_sums_contextual_takes_the_tokens_that_attended_to_their_
         taken = np.flatnonzero(changed[1][begin : begin + tokens])
         assert 0 < len(taken) < tokens / 2
         assert taken.tolist() == highest(sides[tokens], np.arange(tokens), len(taken)).tolist()
+
+
+def test_of_several_contexts_the_one_most_like_the_prompt_is_taken(model, tmp_path):
+    new = np.random.default_rng(4).integers(3, 500, 50).tolist()
+    with serve(model, tmp_path, attention_sums=True) as address, Client(address) as client:
+        prefetch(client)
+        blend(client, FIRST, SECOND, THIRD, QUESTION)
+        stored(client, 3)
+        blend(client, SECOND, FIRST, THIRD, QUESTION)
+        stored(client, 6)
+    with serve(model, tmp_path, attention_sums=True, background=False) as address, Client(address) as client:
+        for before in (SECOND, FIRST, SECOND):  # the other one is always the latest used
+            kv = blend(client, before, new, THIRD, QUESTION, policy="none")
+            assert kv.report.chunks[-1].context == "warm"
+            begin = len(PREFIX) + len(before)
+            computed = in_full(model, [*PREFIX, *before, *THIRD])
+            for layer, (_, values) in zip(kv.layers, computed, strict=True):
+                got = layer.values[begin + len(new) : begin + len(new) + len(THIRD)]
+                np.testing.assert_allclose(got, values[begin:], atol=5e-4)
