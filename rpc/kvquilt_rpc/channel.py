@@ -5,6 +5,7 @@ import json
 import grpc
 
 MAX_MESSAGE_BYTES = 8 << 20
+KEEPALIVE_MS = 30_000
 
 _SERVICE_CONFIG = {
     "methodConfig": [
@@ -34,7 +35,7 @@ def open_channel(target: str) -> grpc.aio.Channel:
         *MESSAGE_OPTIONS,
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         ("grpc.enable_retries", 1),
-        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", 10_000),
         # A server that restarts is found again within a second, not after gRPC's default of up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),

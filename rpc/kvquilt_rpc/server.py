@@ -7,7 +7,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from kvquilt_codec.errors import UnavailableError
-from kvquilt_rpc.channel import MESSAGE_OPTIONS
+from kvquilt_rpc.channel import KEEPALIVE_MS, MESSAGE_OPTIONS
 
 MAX_CONCURRENT_CALLS = 256
 
@@ -22,7 +22,14 @@ class RpcServer:
     """
 
     def __init__(self, host: str, port: int, services: Sequence[str]) -> None:
-        options = [*MESSAGE_OPTIONS, ("grpc.so_reuseport", 0), ("grpc.keepalive_permit_without_calls", 1)]
+        options = [
+            *MESSAGE_OPTIONS,
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+            # By default pings within five minutes of silence count as abuse: a stream that computes for two minutes
+            # before its next message was cut off.
+            ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+        ]
         self.server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host

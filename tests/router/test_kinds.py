@@ -1,5 +1,6 @@
 """Cases of the gate and of `kvquilt eval`: the passages of a prompt are of one kind of text."""
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 from kvquilt.cli.texts import kinds_of as kinds_of_files
 from kvquilt_router.calibration import cut
 from kvquilt_router.calibration.texts import Text
+from kvquilt_router.engine.model import prepare
 from kvquilt_router.evaluation.cases import cases
 from kvquilt_router.evaluation.kinds import MAX_KINDS, grouped
+from kvquilt_router.evaluation.passages import PASSAGE_TOKENS, Cutter
 from kvquilt_router.gate.measure import kinds_of
+from tests.router.families import SUPPORTED, tiny
 from tests.router.test_calibration_tiny import Words
 
 KINDS = ("code", "letters", "prose")
@@ -20,6 +24,10 @@ KINDS = ("code", "letters", "prose")
 
 def words(text):
     return np.array(Words()(text)["input_ids"], np.uint32)
+
+
+def cutter():
+    return Cutter(replace(prepare(tiny(*SUPPORTED["llama"]), None, "tiny"), tokenizer=Words()))
 
 
 def decode(token_ids):
@@ -32,7 +40,7 @@ def texts_of(kind, count, tokens=1000):
 
 def test_a_prompts_passages_and_those_it_is_warmed_up_with_are_of_one_kind_and_kinds_take_turns():
     corpus = cut([text for kind in KINDS for text in texts_of(kind, 5)], words)
-    kinds = kinds_of(corpus)
+    kinds = kinds_of(corpus, cutter())
     assert {kind.name for kind in kinds} == set(KINDS)
     for kind in kinds:
         assert {int(token) for passage in (*kind.pool, *kind.warming) for token in passage} == {
@@ -49,8 +57,25 @@ def test_a_prompts_passages_and_those_it_is_warmed_up_with_are_of_one_kind_and_k
 
 def test_a_kind_that_nothing_was_learned_from_is_warmed_up_with_all_kinds():
     corpus = cut([*texts_of("code", 4), *texts_of("prose", 1, 3000)], words)
-    (kind,) = (kind for kind in kinds_of(corpus) if kind.name == "prose")
+    (kind,) = (kind for kind in kinds_of(corpus, cutter()) if kind.name == "prose")
     assert {int(token) for passage in kind.warming for token in passage} == {1}
+
+
+def test_passages_begin_and_end_where_lines_and_sentences_do_and_nothing_between_is_lost(smollm2):
+    text = "".join(
+        f"This is sentence number {n} of a text, and it is not a long one." + (" " if n % 3 else "\n")
+        for n in range(90)
+    )
+    tokens = smollm2.tokenise(text)
+    cut = [smollm2.tokenizer.decode(passage.tolist()) for passage in Cutter(smollm2).passages([tokens])]
+    assert len(cut) > 5
+    assert all(passage.rstrip().endswith("one.") and passage.endswith("\n\n") for passage in cut)
+    assert all(passage.lstrip().startswith("This is") for passage in cut)
+    joined = "".join(" ".join(cut).split())
+    assert "".join(text.split()).startswith(joined)
+    shortest, longest = PASSAGE_TOKENS
+    assert all(shortest <= len(passage) <= longest + 2 for passage in Cutter(smollm2).passages([tokens]))
+    assert len(tokens) - sum(map(len, Cutter(smollm2).passages([tokens]))) < shortest
 
 
 @given(st.dictionaries(st.text("abc", max_size=3), st.lists(st.integers(1, 300), max_size=9), max_size=12))

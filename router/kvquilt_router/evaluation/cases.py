@@ -8,11 +8,11 @@ import numpy as np
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.evaluation.kinds import MIN_PASSAGES, Kind
+from kvquilt_router.evaluation.passages import PASSAGE_TOKENS
 from kvquilt_router.evaluation.types import EMPTY, Case
 from kvquilt_router.types import Prompt
 
 CONTEXT_TOKENS = 1024
-PASSAGE_TOKENS = (96, 256)
 HEAD = "Read the passages and then answer the question.\n\n"
 _QUESTIONS = (
     'Question: How does the passage go on after "{inside}"?',
@@ -21,19 +21,6 @@ _QUESTIONS = (
     "Question: What are the passages about?",
 )
 _QUOTED = 12
-
-
-def passages(texts: Sequence[TokenIds], seed: int = 0) -> list[TokenIds]:
-    """Texts cut into passages of different lengths; ends that are too short are left out."""
-    rng = random.Random(f"passages {seed}")  # noqa: S311  no secret
-    cut: list[TokenIds] = []
-    for text in texts:
-        begin = 0
-        while len(text) - begin >= PASSAGE_TOKENS[0]:
-            length = rng.randint(*PASSAGE_TOKENS)
-            cut.append(text[begin : begin + length])
-            begin += length
-    return [passage for passage in cut if len(passage) >= PASSAGE_TOKENS[0] // 2]
 
 
 def cases(

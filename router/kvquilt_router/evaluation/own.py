@@ -7,8 +7,9 @@ from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.calibration.texts import Text
 from kvquilt_router.engine import LoadedModel
-from kvquilt_router.evaluation.cases import CONTEXT_TOKENS, PASSAGE_TOKENS, passages
+from kvquilt_router.evaluation.cases import CONTEXT_TOKENS
 from kvquilt_router.evaluation.kinds import MIN_PASSAGES, WARM_UP_PASSAGES, Group, Kind, grouped, spread
+from kvquilt_router.evaluation.passages import PASSAGE_TOKENS, Cutter
 from kvquilt_router.evaluation.prepared import Prepared
 from kvquilt_router.evaluation.types import BASE, EXACT, WARM, Trial
 from kvquilt_router.evaluation.variants import Codec
@@ -31,8 +32,9 @@ def prepared(
     found: defaultdict[str, list[TokenIds]] = defaultdict(list)
     for text in texts:
         found[text.kind].append(model.tokenise(text.content))
+    cutter = Cutter(model)
     groups = grouped(
-        {kind: passages(of_kind) for kind, of_kind in found.items()},
+        {kind: cutter.passages(of_kind) for kind, of_kind in found.items()},
         WARM_UP_PASSAGES + MIN_PASSAGES,
         context_tokens // 2,
     )

@@ -13,9 +13,10 @@ from kvquilt_codec.types import TokenIds
 from kvquilt_router.calibration.progress import Progress, silent
 from kvquilt_router.calibration.texts import Corpus, Piece
 from kvquilt_router.engine import LoadedModel
-from kvquilt_router.evaluation.cases import CONTEXT_TOKENS, passages
+from kvquilt_router.evaluation.cases import CONTEXT_TOKENS
 from kvquilt_router.evaluation.judge import ANSWER_TOKENS
 from kvquilt_router.evaluation.kinds import MIN_PASSAGES, WARM_UP_PASSAGES, Kind, grouped, in_words, spread
+from kvquilt_router.evaluation.passages import Cutter
 from kvquilt_router.evaluation.prepared import Prepared
 from kvquilt_router.evaluation.run import outcomes, stored
 from kvquilt_router.evaluation.statistics import geometric_mean, upper_bound
@@ -92,7 +93,7 @@ def measure_gate(
     trials = grid.trials(levels)
     codecs = {level: stored(coder, level) for level in levels}
     measured: defaultdict[Trial, list[Outcome]] = defaultdict(list)
-    prepared = Prepared(model, kinds_of(corpus)[: grid.cases], codecs)
+    prepared = Prepared(model, kinds_of(corpus, Cutter(model))[: grid.cases], codecs)
     for done, case in enumerate(prepared.cases(grid.cases)):
         progress("gate", done, grid.cases)
         for trial, outcome in outcomes(model.engine, case, trials, prepared.shared(case)):
@@ -107,13 +108,13 @@ def measure_gate(
     return Gate(model.fingerprint, digest, ANSWER_TOKENS, SHARE, CONFIDENCE, texts, points)
 
 
-def kinds_of(corpus: Corpus) -> list[Kind]:
+def kinds_of(corpus: Corpus, cutter: Cutter) -> list[Kind]:
     """Passages of the held-out texts by kind, and passages of texts of the same kind to warm up with.
 
     Where no text of a kind was learned from, the passages to warm up with are of all kinds.
     """
-    groups = grouped(_by_kind(corpus.held_out), MIN_PASSAGES, CONTEXT_TOKENS // 2)
-    learned = _by_kind(corpus.training)
+    groups = grouped(_by_kind(corpus.held_out, cutter), MIN_PASSAGES, CONTEXT_TOKENS // 2)
+    learned = _by_kind(corpus.training, cutter)
     every = [passage for passages_of_kind in learned.values() for passage in passages_of_kind]
     kinds = []
     for group in groups:
@@ -123,11 +124,11 @@ def kinds_of(corpus: Corpus) -> list[Kind]:
     return kinds
 
 
-def _by_kind(pieces: Sequence[Piece]) -> dict[str, list[TokenIds]]:
+def _by_kind(pieces: Sequence[Piece], cutter: Cutter) -> dict[str, list[TokenIds]]:
     found: defaultdict[str, list[TokenIds]] = defaultdict(list)
     for piece in pieces:
         found[piece.kind].append(piece.token_ids)
-    return {kind: passages(of_kind) for kind, of_kind in found.items()}
+    return {kind: cutter.passages(of_kind) for kind, of_kind in found.items()}
 
 
 def point_of(trial: Trial, found: Sequence[Outcome]) -> GatePoint:
