@@ -26,8 +26,8 @@ class RpcServer:
             *MESSAGE_OPTIONS,
             ("grpc.so_reuseport", 0),
             ("grpc.keepalive_permit_without_calls", 1),
-            # By default pings within five minutes of silence count as abuse: a stream that computes for two minutes
-            # before its next message was cut off.
+            # By default pings within five minutes of silence count as abuse, and a stream that said nothing for four
+            # minutes was cut off (a prefetch on a busy machine).
             ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ]
         self.server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
