@@ -18,11 +18,13 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
 
     Raises:
         UnavailableError: the address is taken, or the store's folder cannot be used.
+        NotFoundError, BadRequestError: whom it lets in cannot be as the settings say.
     """
+    counters = Counters(COUNTERS)
+    server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters)
     store = await open_store(settings)
     try:
-        server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
-        service = CacheNodeService(store, Counters(COUNTERS), int(settings.max_object))
+        service = CacheNodeService(store, counters, int(settings.max_object))
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
         address = await server.start()
         try:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_va
 from kvquilt_cache_node.eviction import DEFAULT, POLICIES
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_rpc.security import ServerSecurity
 
 
 def default_data_dir() -> Path:
@@ -56,6 +57,7 @@ class NodeSettings(BaseModel):
     max_object: ByteSize = Field(ByteSize(1 << 30), gt=0, description="Largest payload of one put.")
     fsync: bool = Field(True, description="Flush every put to the medium before it is acknowledged.")
     drain_seconds: float = Field(10.0, ge=0, description="Time that running calls get to finish at shutdown.")
+    security: ServerSecurity = ServerSecurity()
 
     @field_validator("eviction")
     @classmethod

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_rpc.counters import CALL_COUNTERS
 
 COUNTERS = (
     "puts_stored",
@@ -23,6 +24,7 @@ COUNTERS = (
     "gates_stored",
     "gates_sent",
     "gates_damaged",
+    *CALL_COUNTERS,
 )
 """Counters of a cache node."""
 

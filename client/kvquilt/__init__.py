@@ -4,17 +4,20 @@ from kvquilt.aio import AsyncClient
 from kvquilt.documents import read_documents
 from kvquilt.errors import KvquiltError
 from kvquilt.sync import Client
-from kvquilt.types import BlendedKV, BlendReport, Document, ForgetReport, PrefetchProgress, Segment, Status
+from kvquilt.types import BlendedKV, BlendReport, Document, ForgetReport, PrefetchProgress, Public, Segment, Status
+from kvquilt_rpc.security import Credentials
 
 __all__ = [
     "AsyncClient",
     "BlendReport",
     "BlendedKV",
     "Client",
+    "Credentials",
     "Document",
     "ForgetReport",
     "KvquiltError",
     "PrefetchProgress",
+    "Public",
     "Segment",
     "Status",
     "read_documents",

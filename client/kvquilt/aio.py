@@ -23,6 +23,7 @@ from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.channel import MAX_MESSAGE_BYTES, open_channel
+from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.status import translated, well_formed
 
 DEFAULT_TARGET = "127.0.0.1:7410"
@@ -38,6 +39,9 @@ class AsyncClient:
 
     Args:
         target: the router, `host:port` or any gRPC name.
+        credentials: as whom to call, and TLS; by default as nobody, in clear text.
+
+    Raises NotFoundError or BadRequestError for credentials that cannot be used.
 
     Example:
         ```python
@@ -48,9 +52,9 @@ class AsyncClient:
         ```
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET) -> None:
+    def __init__(self, target: str = DEFAULT_TARGET, credentials: Credentials | None = None) -> None:
         self.target = target
-        self._channel = open_channel(target)
+        self._channel = open_channel(target, credentials)
         self._stub = router_pb2_grpc.RouterServiceStub(self._channel)
 
     async def __aenter__(self) -> "AsyncClient":

@@ -8,6 +8,8 @@ from kvquilt_codec.errors import (
     IntegrityError,
     KvquiltError,
     NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedModelError,
 )
@@ -20,6 +22,8 @@ __all__ = [
     "IntegrityError",
     "KvquiltError",
     "NotFoundError",
+    "PermissionDeniedError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedModelError",
 ]

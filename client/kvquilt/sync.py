@@ -17,6 +17,7 @@ from kvquilt.types import (
     Segment,
     Status,
 )
+from kvquilt_rpc.security import Credentials
 
 Result = TypeVar("Result")
 
@@ -33,12 +34,16 @@ class Client:
         ```
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET) -> None:
+    def __init__(self, target: str = DEFAULT_TARGET, credentials: Credentials | None = None) -> None:
         self.target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kvquilt-client", daemon=True)
         self._thread.start()
-        self._client = self._run(_opened(target))
+        try:
+            self._client = self._run(_opened(target, credentials))
+        except BaseException:
+            self._end()
+            raise
 
     def __enter__(self) -> "Client":
         return self
@@ -53,6 +58,9 @@ class Client:
         if self._loop.is_closed():
             return
         self._run(self._client.close())
+        self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -103,6 +111,6 @@ class Client:
             yield item
 
 
-async def _opened(target: str) -> AsyncClient:
+async def _opened(target: str, credentials: Credentials | None) -> AsyncClient:
     """A client made inside the loop that will run it, as grpc.aio demands."""
-    return AsyncClient(target)
+    return AsyncClient(target, credentials)

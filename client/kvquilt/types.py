@@ -7,8 +7,23 @@ from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.profile import LevelCard
 from kvquilt_codec.types import KVLayout, LayerKV, TokenIds, VariantKind
 
-Segment = str | Sequence[int]
-"""A piece of a prompt: text, or token ids."""
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """A shared prefix, document or warm-up passage that everybody may know: kept in the namespace `public`.
+
+    Attributes:
+        content: text, or token ids.
+    """
+
+    content: str | Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+
+Segment = str | Sequence[int] | Public
+"""A piece of a prompt: text, or token ids; public ones are marked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from kvquilt.types import (
     PlanReport,
     PrefetchProgress,
     ProfileStatus,
+    Public,
     Segment,
     Status,
 )
@@ -35,6 +36,10 @@ def content(segment: Segment) -> pb.Content:
     Raises:
         BadRequestError: neither text nor token ids.
     """
+    if isinstance(segment, Public):
+        message = content(segment.content)
+        message.public = True
+        return message
     if isinstance(segment, str):
         return pb.Content(text=segment)
     if isinstance(segment, (bytes, bytearray)):

@@ -6,20 +6,34 @@ class KvquiltError(Exception):
 
     Attributes:
         reason: short code in snake case, stable for machines; also the reason on the wire.
+        retry_after: seconds after which the same call may succeed; `None` if nothing is known.
     """
 
     reason = "internal"
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
+    def __init__(self, message: str, *, reason: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         if reason is not None:
             self.reason = reason
+        self.retry_after = retry_after
 
 
 class BadRequestError(KvquiltError):
     """The caller gave something that cannot be right: a shape, a name, a range, a malformed message."""
 
     reason = "bad_request"
+
+
+class UnauthenticatedError(KvquiltError):
+    """The caller did not prove who it is: no credentials, expired ones, or ones of somebody else's making."""
+
+    reason = "unauthenticated"
+
+
+class PermissionDeniedError(KvquiltError):
+    """The caller is known, and may not do this."""
+
+    reason = "permission_denied"
 
 
 class NotFoundError(KvquiltError):

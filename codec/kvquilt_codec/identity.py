@@ -7,6 +7,7 @@ probed.
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,10 @@ from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.types import TokenIds, VariantKind
 
 DIGEST_BYTES = 32
+MIN_MASTER_BYTES = 32
+PUBLIC = "public"
+"""The namespace that all may read."""
+_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PUBLIC_SECRET = hashlib.sha256(b"kvquilt namespace: public").digest()
 
 
@@ -31,6 +36,20 @@ def token_bytes(token_ids: TokenIds) -> bytes:
     return np.ascontiguousarray(token_ids, dtype="<u4").tobytes()
 
 
+def check_namespace(name: str) -> str:
+    """Return a namespace's name.
+
+    Raises:
+        BadRequestError: not 1 to 128 ASCII letters, digits, dots, dashes and underscores, the first a letter or digit.
+    """
+    if not _NAMESPACE.fullmatch(name):
+        raise BadRequestError(
+            "expected a namespace of 1..128 ASCII letters, digits, dots, dashes and underscores, not beginning with a "
+            f"sign; got {name[:40]!r}"
+        )
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class Namespace:
     """A tenant's isolated part of the cache. Two namespaces with different secrets share no key."""
@@ -39,15 +58,31 @@ class Namespace:
     secret: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.name) <= 128 or not self.name.isprintable():
-            raise BadRequestError(f"expected a namespace name of 1..128 printable characters; got {self.name!r}")
+        check_namespace(self.name)
         if len(self.secret) < 16:
             raise BadRequestError(f"expected a namespace secret of at least 16 bytes; got {len(self.secret)}")
 
     @classmethod
     def public(cls) -> "Namespace":
         """The shared namespace. Its secret is no secret: its texts are for everybody."""
-        return cls("public", _PUBLIC_SECRET)
+        return cls(PUBLIC, _PUBLIC_SECRET)
+
+    @classmethod
+    def derived(cls, name: str, master_secret: bytes) -> "Namespace":
+        """A namespace whose secret is derived from a master secret (HKDF-SHA-256, RFC 5869); or the public one.
+
+        Raises:
+            BadRequestError: a master secret below 32 bytes, or no namespace's name.
+        """
+        if name == PUBLIC:
+            return cls.public()
+        if len(master_secret) < MIN_MASTER_BYTES:
+            raise BadRequestError(
+                f"expected a master secret of at least {MIN_MASTER_BYTES} bytes; got {len(master_secret)}"
+            )
+        check_namespace(name)
+        extracted = hmac.digest(b"kvquilt namespaces v1", master_secret, "sha256")
+        return cls(name, hmac.digest(extracted, framed(b"kvquilt namespace v1", name.encode()) + b"\x01", "sha256"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,9 @@ from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.planning import Planner
-from kvquilt_router.precompute import Precomputer, PrefetchResult
-from kvquilt_router.storing import Storer
+from kvquilt_router.precompute import PrefetchResult
+from kvquilt_router.tenants import Acting, Tenant
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Prompt
-from kvquilt_router.warming import WarmUps
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 
@@ -43,17 +42,19 @@ class _Work:
 
     Attributes:
         job: what.
+        tenant: whose it is; the public one's if its key is public.
         blended: the blend that computed its KV already, in its exact context, where there is one.
         neighbour: whether it is stored because of what precedes the chunk in a prompt.
     """
 
     job: VariantJob
+    tenant: Tenant
     blended: Blended | None = None
     neighbour: bool = False
 
 
 class Background:
-    """Stores what requests leave behind, for one model.
+    """Stores what requests leave behind, for one model and all namespaces.
 
     Args:
         queue_length: most pieces of work that wait.
@@ -65,11 +66,7 @@ class Background:
         self,
         engine: Engine,
         thread: EngineThread,
-        planner: Planner,
-        precomputer: Precomputer,
-        storer: Storer,
         node: NodeClient,
-        warm_ups: WarmUps,
         counters: Counters,
         *,
         stat_deadline: float,
@@ -79,11 +76,7 @@ class Background:
     ) -> None:
         self._engine = engine
         self._thread = thread
-        self._planner = planner
-        self._precomputer = precomputer
-        self._storer = storer
         self._node = node
-        self._warm_ups = warm_ups
         self._counters = counters
         self._stat_deadline = stat_deadline
         self._pair_bytes = pair_bytes
@@ -92,26 +85,33 @@ class Background:
         self._queued: set[bytes] = set()
         self._kept: Counter[int] = Counter()
 
-    def leave(self, blended: Blended) -> None:
-        """Queue what a finished blend missed, and the neighbours that it saw for the first time."""
+    def leave(self, blended: Blended, acting: Acting) -> None:
+        """Queue what a finished blend missed, and the neighbours that it saw for the first time.
+
+        Args:
+            blended: see there.
+            acting: whose blend it was, and where its caller may store.
+        """
         prompt = blended.prompt
         for outcome in blended.looked_up:
-            if outcome.ref.segment == 0 and outcome.found is None:
-                self._put(_Work(VariantJob(outcome.ref, VariantKind.EXACT, prompt.prefix[: outcome.ref.begin])))
-        missed = self._missed(blended)
-        exact = self._exact(blended, missed)
+            ref = outcome.ref
+            if ref.segment == 0 and outcome.found is None and acting.may_store(ref, prompt, 0):
+                job = VariantJob(ref, VariantKind.EXACT, prompt.prefix[: ref.begin])
+                self._put(_Work(job, acting.of(ref)))
+        missed = self._missed(blended, acting)
+        exact = self._exact(blended, missed, acting)
         for work in exact:
             self._put(work)
         at_hand = {(work.job.ref.begin, context_digest(work.job.context)) for work in exact}
-        for job in self._planned(prompt, blended, missed):
+        for job in self._planned(prompt, blended, missed, acting):
             if (job.ref.begin, context_digest(job.context)) not in at_hand:
-                self._put(_Work(job))
+                self._put(_Work(job, acting.of(job.ref)))
         if self._pair_bytes > 0:
-            for job in self._neighbours(prompt, blended.report.chunks):
-                self._put(_Work(job, neighbour=True))
+            for job in self._neighbours(prompt, blended.report.chunks, acting):
+                self._put(_Work(job, acting.of(job.ref), neighbour=True))
 
-    def _missed(self, blended: Blended) -> list[ChunkRef]:
-        """The chunks that would have been found if they were stored; not those whose text other chunks hold."""
+    def _missed(self, blended: Blended, acting: Acting) -> list[ChunkRef]:
+        """The chunks that would be found if they were stored, and may be; not those whose text other chunks hold."""
         held = np.zeros(blended.prompt.context_tokens + len(blended.prompt.question), bool)
         for outcome in blended.report.chunks:
             if outcome.found is not None and len(outcome.ref.token_ids) == outcome.found.info.meta.tokens:
@@ -123,12 +123,14 @@ class Background:
             if blended.prompt.plain:
                 # Its last piece holds the question, or ends within a text that goes on elsewhere.
                 ref = outcome.ref
-                refs += list(self._planner.document(ref.token_ids, ref.point, ref.segment, ref.begin))[:-1]
+                planner = acting.tenant.planner
+                refs += list(planner.document(ref.token_ids, ref.point, ref.segment, ref.begin))[:-1]
             else:
                 refs.append(outcome.ref)
+        refs = [ref for ref in refs if acting.may_store(ref, blended.prompt, 0)]
         return [ref for ref in refs if 2 * held[ref.begin : ref.end].sum() < len(ref.token_ids)]
 
-    def _exact(self, blended: Blended, missed: Sequence[ChunkRef]) -> list[_Work]:
+    def _exact(self, blended: Blended, missed: Sequence[ChunkRef], acting: Acting) -> list[_Work]:
         """Chunks that this request computed after nothing but exact ones: their KV is at hand.
 
         Those that are stored in another context already, which the gate keeps out, count as neighbours.
@@ -145,35 +147,39 @@ class Background:
             computed += [(ref, True) for ref in closed if ref.segment]
         found = []
         for ref, neighbour in computed:
-            if ref.end <= exact_end:
+            if ref.end <= exact_end and acting.may_store(ref, prompt, ref.segment):
                 sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, blended.report.chunks)
-                found.append(_Work(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources), blended, neighbour))
+                job = VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources)
+                found.append(_Work(job, acting.of(ref), blended, neighbour))
         if found and len(self._kept) >= BLENDS_KEPT:
             self._counters.add("background_dropped", len(found))
             return []
         return found
 
-    def _planned(self, prompt: Prompt, blended: Blended, missed: Sequence[ChunkRef]) -> list[VariantJob]:
+    def _planned(
+        self, prompt: Prompt, blended: Blended, missed: Sequence[ChunkRef], acting: Acting
+    ) -> list[VariantJob]:
         """Every missed chunk, as a prefetch of its document would compute it."""
         wanted = {ref.begin for ref in missed}
         jobs: list[VariantJob] = []
         for segment in sorted({ref.segment for ref in missed}):
             looked_up = [outcome.ref for outcome in blended.looked_up if outcome.ref.segment == segment]
             own = [ref for ref in missed if ref.segment == segment] if prompt.plain else looked_up
-            planned = self._precomputer.jobs(prompt.prefix, own, self._warm_ups.of(self._corpus))
+            tenant = acting.of(own[0])
+            planned = tenant.precomputer.jobs(prompt.prefix, own, tenant.warm_ups.of(self._corpus))
             jobs += [job for job in planned if job.ref.begin in wanted]
         return jobs
 
-    def _taken(self, blended: Blended, job: VariantJob) -> Computed:
+    def _taken(self, blended: Blended, job: VariantJob, planner: Planner) -> Computed:
         """A chunk's KV out of a finished blend; runs in the engine's thread."""
         ref = job.ref
         cut = slice(ref.begin, ref.end)
         layers = [LayerTensors(kv.keys[:, :, cut], kv.values[:, :, cut]) for kv in blended.assembly.kv.layers]
         lossless = ref.point.form.level is Level.LOSSLESS
         kv = self._engine.to_chunk(ref.token_ids, layers, ref.begin, unrotate=not lossless)
-        return Computed(kv, None, sources_of(job, self._planner), 0.0)
+        return Computed(kv, None, sources_of(job, planner), 0.0)
 
-    def _neighbours(self, prompt: Prompt, outcomes: Sequence[ChunkOutcome]) -> list[VariantJob]:
+    def _neighbours(self, prompt: Prompt, outcomes: Sequence[ChunkOutcome], acting: Acting) -> list[VariantJob]:
         """Found chunks that would be nearer to this prompt if they were computed after what precedes them here."""
         jobs = []
         for before, outcome in itertools.pairwise(outcomes):
@@ -182,6 +188,8 @@ class Background:
                 continue
             if len(ref.token_ids) != found.info.meta.tokens:
                 continue  # a part of a chunk would be looked for only where the text is cut in the same way
+            if not acting.may_store(ref, prompt, ref.segment):
+                continue
             if ref.segment == 1 and ref.begin <= MAX_EXACT_CONTEXT:
                 sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, outcomes)
                 jobs.append(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources))
@@ -190,7 +198,7 @@ class Background:
         return jobs
 
     def _put(self, work: _Work) -> None:
-        key = self._storer.key(work.job)
+        key = work.tenant.storer.key(work.job)
         if key in self._queued:
             return
         try:
@@ -215,7 +223,7 @@ class Background:
                 self._counters.add("background_failed")
                 log.exception("a chunk could not be stored in the background")
             finally:
-                self._queued.discard(self._storer.key(work.job))
+                self._queued.discard(work.tenant.storer.key(work.job))
                 self._let_go(work)
                 self._queue.task_done()
 
@@ -229,15 +237,16 @@ class Background:
         if work.neighbour and self._pair_bytes <= 0:
             self._counters.add("background_dropped")
             return
-        if await self._node.stat([self._storer.key(job)], deadline=self._stat_deadline):
+        tenant = work.tenant
+        if await self._node.stat([tenant.storer.key(job)], deadline=self._stat_deadline):
             return
         result = PrefetchResult("", len(job.ref.token_ids))
         if work.blended is not None:
-            computed = await self._thread.run_idle(self._taken, work.blended, job)
-            stored, size = await self._storer.store(job, computed, 0.0)
+            computed = await self._thread.run_idle(self._taken, work.blended, job, tenant.planner)
+            stored, size = await tenant.storer.store(job, computed, 0.0)
             result.stored, result.stored_bytes = int(stored), size
         else:
-            await self._precomputer.run(job, result)
+            await tenant.precomputer.run(job, result)
         if work.neighbour:
             self._pair_bytes -= result.stored_bytes
         self._counters.add("background_stored", result.stored)

@@ -62,10 +62,10 @@ class _Plan:
 
 
 class Blender:
-    """Blends prompts for one model.
+    """Blends prompts for one model in one namespace.
 
     Args:
-        concurrency: blends at once; further ones wait, since each holds a prompt's whole KV.
+        slots: blends at once, of all that share it; further ones wait, since each holds a prompt's whole KV.
         fetch_deadline: seconds that chunks may take to come.
     """
 
@@ -80,7 +80,7 @@ class Blender:
         gate: HeldGate,
         counters: Counters,
         *,
-        concurrency: int,
+        slots: asyncio.Semaphore,
         fetch_deadline: float,
     ) -> None:
         self._engine = engine
@@ -92,7 +92,7 @@ class Blender:
         self._gate = gate
         self._counters = counters
         self._fetch_deadline = fetch_deadline
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = slots
 
     async def plan(self, prompt: Prompt, options: BlendOptions) -> BlendReport:
         """What a blend would find and decide, without fetching or computing."""

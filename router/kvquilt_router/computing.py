@@ -21,6 +21,32 @@ from kvquilt_router.types import ChunkRef
 CONTEXT_BYTES = 1 << 30
 
 
+class ContextCache:
+    """KV of contexts that chunks were computed after, by namespace: whether another tenant was there shall not show.
+
+    Args:
+        capacity_bytes: most memory of all together, the latest one apart.
+    """
+
+    def __init__(self, capacity_bytes: int = CONTEXT_BYTES) -> None:
+        self._capacity = capacity_bytes
+        self._kept: OrderedDict[tuple[str, bytes], list[LayerTensors]] = OrderedDict()
+
+    def get(self, namespace: str, digest: bytes) -> list[LayerTensors] | None:
+        """What is kept of a context; a use of it."""
+        layers = self._kept.get((namespace, digest))
+        if layers is not None:
+            self._kept.move_to_end((namespace, digest))
+        return layers
+
+    def keep(self, namespace: str, digest: bytes, layers: list[LayerTensors]) -> None:
+        """Keep a context; the least recently used ones make room."""
+        self._kept[namespace, digest] = layers
+        self._kept.move_to_end((namespace, digest))
+        while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > self._capacity:
+            self._kept.popitem(last=False)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class VariantJob:
     """A variant that is to be computed and stored.
@@ -61,18 +87,16 @@ class VariantComputer:
     Args:
         attention_sums: keep what a chunk's tokens attended to (policy `contextual` chooses by it), for a second
             computation of that attention.
-        context_bytes: KV of contexts that is kept for the next chunks after them; the last one is kept whatever its
-            size.
+        contexts: keeps KV of contexts for the next chunks after them.
     """
 
     def __init__(
-        self, engine: Engine, planner: Planner, *, attention_sums: bool = False, context_bytes: int = CONTEXT_BYTES
+        self, engine: Engine, planner: Planner, *, attention_sums: bool = False, contexts: ContextCache | None = None
     ) -> None:
         self._engine = engine
         self._planner = planner
         self._attention_sums = attention_sums
-        self._context_bytes = context_bytes
-        self._contexts: OrderedDict[bytes, list[LayerTensors]] = OrderedDict()
+        self._contexts = ContextCache() if contexts is None else contexts
 
     def fitting(self, prefix: TokenIds, sources: Sequence[TokenIds], chunk: TokenIds) -> tuple[TokenIds, ...]:
         """The last of the sources that the model's context has room for, with prefix and chunk."""
@@ -161,19 +185,16 @@ class VariantComputer:
         """KV of the parts, one after the other, from as much of them as is at hand."""
         if not parts:
             return []
-        key = _key(parts)
-        if key in self._contexts:
-            self._contexts.move_to_end(key)
-            return self._contexts[key]
+        kept = self._contexts.get(self._planner.namespace.name, _key(parts))
+        if kept is not None:
+            return kept
         before = self._context(parts[:-1])
-        self._keep(parts, _joined(before, self._engine.prefill(parts[-1], before)))
-        return self._contexts[key]
+        layers = _joined(before, self._engine.prefill(parts[-1], before))
+        self._keep(parts, layers)
+        return layers
 
     def _keep(self, parts: Sequence[TokenIds], layers: list[LayerTensors]) -> None:
-        self._contexts[_key(parts)] = layers
-        self._contexts.move_to_end(_key(parts))
-        while len(self._contexts) > 1 and sum(map(_nbytes, self._contexts.values())) > self._context_bytes:
-            self._contexts.popitem(last=False)
+        self._contexts.keep(self._planner.namespace.name, _key(parts), layers)
 
 
 def _parts(job: VariantJob) -> list[TokenIds]:
@@ -190,7 +211,7 @@ def sources_of(job: VariantJob, planner: Planner, inter: Sequence[float] = ()) -
     """
     measured = inter or [0.0] * len(job.sources)
     return tuple(
-        ContextSource(planner.chunk(source, job.ref.point, 1, 0).chunk_key, len(source), attention)
+        ContextSource(planner.chunk(source, job.ref.point, 1, 0, job.ref.public).chunk_key, len(source), attention)
         for source, attention in list(zip(job.sources, measured, strict=True))[-MAX_SOURCES:]
     )
 

@@ -51,6 +51,7 @@ class _Span:
     token_ids: TokenIds
     point: OperatingPoint
     fingerprints: list[Fingerprint]
+    public: bool
 
 
 class Finder:
@@ -88,9 +89,8 @@ class Finder:
                 if offset <= match.fingerprint < offset + count
             ]
             offset += count
-            whole.append(
-                whole_chunks(self._planner.namespace, self._planner.fingerprint, span.token_ids, span.fingerprints, own)
-            )
+            namespace = self._planner.namespace_of(span.public)
+            whole.append(whole_chunks(namespace, self._planner.fingerprint, span.token_ids, span.fingerprints, own))
             partial.append(diagonals(len(span.token_ids), span.fingerprints, own, whole[-1]))
         keys = {chunk.chunk_key for found in whole for chunk in found}
         keys |= {diagonal.chunk_key for found in partial for diagonal in found if diagonal.votes}
@@ -123,8 +123,9 @@ class Finder:
             tokens = np.concatenate([outcome.ref.token_ids for outcome in group])
             if len(tokens) >= K:
                 first = group[0].ref
-                found = fingerprints(self._planner.namespace, self._planner.fingerprint, tokens)
-                spans.append(_Span(group, first.segment, first.begin, tokens, first.point, found))
+                namespace = self._planner.namespace_of(first.public)
+                found = fingerprints(namespace, self._planner.fingerprint, tokens)
+                spans.append(_Span(group, first.segment, first.begin, tokens, first.point, found, first.public))
         return spans
 
     def _pieces(
@@ -146,7 +147,8 @@ class Finder:
                 pieces.append(self._missed(span, position, chunk.begin))
                 previous = None
             begin = span.begin + chunk.begin
-            ref = ChunkRef(span.segment, begin, span.token_ids[chunk.begin : chunk.end], chunk.chunk_key, span.point)
+            text = span.token_ids[chunk.begin : chunk.end]
+            ref = ChunkRef(span.segment, begin, text, chunk.chunk_key, span.point, span.public)
             place = Place(tokens[:begin], prefix, previous, [*others, *inside])
             found = best(variants.get(chunk.chunk_key, ()), place, chunk.tokens, span.point, order)
             pieces.append(ChunkOutcome(ref, found, "" if found is not None else "not_stored"))
@@ -156,7 +158,8 @@ class Finder:
         return pieces
 
     def _missed(self, span: _Span, begin: int, end: int) -> ChunkOutcome:
-        ref = self._planner.chunk(span.token_ids[begin:end], span.point, span.segment, span.begin + begin)
+        tokens = span.token_ids[begin:end]
+        ref = self._planner.chunk(tokens, span.point, span.segment, span.begin + begin, span.public)
         return ChunkOutcome(ref, miss_reason="not_stored")
 
     def _guesses(
@@ -223,7 +226,7 @@ class Finder:
             edited = begin > position
             if edited:
                 pieces.append(self._missed_part(ref, position, begin))
-            part = self._planner.chunk(ref.token_ids[begin:end], ref.point, ref.segment, ref.begin + begin)
+            part = self._part(ref, begin, end)
             exact = stored.context == "exact" and source_begin == 0 and begin == 0
             context = stored if exact else Found(stored.info, changed(stored), stored.point)
             repair = min(REPAIRED, end - begin) if edited or (pieces and not exact) else 0
@@ -234,8 +237,10 @@ class Finder:
         return pieces
 
     def _missed_part(self, ref: ChunkRef, begin: int, end: int) -> ChunkOutcome:
-        part = self._planner.chunk(ref.token_ids[begin:end], ref.point, ref.segment, ref.begin + begin)
-        return ChunkOutcome(part, miss_reason="not_stored")
+        return ChunkOutcome(self._part(ref, begin, end), miss_reason="not_stored")
+
+    def _part(self, ref: ChunkRef, begin: int, end: int) -> ChunkRef:
+        return self._planner.chunk(ref.token_ids[begin:end], ref.point, ref.segment, ref.begin + begin, ref.public)
 
 
 def changed(found: Found) -> str:

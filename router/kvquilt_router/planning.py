@@ -29,22 +29,22 @@ class Planner:
         """
         if len(prompt.question) == 0:
             raise BadRequestError("expected a question of at least one token; got none")
-        refs = list(self.prefix(prompt.prefix))
+        refs = list(self.prefix(prompt.prefix, 0 in prompt.public))
         begin = len(prompt.prefix)
         if prompt.plain:
             return [*refs, *(self.chunk(document, point, 1, begin) for document in prompt.documents if len(document))]
         for segment, document in enumerate(prompt.documents, start=1):
-            refs += self.document(document, point, segment, begin)
+            refs += self.document(document, point, segment, begin, segment in prompt.public)
             begin += len(document)
         return refs
 
-    def prefix(self, prefix: TokenIds) -> Iterator[ChunkRef]:
+    def prefix(self, prefix: TokenIds, public: bool = False) -> Iterator[ChunkRef]:
         """The chunks of a shared prefix, which is cut only where it is longer than a chunk may be."""
         for begin in range(0, len(prefix), MAX_CHUNK_TOKENS):
-            yield self.chunk(prefix[begin : begin + MAX_CHUNK_TOKENS], PREFIX_POINT, 0, begin)
+            yield self.chunk(prefix[begin : begin + MAX_CHUNK_TOKENS], PREFIX_POINT, 0, begin, public)
 
     def document(
-        self, document: TokenIds, point: OperatingPoint, segment: int = 1, begin: int = 0
+        self, document: TokenIds, point: OperatingPoint, segment: int = 1, begin: int = 0, public: bool = False
     ) -> Iterator[ChunkRef]:
         """The chunks of a document that starts at `begin`, cut where its content says, so that edits move few cuts.
 
@@ -55,9 +55,16 @@ class Planner:
             raise BadRequestError(f"expected documents of at least one token; document {segment} has none")
         first = 0
         for end in cut(document, self._chunk_tokens):
-            yield self.chunk(document[first:end], point, segment, begin + first)
+            yield self.chunk(document[first:end], point, segment, begin + first, public)
             first = end
 
-    def chunk(self, tokens: TokenIds, point: OperatingPoint, segment: int, begin: int) -> ChunkRef:
+    def chunk(
+        self, tokens: TokenIds, point: OperatingPoint, segment: int, begin: int, public: bool = False
+    ) -> ChunkRef:
         """One run of tokens as a chunk."""
-        return ChunkRef(segment, begin, tokens, chunk_key(self.namespace, self.fingerprint, tokens), point)
+        key = chunk_key(self.namespace_of(public), self.fingerprint, tokens)
+        return ChunkRef(segment, begin, tokens, key, point, public)
+
+    def namespace_of(self, public: bool) -> Namespace:
+        """The namespace of a chunk: the public one, or that of this planner."""
+        return Namespace.public() if public else self.namespace

@@ -68,6 +68,9 @@ class Precomputer:
         prefix: TokenIds,
         point: OperatingPoint,
         warm_up: Sequence[TokenIds] = (),
+        *,
+        public_prefix: bool = False,
+        store_prefix: bool = True,
     ) -> AsyncGenerator[PrefetchResult, None]:
         """Store every chunk of documents (and the shared prefix) that is not stored yet; yields as each is done.
 
@@ -79,6 +82,8 @@ class Precomputer:
             prefix: shared by the prompts that they will be in.
             point: the level to store at.
             warm_up: passages that chunks are computed after.
+            public_prefix: the prefix is kept in the public namespace.
+            store_prefix: the prefix may be stored; else only the documents are.
 
         Raises:
             BadRequestError: no tokens, or more than the model's context after the prefix.
@@ -87,7 +92,7 @@ class Precomputer:
             planned = []
             for document_id, tokens in documents[begin : begin + AHEAD]:
                 own = self.jobs(prefix, list(self._planner.document(tokens, point)), warm_up, (document_id,))
-                jobs = [*self.prefix_jobs(prefix), *own]
+                jobs = [*(self.prefix_jobs(prefix, public_prefix) if store_prefix else ()), *own]
                 for job in jobs:
                     self._computer.check(job)
                 planned.append((PrefetchResult(document_id, len(tokens)), jobs))
@@ -115,9 +120,10 @@ class Precomputer:
             result.failed += len(jobs) - done
             result.failure_reason = str(error)
 
-    def prefix_jobs(self, prefix: TokenIds) -> list[VariantJob]:
+    def prefix_jobs(self, prefix: TokenIds, public: bool = False) -> list[VariantJob]:
         """The chunks of a shared prefix, each after those before it."""
-        return [VariantJob(ref, VariantKind.EXACT, prefix[: ref.begin]) for ref in self._planner.prefix(prefix)]
+        refs = self._planner.prefix(prefix, public)
+        return [VariantJob(ref, VariantKind.EXACT, prefix[: ref.begin]) for ref in refs]
 
     def jobs(
         self,

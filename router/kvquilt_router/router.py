@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import torch
 
-from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import Namespace
 from kvquilt_codec.levels import parse_level
 from kvquilt_proto.v1 import router_pb2_grpc
@@ -15,7 +14,7 @@ from kvquilt_router import wire
 from kvquilt_router.auditing import Auditor
 from kvquilt_router.background import Background
 from kvquilt_router.blending import Blender
-from kvquilt_router.computing import VariantComputer
+from kvquilt_router.computing import ContextCache, VariantComputer
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher
@@ -24,8 +23,9 @@ from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.gate.opening import open_gate
 from kvquilt_router.holding import HeldChunks
 from kvquilt_router.lookup import Lookup
+from kvquilt_router.pipelining import Pace
 from kvquilt_router.planning import Planner
-from kvquilt_router.policies import AnchorPool, policy_by_name
+from kvquilt_router.policies import AnchorPools, policy_by_name
 from kvquilt_router.precompute import Precomputer
 from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile, open_profile
@@ -33,37 +33,34 @@ from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.starting import Starter
 from kvquilt_router.storing import Storer
+from kvquilt_router.tenants import Tenant, Tenants, namespace_of
 from kvquilt_router.types import COUNTERS
 from kvquilt_router.warming import WarmUps
+from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.server import RpcServer
 
 
-def namespace_of(settings: RouterSettings) -> Namespace:
-    """The namespace that the settings name.
+def master_secret(settings: RouterSettings) -> bytes:
+    """What the secrets of namespaces are derived from; empty if there is nothing."""
+    return b"" if settings.master_secret is None else settings.master_secret.get_secret_value().encode()
+
+
+def check_settings(settings: RouterSettings) -> None:
+    """Refuse settings that no router can run with.
 
     Raises:
-        BadRequestError: a namespace other than `public` without a secret, or with a short one.
-    """
-    if settings.namespace_secret is not None:
-        return Namespace(settings.namespace, settings.namespace_secret.get_secret_value().encode())
-    if settings.namespace != "public":
-        raise BadRequestError(
-            f"expected a secret for namespace {settings.namespace!r}; got none: set router.namespace_secret"
-        )
-    return Namespace.public()
-
-
-def check_settings(settings: RouterSettings) -> Namespace:
-    """Refuse settings that no router can run with; the namespace that they name.
-
-    Raises:
-        BadRequestError: see `namespace_of`; an unknown policy.
+        BadRequestError: an unknown policy; a short master secret, or none for a namespace that takes one; see also
+            `Authenticator` and `open_channel`.
+        NotFoundError: a file that is named is missing.
     """
     if settings.policy != wire.AUTO:
         policy_by_name(settings.policy)
-    return namespace_of(settings)
+    namespace_of(settings.namespace, master_secret(settings))
+    if settings.master_secret is not None:
+        namespace_of("any", master_secret(settings))
+    Authenticator(settings.security, settings.host)
 
 
 @asynccontextmanager
@@ -80,7 +77,7 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         FingerprintMismatchError, IntegrityError: the profile is of another model, or none; so is a gate that is named.
         BadRequestError: a level by default that takes a profile, and there is none.
     """
-    namespace = check_settings(settings)
+    check_settings(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     loaded = (
@@ -89,14 +86,14 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         else await asyncio.to_thread(load_model, settings.model, dtype=settings.dtype, device=settings.device)
     )
     thread = EngineThread()
-    node = NodeClient(settings.node)
+    node = NodeClient(settings.node, settings.node_credentials)
     counters = Counters(COUNTERS)
     try:
         profile = await open_profile(settings.profile, loaded.fingerprint, node, deadline=settings.put_deadline)
         profile.point(parse_level(settings.level))
         gate = await open_gate(settings, loaded.fingerprint, profile, node)
-        served = _served(loaded, namespace, thread, node, counters, profile, gate.held, settings)
-        server = RpcServer(settings.host, settings.port, [SERVICE_NAME])
+        served = _served(loaded, thread, node, counters, profile, gate.held, settings)
+        server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters)
         router_pb2_grpc.add_RouterServiceServicer_to_server(
             RouterService([served], node, settings, counters), server.server
         )
@@ -117,7 +114,6 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
 
 def _served(
     model: LoadedModel,
-    namespace: Namespace,
     thread: EngineThread,
     node: NodeClient,
     counters: Counters,
@@ -126,7 +122,10 @@ def _served(
     settings: RouterSettings,
 ) -> ServedModel:
     engine = model.engine
-    planner = Planner(namespace, model.fingerprint, settings.chunk_tokens)
+    anchors = AnchorPools(int(settings.anchor_bytes))
+    contexts = ContextCache()
+    pace = Pace()
+    slots = asyncio.Semaphore(settings.max_blends)
     fetcher = Fetcher(
         node,
         model.fingerprint,
@@ -137,45 +136,52 @@ def _served(
         fetch_deadline=settings.fetch_deadline,
         concurrency=settings.fetch_concurrency,
     )
-    lookup = Lookup(node, planner, profile, deadline=settings.stat_deadline)
-    storer = Storer(node, planner, profile, deadline=settings.put_deadline)
-    computer = VariantComputer(engine, planner, attention_sums=settings.attention_sums)
-    precomputer = Precomputer(computer, thread, planner, storer, node, counters, stat_deadline=settings.stat_deadline)
-    warm_ups = WarmUps(
-        settings.warm_up_passages, None if model.tokenizer is None else model.tokenise, lambda: gate.blends
-    )
+
+    def tenant(namespace: Namespace) -> Tenant:
+        deadline = settings.stat_deadline
+        planner = Planner(namespace, model.fingerprint, settings.chunk_tokens)
+        computer = VariantComputer(engine, planner, attention_sums=settings.attention_sums, contexts=contexts)
+        storer = Storer(node, planner, profile, deadline=settings.put_deadline)
+        starter = Starter(
+            engine,
+            thread,
+            gate,
+            anchors.of(namespace.name),
+            pace,
+            pipeline=settings.pipeline,
+            balance=settings.balance,
+        )
+        blender = Blender(
+            engine,
+            starter,
+            planner,
+            Lookup(node, planner, profile, deadline=deadline),
+            Finder(node, planner, deadline=deadline),
+            fetcher,
+            gate,
+            counters,
+            slots=slots,
+            fetch_deadline=settings.fetch_deadline,
+        )
+        tokenise = None if model.tokenizer is None else model.tokenise
+        return Tenant(
+            planner,
+            blender,
+            Precomputer(computer, thread, planner, storer, node, counters, stat_deadline=deadline),
+            storer,
+            WarmUps(settings.warm_up_passages, tokenise, lambda: gate.blends),
+            KnownPrefixes(wire.shared_prefix(None, model)),
+        )
+
     background = Background(
         engine,
         thread,
-        planner,
-        precomputer,
-        storer,
         node,
-        warm_ups,
         counters,
         stat_deadline=settings.stat_deadline,
         queue_length=settings.background_queue,
         pair_bytes=int(settings.pair_bytes),
     )
     auditor = Auditor(engine, thread, gate, counters, share=settings.audit_share, chance=random.random)
-    blender = Blender(
-        engine,
-        Starter(
-            engine,
-            thread,
-            gate,
-            AnchorPool(int(settings.anchor_bytes)),
-            pipeline=settings.pipeline,
-            balance=settings.balance,
-        ),
-        planner,
-        lookup,
-        Finder(node, planner, deadline=settings.stat_deadline),
-        fetcher,
-        gate,
-        counters,
-        concurrency=settings.max_blends,
-        fetch_deadline=settings.fetch_deadline,
-    )
-    prefixes = KnownPrefixes(wire.shared_prefix(None, model))
-    return ServedModel(model, blender, precomputer, background, auditor, warm_ups, prefixes, profile, gate)
+    tenants = Tenants(tenant, master_secret(settings), settings.max_namespaces, anchors.forget)
+    return ServedModel(model, tenants, background, auditor, profile, gate)

@@ -11,17 +11,18 @@ from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_router import wire
 from kvquilt_router.auditing import Auditor
 from kvquilt_router.background import Background
-from kvquilt_router.blending import Blended, Blender
+from kvquilt_router.blending import Blended
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.policies import POLICIES
-from kvquilt_router.precompute import Precomputer, PrefetchResult
-from kvquilt_router.prefixes import KnownPrefixes
+from kvquilt_router.precompute import PrefetchResult
+from kvquilt_router.prefetching import prefetched, require_write
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
+from kvquilt_router.tenants import Acting, Tenants
 from kvquilt_router.types import Prompt
-from kvquilt_router.warming import WarmUps
 from kvquilt_rpc import convert, frames, status
+from kvquilt_rpc.callers import NAMESPACE_KEY, caller
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.status import Context
@@ -36,12 +37,9 @@ class ServedModel:
     """A model with what works on it."""
 
     loaded: LoadedModel
-    blender: Blender
-    precomputer: Precomputer
+    tenants: Tenants
     background: Background
     auditor: Auditor
-    warm_ups: WarmUps
-    prefixes: KnownPrefixes
     profile: ModelProfile
     gate: HeldGate
 
@@ -61,15 +59,42 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         chosen = wire.choose([served.loaded for served in self._served], name)
         return next(served for served in self._served if served.loaded is chosen)
 
+    def _acting(self, served: ServedModel) -> Acting:
+        """The caller's part of a model.
+
+        Raises:
+            BadRequestError: a caller of every namespace that names none; a namespace without a secret.
+            PermissionDeniedError: a namespace of its own choice where nobody is asked who calls.
+        """
+        identity = caller()
+        namespace = identity.namespace
+        if identity.anonymous:
+            if namespace not in ("", self._settings.namespace):
+                raise errors.PermissionDeniedError(
+                    f"expected no namespace, or {self._settings.namespace!r}; got {namespace!r}: this router asks "
+                    "nobody who calls, so all act in one",
+                    reason="namespace_denied",
+                )
+            namespace = self._settings.namespace
+        if not namespace:
+            raise errors.BadRequestError(
+                f"expected a namespace to act in, since {identity.name!r} may act in all: name one in the metadata "
+                f"{NAMESPACE_KEY}",
+                reason="namespace_missing",
+            )
+        tenants = served.tenants
+        return Acting(tenants.of(namespace), tenants.public, identity.may_write(namespace), identity.public_write)
+
     @status.streaming
     async def Blend(self, request: pb.BlendRequest, context: Context) -> AsyncGenerator[pb.BlendResponse, None]:
         """Assemble the KV of one prompt."""
         served = self._model(request.model)
-        prompt = wire.prompt(request.prompt, served.loaded, served.prefixes)
+        acting = self._acting(served)
+        prompt = wire.prompt(request.prompt, served.loaded, acting.tenant.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
         header = _header(served.loaded, prompt)
         offset = 0
-        async with aclosing(served.blender.blend(prompt, options)) as parts:
+        async with aclosing(acting.tenant.blender.blend(prompt, options)) as parts:
             async for part in parts:
                 if header is not None:
                     # Only now: what the blend refuses at its start must come as a status, not after a header.
@@ -77,7 +102,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                     header = None
                 if isinstance(part, Blended):
                     if self._settings.background:
-                        served.background.leave(part)
+                        served.background.leave(part, acting)
                     served.auditor.offer(part)
                     yield pb.BlendResponse(report=wire.report_message(part.report))
                 else:
@@ -89,11 +114,12 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     async def PlanBlend(self, request: pb.PlanBlendRequest, context: Context) -> pb.PlanBlendResponse:
         """Tell what a blend would do."""
         served = self._model(request.model)
-        prompt = wire.prompt(request.prompt, served.loaded, served.prefixes)
+        tenant = self._acting(served).tenant
+        prompt = wire.prompt(request.prompt, served.loaded, tenant.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
         tokens = len(prompt.token_ids)
         served.loaded.engine.check(prompt.token_ids, tokens)
-        return wire.plan_message(await served.blender.plan(prompt, options), tokens)
+        return wire.plan_message(await tenant.blender.plan(prompt, options), tokens)
 
     @status.streaming
     async def Prefetch(
@@ -101,21 +127,15 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     ) -> AsyncGenerator[pb.PrefetchResponse, None]:
         """Compute and store documents."""
         served = self._model(request.model)
+        acting = self._acting(served)
         ids = [check_document_id(document.document_id) for document in request.documents]
         if not 1 <= len(ids) <= MAX_DOCUMENTS or len(set(ids)) != len(ids):
             raise errors.BadRequestError(
                 f"expected 1..{MAX_DOCUMENTS} documents with ids of their own; got {len(ids)}, {len(set(ids))} ids"
             )
         point = served.profile.point(wire.level(request, self._settings))
-        given = request.shared_prefix if request.HasField("shared_prefix") else None
-        prefix = wire.shared_prefix(given, served.loaded)
-        served.prefixes.remember(prefix)
-        documents = wire.documents(request, served.loaded)
-        passages = wire.warm_up(request, served.loaded)
-        warm_up = served.warm_ups.choose(request.corpus, documents, passages)
         done = 0
-        items = list(zip(ids, documents, strict=True))
-        async with aclosing(served.precomputer.documents(items, prefix, point, warm_up)) as results:
+        async with aclosing(prefetched(request, served.loaded, acting, point)) as results:
             async for result in results:
                 done += 1
                 yield _progress(result, done, len(ids), point.level.value)
@@ -125,7 +145,10 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         """Delete documents."""
         if not 1 <= len(request.document_ids) <= MAX_DOCUMENTS:
             raise errors.BadRequestError(f"expected 1..{MAX_DOCUMENTS} document ids; got {len(request.document_ids)}")
-        documents = [check_document_id(document) for document in request.document_ids]
+        acting = self._acting(self._served[0])
+        require_write(acting.may_write, "forget")
+        own = acting.tenant.document_id
+        documents = [check_document_id(own(check_document_id(document))) for document in request.document_ids]
         receipt = await self._node.forget(documents=documents, deadline=self._settings.put_deadline)
         return pb.ForgetResponse(
             objects_deleted=len(receipt.deleted),
@@ -153,19 +176,23 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             default_level=self._settings.level,
             default_max_kl=self._settings.max_kl,
             ungated=self._settings.ungated,
-            counters=self._counters.snapshot(),
             node_target=self._node.target,
         )
+        # What all tenants do together would tell each of them what the others do.
+        overall = caller().may_see_all
+        if overall:
+            response.counters.update(self._counters.snapshot())
         try:
             node = await self._node.status(deadline=self._settings.stat_deadline)
         except errors.KvquiltError:
             return response
         response.node_reachable = True
         response.node_store = node.store
-        response.node_objects = node.objects
-        response.node_used_bytes = node.used_bytes
-        response.node_capacity_bytes = node.capacity_bytes
         response.node_kernels = node.kernels
+        if overall:
+            response.node_objects = node.objects
+            response.node_used_bytes = node.used_bytes
+            response.node_capacity_bytes = node.capacity_bytes
         return response
 
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, Sec
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.levels import parse_level
 from kvquilt_codec.types import MAX_CHUNK_TOKENS
+from kvquilt_rpc.security import Credentials, ServerSecurity
 
 
 def _checked_level(text: str) -> str:
@@ -52,9 +53,13 @@ class RouterSettings(BaseModel):
         "auto", description="Codec profile: a file, a digest, empty for none, or auto for the cached one, if any."
     )
     chunk_tokens: int = Field(512, ge=1, le=MAX_CHUNK_TOKENS, description="Documents are cut into chunks this long.")
-    namespace: str = Field("public", description="Name of the namespace that this router serves.")
-    namespace_secret: SecretStr | None = Field(
-        None, description="Secret of the namespace, at least 16 bytes; unset only for the public one."
+    namespace: str = Field("public", description="Namespace of callers that nobody asks who they are.")
+    master_secret: SecretStr | None = Field(
+        None,
+        description="Secrets of all namespaces are derived from it: 32 bytes; unset, only the public one is served.",
+    )
+    max_namespaces: int = Field(
+        256, ge=1, description="Namespaces whose corpora, prefixes and anchors are remembered; the latest used stay."
     )
     stat_deadline: float = Field(1.0, gt=0, description="Seconds to look chunks up; later ones count as missed.")
     fetch_deadline: float = Field(5.0, gt=0, description="Seconds to fetch a request's chunks; later ones are missed.")
@@ -88,3 +93,5 @@ class RouterSettings(BaseModel):
         ByteSize(1 << 30), ge=0, description="Most bytes that a router stores because it saw chunks as neighbours."
     )
     drain_seconds: float = Field(30.0, ge=0, description="Time that running calls get to finish at shutdown.")
+    security: ServerSecurity = ServerSecurity()
+    node_credentials: Credentials = Credentials()

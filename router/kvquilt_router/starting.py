@@ -51,9 +51,10 @@ class StartedBlend:
 
 
 class Starter:
-    """Begins blends of one model.
+    """Begins blends of one model in one namespace.
 
     Args:
+        pace: shared by all namespaces.
         pipeline: begin while chunks still come; otherwise `early` never does.
         balance: recompute more than the gate asks for where that costs no time.
 
@@ -67,6 +68,7 @@ class Starter:
         thread: EngineThread,
         gate: HeldGate,
         anchors: AnchorPool,
+        pace: Pace,
         *,
         pipeline: bool,
         balance: bool,
@@ -77,7 +79,7 @@ class Starter:
         self._anchors = anchors
         self._pipeline = pipeline
         self._balance = balance
-        self.pace = Pace()
+        self.pace = pace
 
     def now(self, choice: Choice, chunks: Mapping[Key, FetchedChunk], options: BlendOptions) -> StartedBlend:
         """Begin a blend whose chunks have come."""

@@ -66,7 +66,9 @@ class Storer:
             context_digest(job.prefix),
             computed.sources,
             computed.intra,
-            fingerprints.pack(fingerprints.fingerprints(planner.namespace, planner.fingerprint, ref.token_ids)),
+            fingerprints.pack(
+                fingerprints.fingerprints(planner.namespace_of(ref.public), planner.fingerprint, ref.token_ids)
+            ),
         )
 
     def _encoded(self, job: VariantJob, computed: Computed, meta: ObjectMeta) -> bytes:

@@ -9,6 +9,7 @@ from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.levels import OperatingPoint
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.gate.types import REFUSALS, Decision
+from kvquilt_rpc.counters import CALL_COUNTERS
 
 MISS_REASONS = (
     "not_stored",
@@ -44,6 +45,7 @@ COUNTERS = (
     "audits_exceeded",
     "audits_dropped",
     "points_withdrawn",
+    *CALL_COUNTERS,
 )
 """Counters of a router."""
 
@@ -60,12 +62,16 @@ class Prompt:
         documents: its chunks; of a plain prompt one, which is everything but the last token.
         question: never empty.
         plain: it came as plain token ids: where known text begins and ends is to be found out.
+        public: segments that are kept in the public namespace: 0 for the prefix, i for the i-th document, from 1.
+        known_prefix: everybody may know the prefix: it is public, or the head of the model's chat template.
     """
 
     prefix: TokenIds
     documents: tuple[TokenIds, ...]
     question: TokenIds
     plain: bool = False
+    public: frozenset[int] = frozenset()
+    known_prefix: bool = False
 
     @property
     def token_ids(self) -> TokenIds:
@@ -88,6 +94,7 @@ class ChunkRef:
         token_ids: its tokens.
         chunk_key: key of its text.
         point: the form that is looked for, and how much of it is read.
+        public: whether its key is of the public namespace.
     """
 
     segment: int
@@ -95,6 +102,7 @@ class ChunkRef:
     token_ids: TokenIds
     chunk_key: bytes
     point: OperatingPoint
+    public: bool = False
 
     @property
     def end(self) -> int:

@@ -49,6 +49,11 @@ def shared_prefix(message: pb.Content | None, model: LoadedModel) -> TokenIds:
     return model.tokenise(model.frame.head) if model.frame.head else _EMPTY
 
 
+def known_to_all(prefix: TokenIds, message: pb.Content | None, model: LoadedModel) -> bool:
+    """Whether a shared prefix is public, or the head of the model's chat template."""
+    return (message is not None and message.public) or np.array_equal(prefix, shared_prefix(None, model))
+
+
 def prompt(message: pb.Prompt, model: LoadedModel, prefixes: KnownPrefixes) -> Prompt:
     """A prompt as token ids. Without a shared prefix of its own it is framed by the model's chat template.
 
@@ -69,12 +74,26 @@ def prompt(message: pb.Prompt, model: LoadedModel, prefixes: KnownPrefixes) -> P
         raise BadRequestError("expected a question of at least one token; it is empty")
     if not given and model.frame.tail:
         question = np.concatenate([question, model.tokenise(model.frame.tail)])
-    return Prompt(shared_prefix(message.shared_prefix if given else None, model), documents, question)
+    head = message.shared_prefix if given else None
+    prefix = shared_prefix(head, model)
+    public = [0] if head is not None and head.public else []
+    public += [number for number, document in enumerate(message.documents, start=1) if document.public]
+    return Prompt(
+        prefix,
+        documents,
+        question,
+        public=frozenset(public),
+        known_prefix=bool(public) and known_to_all(prefix, head, model),
+    )
 
 
 def _plain(message: pb.Prompt, model: LoadedModel, prefixes: KnownPrefixes) -> Prompt:
     if message.documents or message.HasField("shared_prefix") or message.HasField("question"):
         raise BadRequestError("expected a plain prompt, or shared prefix, documents and question; got both")
+    if message.plain.public:
+        raise BadRequestError(
+            "expected public text as a shared prefix or a document; got a plain prompt that is public"
+        )
     tokens = content(message.plain, model, "the prompt")
     if len(tokens) == 0:
         raise BadRequestError("expected a prompt of at least one token; it is empty")

@@ -4,6 +4,9 @@ import json
 
 import grpc
 
+from kvquilt_rpc.credentials import credentialed_channel
+from kvquilt_rpc.security import Credentials
+
 MAX_MESSAGE_BYTES = 8 << 20
 KEEPALIVE_MS = 30_000
 
@@ -29,8 +32,12 @@ MESSAGE_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A channel to `target` (`host:port`, or any gRPC name). Connects on first use."""
+def open_channel(target: str, credentials: Credentials | None = None) -> grpc.aio.Channel:
+    """A channel to `target` (`host:port`, or any gRPC name). Connects on first use.
+
+    Raises:
+        NotFoundError, BadRequestError: see `credentialed_channel`.
+    """
     options: list[tuple[str, str | int]] = [
         *MESSAGE_OPTIONS,
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
@@ -43,4 +50,4 @@ def open_channel(target: str) -> grpc.aio.Channel:
         # Channels to one address share a connection by default, and with it the state of a server that is gone.
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    return grpc.aio.insecure_channel(target, options=options)
+    return credentialed_channel(target, credentials or Credentials(), options)

@@ -3,6 +3,9 @@
 import threading
 from collections.abc import Iterable
 
+CALL_COUNTERS = ("calls_unauthenticated", "calls_denied", "calls_limited")
+"""What a server refuses before a service sees it; counters of every server."""
+
 
 class Counters:
     """Counts by name; safe from any thread.

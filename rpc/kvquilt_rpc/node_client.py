@@ -11,6 +11,7 @@ from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.node_files import NodeGates, NodeProfiles
+from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.status import translated, well_formed
 
 MAX_OBJECT_BYTES = 4 << 30
@@ -26,9 +27,9 @@ class NodeClient:
         gates: calls about its gates.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, credentials: Credentials | None = None) -> None:
         self.target = target
-        self._channel = open_channel(target)
+        self._channel = open_channel(target, credentials)
         self._stub = cache_node_pb2_grpc.CacheNodeServiceStub(self._channel)
         self.profiles = NodeProfiles(self._stub)
         self.gates = NodeGates(self._stub)

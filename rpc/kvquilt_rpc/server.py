@@ -1,5 +1,6 @@
-"""Server chassis: limits, health, reflection, graceful drain."""
+"""Server chassis: who may call, limits, health, reflection, graceful drain."""
 
+import time
 from collections.abc import Sequence
 
 import grpc
@@ -7,7 +8,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from kvquilt_codec.errors import UnavailableError
+from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.channel import KEEPALIVE_MS, MESSAGE_OPTIONS
+from kvquilt_rpc.counters import CALL_COUNTERS, Counters
+from kvquilt_rpc.guard import Guard
+from kvquilt_rpc.limits import Limiter, Limits
+from kvquilt_rpc.security import ServerSecurity
 
 MAX_CONCURRENT_CALLS = 256
 
@@ -19,9 +25,26 @@ class RpcServer:
         host: address to listen on.
         port: 0 takes a free port.
         services: full names of the services that are added to `server` before `start`.
+        security: whom it lets in; by default everybody, on loopback only.
+        counters: `CALL_COUNTERS` count what was refused.
+
+    Raises:
+        NotFoundError, BadRequestError: `security` cannot be used on this address; see `Authenticator`.
     """
 
-    def __init__(self, host: str, port: int, services: Sequence[str]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        services: Sequence[str],
+        security: ServerSecurity | None = None,
+        counters: Counters | None = None,
+    ) -> None:
+        security = security or ServerSecurity()
+        limits = Limits(security.calls_per_second, security.calls_at_once, int(security.bytes_per_second))
+        authenticator = Authenticator(security, host)
+        self._tls = authenticator.tls
+        guard = Guard(authenticator, Limiter(limits, time.monotonic), counters or Counters(CALL_COUNTERS))
         options = [
             *MESSAGE_OPTIONS,
             ("grpc.so_reuseport", 0),
@@ -30,7 +53,9 @@ class RpcServer:
             # minutes was cut off (a prefetch on a busy machine).
             ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ]
-        self.server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
+        self.server = grpc.aio.server(
+            interceptors=[guard], options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
+        )
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host
         self._services = ("", *services)
@@ -45,7 +70,10 @@ class RpcServer:
             UnavailableError: the address cannot be listened on.
         """
         try:
-            port = self.server.add_insecure_port(self._address)
+            if self._tls is None:
+                port = self.server.add_insecure_port(self._address)
+            else:
+                port = self.server.add_secure_port(self._address, self._tls)
         except RuntimeError as error:
             raise UnavailableError(f"expected to listen on {self._address}; got {error}: choose another port") from None
         await self.server.start()

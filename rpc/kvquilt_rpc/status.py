@@ -7,8 +7,8 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -23,6 +23,8 @@ _MAX_MESSAGE_BYTES = 1000
 
 _CODES: tuple[tuple[type[errors.KvquiltError], grpc.StatusCode], ...] = (
     (errors.BadRequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (errors.UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+    (errors.PermissionDeniedError, grpc.StatusCode.PERMISSION_DENIED),
     (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
     (errors.IntegrityError, grpc.StatusCode.DATA_LOSS),
     (errors.FingerprintMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -36,6 +38,9 @@ _TYPES = {code: error for error, code in _CODES}
 # What gRPC itself answers, for instance to a message over the size limit or a call that the server does not know.
 _TYPES[grpc.StatusCode.CANCELLED] = errors.UnavailableError
 
+_NO_HANDSHAKE = ("Socket closed", "handshake failed")
+"""What gRPC says of a server that ended a connection before any call: all that it tells of TLS that does not fit."""
+
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -44,13 +49,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.KvquiltError:
     """The error of our tree that a failed call stands for, its reason included."""
     kind = _TYPES.get(error.code(), errors.KvquiltError)
-    reason = None
+    reason = retry_after = None
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
-            reason = _reason(value)
+            reason, retry_after = _details(value)
     if kind is errors.UnsupportedModelError and reason is None:
         kind = errors.KvquiltError  # gRPC's own answer to a call that the server does not know
-    return kind(error.details() or error.code().name.lower(), reason=reason)
+    message = error.details() or error.code().name.lower()
+    if error.code() is grpc.StatusCode.UNAVAILABLE and any(sign in message for sign in _NO_HANDSHAKE):
+        message += (
+            "; the two may not agree on TLS: compare its certificate with tls_ca, and whether it wants TLS or yours"
+        )
+        reason = "tls_handshake"
+    return kind(message, reason=reason, retry_after=retry_after)
 
 
 @asynccontextmanager
@@ -73,19 +84,27 @@ def well_formed(answer: Result | None) -> Result:
     return answer
 
 
-def _reason(details: bytes) -> str | None:
+def _details(data: bytes) -> tuple[str | None, float | None]:
+    """Reason and seconds to wait, as far as a peer gave them."""
+    reason = retry_after = None
     try:
-        status = status_pb2.Status.FromString(details)
-        for detail in status.details:
-            info = error_details_pb2.ErrorInfo()
+        for detail in status_pb2.Status.FromString(data).details:
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
             if detail.Unpack(info) and info.domain == DOMAIN:
-                return str(info.reason)
+                reason = str(info.reason)
+            elif detail.Unpack(retry):
+                retry_after = float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
     except DecodeError:
         log.warning("a peer sent malformed error details")
-    return None
+    return reason, retry_after
 
 
-async def _abort(context: Context, error: Exception) -> None:
+async def abort(context: Context, error: Exception) -> None:
+    """End a call with the status that an error stands for.
+
+    Raises:
+        AbortError: always; gRPC's own way to end a call.
+    """
     if isinstance(error, DecodeError):
         error = errors.BadRequestError(f"expected a stream of well-formed messages; got {error}")
     if not isinstance(error, errors.KvquiltError):
@@ -93,11 +112,20 @@ async def _abort(context: Context, error: Exception) -> None:
         log.error("unforeseen error in a call", exc_info=error)
         error = errors.KvquiltError("unforeseen error; the server's log has it")
     code = next(code for kind, code in _CODES if isinstance(error, kind))
-    detail = any_pb2.Any()
-    detail.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))]
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     message = str(error).encode("utf-8", "replace")[:_MAX_MESSAGE_BYTES].decode("utf-8", "ignore")
-    status = rpc_status.to_status(status_pb2.Status(code=code.value[0], message=message, details=[detail]))
+    status = rpc_status.to_status(status_pb2.Status(code=code.value[0], message=message, details=details))
     await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def _packed(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
 
 
 def unary(
@@ -112,7 +140,7 @@ def unary(
         except grpc.aio.AbortError:
             raise
         except Exception as error:
-            await _abort(context, error)
+            await abort(context, error)
             raise
 
     return guarded
@@ -133,6 +161,6 @@ def streaming(
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001  the boundary: nothing may leave as a stack trace
-            await _abort(context, error)
+            await abort(context, error)
 
     return guarded

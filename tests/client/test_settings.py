@@ -68,6 +68,23 @@ def test_files_must_exist_and_hold_sections(tmp_path):
 
 
 def test_secrets_are_masked():
-    settings = load(None, ["router.namespace=team", "router.namespace_secret=0123456789abcdef"], {}).settings
-    assert "0123456789abcdef" not in value_of(settings, "router.namespace_secret")
-    assert "0123456789abcdef" not in repr(settings)
+    secret = "0123456789abcdef0123456789abcdef"
+    flags = ["router.namespace=team", f"router.master_secret={secret}", f"router.node_credentials.token={secret}"]
+    settings = load(None, flags, {"KVQUILT_TOKEN": secret}).settings
+    assert settings.client.credentials.token is not None
+    assert settings.client.credentials.token.get_secret_value() == secret
+    for name, _ in leaves():
+        assert secret not in value_of(settings, name)
+    assert secret not in repr(settings)
+
+
+def test_settings_within_settings_come_from_every_source(tmp_path):
+    path = tmp_path / "kvquilt.yaml"
+    path.write_text("node:\n  security:\n    tls_cert: cert.pem\n    calls_at_once: 7\n")
+    loaded = load(path, ["client.credentials.tls=true"], {"KVQUILT_NODE__SECURITY__CALLS_AT_ONCE": "8"})
+    security = loaded.settings.node.security
+    assert (str(security.tls_cert), security.calls_at_once) == ("cert.pem", 8)
+    assert loaded.settings.client.credentials.tls
+    assert loaded.sources["node.security.calls_at_once"] == "KVQUILT_NODE__SECURITY__CALLS_AT_ONCE"
+    with pytest.raises(BadRequestError, match=r"node\.security\.tls_certificate"):
+        load(None, ["node.security.tls_certificate=x"], {})

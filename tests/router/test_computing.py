@@ -6,7 +6,7 @@ import pytest
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.levels import LOSSLESS_POINT
 from kvquilt_codec.types import VariantKind
-from kvquilt_router.computing import VariantComputer, VariantJob
+from kvquilt_router.computing import ContextCache, VariantComputer, VariantJob
 from kvquilt_router.engine.kv import LayerTensors
 from tests.router.assemblies import engine_of
 from tests.router.families import own_attention
@@ -112,7 +112,7 @@ def test_contexts_are_kept_for_the_next_chunks_after_them(monkeypatch):
 def test_contexts_are_evicted_by_bytes_and_results_stay_the_same(monkeypatch):
     expected = in_full("llama", PREFIX, FIRST, SECOND)
     counting = Counting(engine_of("llama"), monkeypatch)
-    computer = computer_of(context_bytes=0)
+    computer = computer_of(contexts=ContextCache(0))
     for had in (0, len(PREFIX)):  # the last one, which the dependence was measured after
         close(computer.compute(job_of()).kv, expected)
         assert counting.taken() == 2 * len(PREFIX) + len(FIRST) + len(SECOND) + 2 * len(CHUNK) - had

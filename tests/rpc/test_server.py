@@ -7,6 +7,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvquilt_codec.errors import UnavailableError
+from kvquilt_rpc.security import ServerSecurity
 from kvquilt_rpc.server import RpcServer
 
 
@@ -57,7 +58,7 @@ async def test_a_port_is_free_again_after_the_drain() -> None:
 
 async def test_a_host_that_is_not_ours_is_refused_with_advice() -> None:
     with pytest.raises(UnavailableError, match=r"expected to listen on 203\.0\.113\.7:0"):
-        await RpcServer("203.0.113.7", 0, []).start()
+        await RpcServer("203.0.113.7", 0, [], ServerSecurity(allow_anonymous=True)).start()
 
 
 def has_ipv6() -> bool:

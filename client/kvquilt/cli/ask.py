@@ -39,7 +39,7 @@ def ask(
         from kvquilt.cli.worker import Worker  # imports torch
 
         segments = [*(document.content for document in read_documents(doc)), f"\n\nQuestion: {question}"]
-        worker = Worker(model, settings.router, dtype=dtype)
+        worker = Worker(model, settings.router, dtype=dtype, credentials=settings.credentials)
         try:
             options: dict[str, Any] = {
                 "policy": policy,

@@ -41,7 +41,7 @@ def prefetch(
         documents = read_documents(paths)
         prefix = prefix_file.read_text(encoding="utf-8") if prefix_file is not None else None
         done: list[PrefetchProgress] = []
-        with Client(settings.router) as client, _bar(as_json) as bar:
+        with Client(settings.router, settings.credentials) as client, _bar(as_json) as bar:
             task = bar.add_task("prefetch", total=len(documents))
             for item in client.prefetch(documents, shared_prefix=prefix, level=level, corpus=corpus):
                 done.append(item)
@@ -77,7 +77,7 @@ def forget(
     """Delete everything stored for documents. Text that another document holds too stays, and is counted."""
     with explained(as_json):
         settings = client_settings(config, flags, router)
-        with Client(settings.router) as client:
+        with Client(settings.router, settings.credentials) as client:
             receipt = client.forget(*documents, deadline=settings.deadline)
         if as_json:
             print_json(receipt)
@@ -92,7 +92,7 @@ def status(router: Router = None, flags: Set = None, config: ConfigFile = None, 
     """Show how the router and its cache node are: models, store, counters."""
     with explained(as_json):
         settings = client_settings(config, flags, router)
-        with Client(settings.router) as client:
+        with Client(settings.router, settings.credentials) as client:
             state = client.status(deadline=settings.deadline)
         if as_json:
             print_json(state)

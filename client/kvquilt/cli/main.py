@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kvquilt.cli import ask, calibration, calls, evaluation, files, inspection, profiles, servers, simulate
+from kvquilt.cli import ask, calibration, calls, evaluation, files, inspection, profiles, servers, simulate, tokens
 from kvquilt.cli.output import out
 from kvquilt.demo import command as demo
 from kvquilt_rpc.version import VERSION
@@ -21,7 +21,7 @@ app = typer.Typer(
     `kvquilt ask "..." --doc FILE --compare`.
 
     Exit codes: 0 done, 1 unforeseen, 2 bad request, 3 not found, 4 damaged or another model's,
-    5 unavailable or too slow, 6 a limit is reached, 7 done in part, 130 interrupted.
+    5 unavailable or too slow, 6 a limit is reached, 7 done in part, 8 not allowed, 130 interrupted.
     """,
 )
 
@@ -50,6 +50,7 @@ app.command(rich_help_panel="Look")(calibration.calibrate)
 app.command("eval", rich_help_panel="Look")(evaluation.evaluate)
 app.command("simulate", rich_help_panel="Look")(simulate.command)
 app.add_typer(profiles.profile_app, name="profile", rich_help_panel="Look")
+app.add_typer(tokens.token_app, name="token", rich_help_panel="Run")
 app.command(rich_help_panel="Try")(demo.demo)
 
 

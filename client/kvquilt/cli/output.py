@@ -27,6 +27,8 @@ EXIT_CODES: tuple[tuple[type[errors.KvquiltError], int], ...] = (
     (errors.UnavailableError, 5),
     (errors.DeadlineError, 5),
     (errors.CapacityError, 6),
+    (errors.UnauthenticatedError, 8),
+    (errors.PermissionDeniedError, 8),
     (errors.KvquiltError, 1),
 )
 PARTIAL = 7

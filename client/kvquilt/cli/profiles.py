@@ -174,7 +174,7 @@ def _call(config: Path | None, flags: list[str], call: Callable[[NodeClient, flo
     settings = load(config, flags).settings.router
 
     async def called() -> Result:
-        client = NodeClient(settings.node)
+        client = NodeClient(settings.node, settings.node_credentials)
         try:
             return await call(client, settings.put_deadline)
         finally:

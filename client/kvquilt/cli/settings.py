@@ -1,5 +1,6 @@
 """Settings: defaults < YAML file < environment (`KVQUILT_...`) < flags; and where each value came from."""
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ from kvquilt.aio import DEFAULT_TARGET
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_codec.errors import BadRequestError, NotFoundError
 from kvquilt_router.settings import RouterSettings
+from kvquilt_rpc.security import Credentials
 
 ENV_PREFIX = "KVQUILT_"
 FILE_VARIABLE = "KVQUILT_CONFIG"
+TOKEN_VARIABLE = "KVQUILT_TOKEN"  # noqa: S105  the name of a variable
+"""Short for the token of `client.credentials`."""
 
 
 class ClientSettings(BaseModel):
@@ -24,6 +28,7 @@ class ClientSettings(BaseModel):
 
     router: str = Field(DEFAULT_TARGET, description="The router: host:port, or any gRPC name.")
     deadline: float = Field(60.0, gt=0, description="Seconds a call may take.")
+    credentials: Credentials = Credentials()
 
 
 class KvquiltSettings(BaseModel):
@@ -92,19 +97,19 @@ def load(file: Path | None = None, flags: Sequence[str] = (), environment: Mappi
         raise BadRequestError(f"expected a valid {name}; {first['msg']} (from {where})") from None
 
 
-def leaves() -> Iterator[tuple[str, str]]:
+def leaves(model: type[BaseModel] = KvquiltSettings, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted name and description of every setting."""
-    for section, field in KvquiltSettings.model_fields.items():
-        model = field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            for name, leaf in model.model_fields.items():
-                yield f"{section}.{name}", leaf.description or ""
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from leaves(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.description or ""
 
 
 def value_of(settings: KvquiltSettings, name: str) -> str:
     """A setting as text; secrets are masked."""
-    section, _, field = name.partition(".")
-    return str(getattr(getattr(settings, section), field))
+    return str(functools.reduce(getattr, name.split("."), settings))
 
 
 def _file(file: Path | None, variables: Mapping[str, str]) -> Path | None:
@@ -136,11 +141,14 @@ def _flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", value
 
 
-def _nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    tree: dict[str, dict[str, Any]] = {}
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
     for name, value in flat.items():
-        section, _, field = name.partition(".")
-        tree.setdefault(section, {})[field] = value
+        *sections, field = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[field] = value
     return tree
 
 
@@ -149,7 +157,9 @@ def _is_setting(variable: str) -> bool:
 
 
 def _dotted(variable: str) -> str:
-    return variable.removeprefix(ENV_PREFIX).lower().replace("__", ".", 1)
+    if variable == TOKEN_VARIABLE:
+        return "client.credentials.token"
+    return variable.removeprefix(ENV_PREFIX).lower().replace("__", ".")
 
 
 def _flag(flag: str) -> tuple[str, str]:

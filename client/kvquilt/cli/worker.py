@@ -17,6 +17,7 @@ from kvquilt.sync import Client
 from kvquilt.types import Segment
 from kvquilt_router.engine.model import resolve
 from kvquilt_router.evaluation.judge import ANSWER_TOKENS
+from kvquilt_rpc.security import Credentials
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,15 +61,24 @@ class Worker:
     Args:
         model: see `resolve`.
         router: address of the router.
+        credentials: as whom to call it.
         dtype: type to compute in; must be the router's.
         threads: of torch; 0 leaves its default.
     """
 
-    def __init__(self, model: str, router: str, *, dtype: str = "float32", threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: str,
+        router: str,
+        *,
+        dtype: str = "float32",
+        threads: int = 0,
+        credentials: Credentials | None = None,
+    ) -> None:
         if threads:
             torch.set_num_threads(threads)
         folder = resolve(model)
-        self.client = Client(router)
+        self.client = Client(router, credentials)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto" if dtype == "auto" else getattr(torch, dtype), local_files_only=True

@@ -13,7 +13,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from kvquilt.sync import Client
-from kvquilt.types import BlendedKV, BlendReport, Segment, split_segments
+from kvquilt.types import BlendedKV, BlendReport, Public, Segment, split_segments
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, KvquiltError
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.engine.chat import chat_frame, tokenise
@@ -98,8 +98,8 @@ class KvquiltCache:
         input_ids = torch.from_numpy(np.concatenate([head, *rest]).astype(np.int64))[None].to(self._device)
         try:
             blended = self._client.blend(
-                [part.tolist() for part in rest],
-                shared_prefix=head.tolist(),
+                [_like(part, segment) for part, segment in zip(rest, segments, strict=True)],
+                shared_prefix=_like(head, shared_prefix),
                 model=self.fingerprint,
                 deadline=self._deadline,
                 **options,
@@ -125,6 +125,13 @@ class KvquiltCache:
         )
 
     def _tokens(self, segment: Segment) -> TokenIds:
+        if isinstance(segment, Public):
+            segment = segment.content
         if isinstance(segment, str):
             return tokenise(self._tokenizer, segment) if segment else np.empty(0, np.uint32)
         return np.asarray(segment, dtype=np.uint32)
+
+
+def _like(tokens: TokenIds, segment: Segment | None) -> Segment:
+    """Tokens of a segment, public if it is."""
+    return Public(tokens.tolist()) if isinstance(segment, Public) else tokens.tolist()

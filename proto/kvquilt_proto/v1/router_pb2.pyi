@@ -47,7 +47,12 @@ class Content(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    PUBLIC_FIELD_NUMBER: _builtins.int
     text: _builtins.str
+    public: _builtins.bool
+    """Everybody may know this text: of a shared prefix or a document, it is looked up in the namespace "public", and stored
+    there if the caller may. Only what nothing but public text precedes is stored there.
+    """
     @_builtins.property
     def tokens(self) -> Global___TokenIds: ...
     def __init__(
@@ -55,10 +60,11 @@ class Content(_message.Message):
         *,
         text: _builtins.str = ...,
         tokens: Global___TokenIds | None = ...,
+        public: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "public", b"public", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["text", "tokens"]  # noqa: Y015
     _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_router.policies.anchor_pool import AnchorPool
+from kvquilt_router.policies.anchor_pools import AnchorPools
 from kvquilt_router.policies.anchors import Anchors
 from kvquilt_router.policies.contextual import Contextual
 from kvquilt_router.policies.deviation import Deviation
@@ -16,7 +17,7 @@ from kvquilt_router.policies.question_deviation import QuestionDeviation
 from kvquilt_router.policies.random import RandomTokens
 from kvquilt_router.selection import RecomputePolicy
 
-__all__ = ["EVALUATION_ONLY", "POLICIES", "AnchorPool", "policy_by_name"]
+__all__ = ["EVALUATION_ONLY", "POLICIES", "AnchorPool", "AnchorPools", "policy_by_name"]
 
 POLICIES: dict[str, Callable[[], RecomputePolicy]] = {
     policy.name: policy

@@ -11,7 +11,7 @@ position in the request and takes deltas in that frame, keys here are un-rotated
 position. It keeps one pool per agent and placeholder; a prompt here has no such roles, so one pool serves all texts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -73,14 +73,21 @@ class AnchorPool:
         capacity_bytes: most memory of all anchors together.
         max_anchors: most anchors; beyond either limit the least activated of the oldest 5 goes.
         entropy_limit: gamma above.
+        learned: called after it has changed.
     """
 
     def __init__(
-        self, capacity_bytes: int = 1 << 30, *, max_anchors: int = MAX_ANCHORS, entropy_limit: float = ENTROPY_LIMIT
+        self,
+        capacity_bytes: int = 1 << 30,
+        *,
+        max_anchors: int = MAX_ANCHORS,
+        entropy_limit: float = ENTROPY_LIMIT,
+        learned: Callable[[], None] = lambda: None,
     ) -> None:
         self._capacity = capacity_bytes
         self._max_anchors = max_anchors
         self._entropy_limit = entropy_limit
+        self._learned = learned
         self.anchors: list[Anchor] = []
         """The oldest first."""
 
@@ -99,6 +106,7 @@ class AnchorPool:
             # The new one stays: it is what the last request needed.
             oldest = self.anchors[: min(_EVICTION_AGE, len(self.anchors) - 1)]
             self.anchors.remove(min(oldest, key=lambda a: a.activations))
+        self._learned()
 
     def estimate(self, base: SpanKV) -> SpanKV | None:
         """What a text's KV may be in a context, layer 0 as it is; `None` where the gate says to compute it.

@@ -1,0 +1,74 @@
+"""A prefetch as a caller asks for it: its own documents in its namespace, public ones in the public one."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from kvquilt_codec.catalog import check_document_id
+from kvquilt_codec.errors import BadRequestError, PermissionDeniedError
+from kvquilt_codec.levels import OperatingPoint
+from kvquilt_proto.v1 import router_pb2 as pb
+from kvquilt_router import wire
+from kvquilt_router.engine import LoadedModel
+from kvquilt_router.precompute import PrefetchResult
+from kvquilt_router.tenants import Acting
+
+
+def require_write(allowed: bool, what: str) -> None:
+    """Refuse who may only read.
+
+    Raises:
+        PermissionDeniedError: the caller may not.
+    """
+    if not allowed:
+        raise PermissionDeniedError(
+            f"expected a caller that may write in the namespace public, to {what} there; this one may read: ask for a "
+            "token with public_write",
+            reason="public_write_denied",
+        )
+
+
+async def prefetched(
+    request: pb.PrefetchRequest, model: LoadedModel, acting: Acting, point: OperatingPoint
+) -> AsyncGenerator[PrefetchResult, None]:
+    """Compute and store the documents of a request; yields as each is done, under the id that the request gave it.
+
+    Raises:
+        BadRequestError: what is no prefix, document or passage; a public document after a prefix that is not.
+        PermissionDeniedError: the caller may not store where it would be stored.
+    """
+    given = request.shared_prefix if request.HasField("shared_prefix") else None
+    prefix = wire.shared_prefix(given, model)
+    public_prefix = given is not None and given.public
+    known_prefix = wire.known_to_all(prefix, given, model)
+    texts = wire.documents(request, model)
+    passages = list(zip((passage.public for passage in request.warm_up), wire.warm_up(request, model), strict=True))
+    documents = list(zip(request.documents, texts, strict=True))
+    groups = [
+        (public, [(d.document_id, t) for d, t in documents if d.content.public == public]) for public in (False, True)
+    ]
+    groups = [(public, chosen) for public, chosen in groups if chosen]
+    for public, _ in groups:
+        require_write(acting.may_write_public if public else acting.may_write, "prefetch")
+        if public and not known_prefix:
+            raise BadRequestError(
+                "expected public documents after a public shared prefix, or none: what precedes a text shows in its KV"
+            )
+    acting.tenant.prefixes.remember(prefix)
+    for public, chosen in groups:
+        tenant = acting.public if public else acting.tenant
+        own = [tokens for known, tokens in passages if known or not public]
+        warm_up = tenant.warm_ups.choose(request.corpus, [tokens for _, tokens in chosen], own)
+        names = {check_document_id(tenant.document_id(name)): name for name, _ in chosen}
+        items = [(name, tokens) for name, (_, tokens) in zip(names, chosen, strict=True)]
+        stored = tenant.precomputer.documents(
+            items,
+            prefix,
+            point,
+            warm_up,
+            public_prefix=public_prefix,
+            store_prefix=acting.may_write_public or not public_prefix,
+        )
+        async with aclosing(stored) as results:
+            async for result in results:
+                result.document_id = names[result.document_id]
+                yield result

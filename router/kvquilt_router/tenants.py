@@ -1,0 +1,126 @@
+"""What a router keeps of each namespace: nothing that one tenant's requests taught it serves another.
+
+Made at a namespace's first request; those that were used the longest ago are forgotten beyond a limit. What a tenant
+stored is not touched by that: a forgotten one begins again with its stored chunks.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.identity import PUBLIC, Namespace
+from kvquilt_router.blending import Blender
+from kvquilt_router.planning import Planner
+from kvquilt_router.precompute import Precomputer
+from kvquilt_router.prefixes import KnownPrefixes
+from kvquilt_router.storing import Storer
+from kvquilt_router.types import ChunkRef, Prompt
+from kvquilt_router.warming import WarmUps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tenant:
+    """One namespace's part of a model: names its chunks, and remembers its corpora, prefixes and anchors."""
+
+    planner: Planner
+    blender: Blender
+    precomputer: Precomputer
+    storer: Storer
+    warm_ups: WarmUps
+    prefixes: KnownPrefixes
+
+    def document_id(self, document_id: str) -> str:
+        """A document's id as cache nodes know it, which no other namespace's can be equal to."""
+        name = self.planner.namespace.name
+        # A namespace's name has no "/", so what precedes the first one tells whose it is.
+        return document_id if name == PUBLIC and not document_id.startswith("@") else f"@{name}/{document_id}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Acting:
+    """A caller at a model.
+
+    Attributes:
+        tenant: the namespace that it acts in.
+        public: the public one.
+        may_write: whether it may store in its own.
+        may_write_public: whether it may store in the public one.
+    """
+
+    tenant: Tenant
+    public: Tenant
+    may_write: bool
+    may_write_public: bool
+
+    def of(self, ref: ChunkRef) -> Tenant:
+        """Whose a chunk is."""
+        return self.public if ref.public else self.tenant
+
+    def may_store(self, ref: ChunkRef, prompt: Prompt, after: int) -> bool:
+        """Whether a chunk of a prompt may be stored as it is after the shared prefix and the segments before `after`.
+
+        KV shows what preceded its text when it was computed, so a public chunk may follow public text only.
+        """
+        if not ref.public:
+            return self.may_write
+        if ref.segment == 0:
+            return self.may_write_public
+        return (
+            self.may_write_public and prompt.known_prefix and all(i in prompt.public for i in range(1, max(1, after)))
+        )
+
+
+class Tenants:
+    """The tenants of one model.
+
+    Args:
+        build: makes one.
+        master_secret: of which the secrets of namespaces are derived; empty: only the public one is served.
+        capacity: how many are remembered, beside the public one.
+        forget: told of every namespace that is remembered no more.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Namespace], Tenant],
+        master_secret: bytes,
+        capacity: int,
+        forget: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._build = build
+        self._master = master_secret
+        self._capacity = capacity
+        self._forget = forget
+        self._known: OrderedDict[str, Tenant] = OrderedDict()
+        self.public = build(Namespace.public())
+
+    def of(self, name: str) -> Tenant:
+        """The tenant of a namespace; a use of it.
+
+        Raises:
+            BadRequestError: no namespace's name, or one that takes a secret while there is none.
+        """
+        if name == PUBLIC:
+            return self.public
+        tenant = self._known.get(name)
+        if tenant is None:
+            tenant = self._known[name] = self._build(namespace_of(name, self._master))
+        self._known.move_to_end(name)
+        while len(self._known) > self._capacity:
+            self._forget(self._known.popitem(last=False)[0])
+        return tenant
+
+
+def namespace_of(name: str, master_secret: bytes) -> Namespace:
+    """A namespace with its secret.
+
+    Raises:
+        BadRequestError: see `Namespace.derived`; without a master secret only the public one has a secret.
+    """
+    if name != PUBLIC and not master_secret:
+        raise BadRequestError(
+            f"expected a master secret for namespace {name!r}; this router has none: set router.master_secret",
+            reason="no_master_secret",
+        )
+    return Namespace.derived(name, master_secret)

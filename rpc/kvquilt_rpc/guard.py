@@ -1,0 +1,121 @@
+"""Stands before every call of a server: who calls, within which limits. Only the health service is open to all."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from kvquilt_codec import errors
+from kvquilt_rpc import status
+from kvquilt_rpc.authentication import Authenticator
+from kvquilt_rpc.callers import CALLER
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.limits import Admitted, Limiter
+
+log = logging.getLogger(__name__)
+
+_OPEN = "/grpc.health.v1.Health/"
+_COUNTED: tuple[tuple[type[errors.KvquiltError], str], ...] = (
+    (errors.UnauthenticatedError, "calls_unauthenticated"),
+    (errors.PermissionDeniedError, "calls_denied"),
+    (errors.CapacityError, "calls_limited"),
+)
+_LOG_SECONDS = 1.0
+"""Refusals are logged at most once in so long: whoever cannot get in shall not fill the disk."""
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Authenticates and limits calls before their request is read; services find the identity by `caller`."""
+
+    def __init__(self, authenticator: Authenticator, limiter: Limiter, counters: Counters) -> None:
+        self._authenticator = authenticator
+        self._limiter = limiter
+        self._counters = counters
+        self._logged = 0.0
+        self._unlogged = 0
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """A handler that lets through whom it knows."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(_OPEN):
+            return handler
+        # Requests always as a stream, also a single one: so nothing of it is read before the caller is known.
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        guarded = self._streaming(handler, method) if handler.response_streaming else self._unary(handler, method)
+        return make(guarded, handler.request_deserializer, handler.response_serializer)
+
+    def _unary(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def guarded(requests: AsyncIterator[Any], context: Any) -> Any:
+            try:
+                identity = self._authenticator.identify(context)
+                with self._limiter.admit(identity.name) as admitted:
+                    CALLER.set(identity)
+                    if handler.request_streaming:
+                        return await handler.stream_unary(_counted(requests, admitted), context)
+                    return await handler.unary_unary(await _only(requests, admitted), context)
+            except (errors.KvquiltError, DecodeError) as error:
+                self._refused(method, context, error)
+                await status.abort(context, error)
+
+        return guarded
+
+    def _streaming(self, handler: Any, method: str) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        async def guarded(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+            try:
+                identity = self._authenticator.identify(context)
+                with self._limiter.admit(identity.name) as admitted:
+                    CALLER.set(identity)
+                    if handler.request_streaming:
+                        answers = handler.stream_stream(_counted(requests, admitted), context)
+                    else:
+                        answers = handler.unary_stream(await _only(requests, admitted), context)
+                    async with aclosing(answers) as items:
+                        async for item in items:
+                            yield item
+            except (errors.KvquiltError, DecodeError) as error:
+                self._refused(method, context, error)
+                await status.abort(context, error)
+
+        return guarded
+
+    def _refused(self, method: str, context: Any, error: Exception) -> None:
+        # Services answer for themselves: what comes here was refused before they were called.
+        counter = next((name for kind, name in _COUNTED if isinstance(error, kind)), None)
+        if counter is not None:
+            self._counters.add(counter)
+        now = time.monotonic()
+        if now - self._logged < _LOG_SECONDS:
+            self._unlogged += 1
+            return
+        others = f"; {self._unlogged} others since the last line" if self._unlogged else ""
+        log.warning(
+            "refused %s of %s: %s (%s)%s", method, context.peer(), error, getattr(error, "reason", "malformed"), others
+        )
+        self._logged, self._unlogged = now, 0
+
+
+async def _only(requests: AsyncIterator[Any], admitted: Admitted) -> Any:
+    """The request of a call that takes one."""
+    async for request in requests:
+        admitted.sent(request.ByteSize())
+        return request
+    raise errors.BadRequestError("expected a request; the call ended without one")
+
+
+async def _counted(requests: AsyncIterator[Any], admitted: Admitted) -> AsyncIterator[Any]:
+    async for request in requests:
+        admitted.sent(request.ByteSize())
+        yield request
