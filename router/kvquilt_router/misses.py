@@ -1,5 +1,8 @@
 """Why stored KV could not be used: the reason codes of misses."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from kvquilt_codec import errors
 from kvquilt_router.types import MISS_REASONS
 
@@ -10,8 +13,26 @@ _REASONS: tuple[tuple[type[errors.KvquiltError], str], ...] = (
     (errors.IntegrityError, "damaged"),
     (errors.FingerprintMismatchError, "fingerprint_mismatch"),
     (errors.CapacityError, "node_busy"),
+    (errors.UnauthenticatedError, "node_refused"),
+    (errors.PermissionDeniedError, "node_refused"),
     (errors.KvquiltError, "node_error"),
 )
+
+
+@contextmanager
+def node_calls() -> Iterator[None]:
+    """Tell a caller that the node refused the router, not the router the caller.
+
+    Raises:
+        UnavailableError: it did.
+    """
+    try:
+        yield
+    except (errors.UnauthenticatedError, errors.PermissionDeniedError) as error:
+        raise errors.UnavailableError(
+            f"expected the cache node to let this router in; it said: {error}: set router.node_credentials",
+            reason="node_refused",
+        ) from None
 
 
 def miss_reason(error: errors.KvquiltError) -> str:

@@ -9,6 +9,7 @@ from kvquilt_codec.levels import OperatingPoint
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router import wire
 from kvquilt_router.engine import LoadedModel
+from kvquilt_router.misses import node_calls
 from kvquilt_router.precompute import PrefetchResult
 from kvquilt_router.tenants import Acting
 
@@ -69,6 +70,10 @@ async def prefetched(
             store_prefix=acting.may_write_public or not public_prefix,
         )
         async with aclosing(stored) as results:
-            async for result in results:
+            while True:
+                with node_calls():
+                    result = await anext(results, None)
+                if result is None:
+                    break
                 result.document_id = names[result.document_id]
                 yield result

@@ -14,6 +14,7 @@ from kvquilt_router.background import Background
 from kvquilt_router.blending import Blended
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.gate.held import HeldGate
+from kvquilt_router.misses import node_calls
 from kvquilt_router.policies import POLICIES
 from kvquilt_router.precompute import PrefetchResult
 from kvquilt_router.prefetching import prefetched, require_write
@@ -149,7 +150,8 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         require_write(acting.may_write, "forget")
         own = acting.tenant.document_id
         documents = [check_document_id(own(check_document_id(document))) for document in request.document_ids]
-        receipt = await self._node.forget(documents=documents, deadline=self._settings.put_deadline)
+        with node_calls():
+            receipt = await self._node.forget(documents=documents, deadline=self._settings.put_deadline)
         return pb.ForgetResponse(
             objects_deleted=len(receipt.deleted),
             bytes_deleted=receipt.deleted_bytes,

@@ -21,6 +21,7 @@ MISS_REASONS = (
     "profile_missing",
     "profile_damaged",
     "node_busy",
+    "node_refused",
     "node_error",
     "gate_closed",
 )

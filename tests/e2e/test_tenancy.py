@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from kvquilt import Client, Credentials, Document, Public
-from kvquilt.errors import BadRequestError, PermissionDeniedError, UnauthenticatedError
+from kvquilt.errors import BadRequestError, PermissionDeniedError, UnauthenticatedError, UnavailableError
+from kvquilt_cache_node.node import running_node
+from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_router.engine.model import prepare
 from kvquilt_rpc.security import ServerSecurity
 from tests.router.families import SUPPORTED, tiny
 from tests.rpc.certificates import Signer
-from tests.stack import eventually, serve
+from tests.stack import eventually, in_thread, router_only, serve
 
 _RNG = np.random.default_rng(0)
 PREFIX, TEXT, OTHER = (_RNG.integers(3, 500, n).tolist() for n in (9, 120, 90))
@@ -115,8 +117,8 @@ def test_what_a_router_learns_of_one_tenant_serves_no_other(tenants):
     prefetch(a, "text", TEXT, corpus="letters", warm_up=[OTHER])
     plain = [*PREFIX, *TEXT, *QUESTION]
     # Where the prefix is known to end, the plan has a chunk of it.
-    assert [chunk.segment for chunk in a.blend_plain(plain, policy="none").report.chunks][0] == 0
-    assert [chunk.segment for chunk in b.blend_plain(plain, policy="none").report.chunks] == []
+    assert a.blend_plain(plain, policy="none").report.chunks[0].segment == 0
+    assert b.blend_plain(plain, policy="none").report.chunks == ()
 
 
 def test_a_public_head_is_shared_and_private_tails_are_not(tenants):
@@ -182,12 +184,13 @@ def test_namespaces_that_cannot_be_are_refused(tenants, model, tmp_path):
         with Client(address) as client:
             assert hits(client, TEXT) == []
     signer, server = running(model, tmp_path / "none", master_secret=None)
-    with server as address, Client(address, Credentials(token=signer.token("a", "a"))) as client:
-        with pytest.raises(BadRequestError, match=r"set router\.master_secret"):
-            hits(client, TEXT)
-    with serve(model, tmp_path / "closed", security=ServerSecurity(token_key=signer.public)) as address:
+    with server as address:
         with Client(address) as client, pytest.raises(UnauthenticatedError):
             client.status()
+        with Client(address, Credentials(token=signer.token("a", "a"))) as client:
+            assert client.status().node.reachable
+            with pytest.raises(BadRequestError, match=r"set router\.master_secret"):
+                hits(client, TEXT)
 
 
 def test_figures_of_all_tenants_are_the_operators(tenants):
@@ -208,3 +211,22 @@ def test_namespaces_beyond_the_limit_begin_again_with_what_they_stored(model, tm
             prefetch(client, "text", TEXT)
         assert hits(a, TEXT) == hits(b, TEXT) == [0, 1]
         tenants.close()
+
+
+def test_a_router_shows_its_node_who_it_is(model, tmp_path):
+    signer = Signer.new(tmp_path / "key")
+    node = NodeSettings(port=0, store="memory", security=ServerSecurity(token_key=signer.public))
+    known = Credentials(token=signer.token("router-1", "*"))
+    with in_thread(lambda: running_node(node)) as address:
+        options = {"background": False, "warm_up_passages": 0}
+        with router_only(model, address, node_credentials=known, **options) as router, Client(router) as client:
+            prefetch(client, "text", TEXT)
+            assert hits(client, TEXT) == [0, 1]
+        with router_only(model, address, **options) as router, Client(router) as client:
+            report = client.blend([TEXT, QUESTION], shared_prefix=PREFIX).report
+            assert {chunk.miss_reason for chunk in report.chunks} == {"node_refused"}
+            assert not client.status().node.reachable
+            for call in (lambda: prefetch(client, "text", TEXT), lambda: client.forget("text")):
+                with pytest.raises(UnavailableError, match=r"set router\.node_credentials") as caught:
+                    call()
+                assert caught.value.reason == "node_refused"
