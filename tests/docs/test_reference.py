@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import typer.main
+from pydantic import BaseModel
 from typer.core import TyperCommand, TyperGroup
 
 import kvquilt
@@ -22,7 +23,7 @@ from kvquilt_router import types as router_types
 from kvquilt_router.gate.types import REFUSALS
 from kvquilt_router.policies import EVALUATION_ONLY, POLICIES
 from kvquilt_rpc import status
-from tests.docs.pages import first_words, rows, section, words
+from tests.docs.pages import ROOT, first_words, rows, section, words
 
 PAGE = "reference.md"
 
@@ -80,7 +81,15 @@ def test_exit_codes_are_the_programs() -> None:
 
 def test_settings_and_their_defaults_are_the_programs() -> None:
     table = {next(iter(words(row[0]))): row[1].strip("`") for row in rows(section(PAGE, "Settings"))}
-    fields = {f"{name}.{field}": value for name, part in KvquiltSettings() for field, value in part}
+    fields: dict[str, object] = {}
+    for section_name, part in KvquiltSettings():
+        for field, value in part:
+            if not isinstance(value, BaseModel):
+                fields[f"{section_name}.{field}"] = value
+                continue
+            assert table.pop(f"{section_name}.{field}.NAME") == ""
+            # What both servers, or both kinds of clients, have is described once, by its own name.
+            fields |= dict(value)
     assert table.keys() == fields.keys()
     for name, value in fields.items():
         if name == "node.path":
@@ -130,6 +139,14 @@ def test_errors_are_those_of_the_tree() -> None:
         assert words(row[2]) == {kind.reason}
         assert dict(status._CODES)[kind].name in words(row[0])
     assert set(kvquilt.errors.__all__) == {kind.__name__ for kind in tree} <= words(section(PAGE, "`kvquilt.errors`"))
+
+
+def test_every_reason_that_an_error_is_given_is_listed() -> None:
+    listed = words(section(PAGE, "Status codes and reasons"))
+    for folder in ("rpc", "router", "cache_node"):
+        for file in (ROOT / folder).rglob("*.py"):
+            given = set(re.findall(r'\breason="([a-z_]+)"', file.read_text()))
+            assert given <= listed | set(router_types.MISS_REASONS), file
 
 
 def test_names_of_levels_policies_reasons_and_counters() -> None:
