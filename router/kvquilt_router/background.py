@@ -194,7 +194,8 @@ class Background:
                 sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, outcomes)
                 jobs.append(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources))
             elif before.ref.segment:
-                jobs.append(VariantJob(ref, VariantKind.PAIR, prompt.prefix, (before.ref.token_ids,)))
+                sources = (before.ref.token_ids,)
+                jobs.append(VariantJob(ref, VariantKind.PAIR, prompt.prefix, sources, after_public=before.ref.public))
         return jobs
 
     def _put(self, work: _Work) -> None:

@@ -57,6 +57,7 @@ class VariantJob:
         prefix: the shared prefix; for a chunk of the shared prefix itself the part before it.
         sources: what precedes the chunk beyond that, in order.
         documents: that the chunk belongs to.
+        after_public: its sources are public; those of a public chunk always are.
     """
 
     ref: ChunkRef
@@ -64,6 +65,7 @@ class VariantJob:
     prefix: TokenIds
     sources: tuple[TokenIds, ...] = ()
     documents: tuple[str, ...] = ()
+    after_public: bool = False
 
     @property
     def context(self) -> TokenIds:
@@ -210,8 +212,9 @@ def sources_of(job: VariantJob, planner: Planner, inter: Sequence[float] = ()) -
         inter: attention that the chunk gave to each; none if that was not measured.
     """
     measured = inter or [0.0] * len(job.sources)
+    public = job.after_public or job.ref.public
     return tuple(
-        ContextSource(planner.chunk(source, job.ref.point, 1, 0, job.ref.public).chunk_key, len(source), attention)
+        ContextSource(planner.chunk(source, job.ref.point, 1, 0, public).chunk_key, len(source), attention)
         for source, attention in list(zip(job.sources, measured, strict=True))[-MAX_SOURCES:]
     )
 

@@ -62,3 +62,19 @@ def test_config_show_hides_secrets(monkeypatch):
         output = run("config", "show", *form).output
         assert secret not in output
         assert "KVQUILT_TOKEN" in output.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "said"),
+    [
+        ("node.host=0.0.0.0", 2, "allow_anonymous"),
+        ("router.host=0.0.0.0", 2, "allow_anonymous"),
+        ("router.security.tls_cert=cert.pem", 2, "together"),
+        ("router.security.token_key=missing", 3, "missing"),
+        ("router.namespace=team", 2, "router.master_secret"),
+        ("router.master_secret=short", 2, "at least 32 bytes"),
+    ],
+)
+def test_config_check_refuses_what_no_server_starts_with(setting, code, said):
+    result = run("config", "check", "--set", setting, code=code)
+    assert said in result.output

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from kvquilt_codec.identity import (
     check_digest,
     chunk_key,
     context_digest,
+    framed,
     object_key,
     variant_key,
 )
@@ -106,7 +109,7 @@ secrets = st.binary(min_size=16, max_size=40)
 @given(tokens=token_lists, one=secrets, other=secrets)
 def test_namespaces_with_different_secrets_share_no_key(tokens: list[int], one: bytes, other: bytes) -> None:
     array = np.array(tokens, np.uint32)
-    keys = [chunk_key(Namespace("same name", secret), MODEL.digest, array) for secret in (one, other)]
+    keys = [chunk_key(Namespace("same-name", secret), MODEL.digest, array) for secret in (one, other)]
     assert (keys[0] == keys[1]) == (one.rstrip(b"\0") == other.rstrip(b"\0")), "HMAC pads short keys with zeros"
     derived = [
         object_key(variant_key(k, VariantKind.BASE, context_digest(array)), StorageForm(Level.HIGH)) for k in keys
@@ -129,11 +132,35 @@ def test_the_secret_is_not_shown() -> None:
 
 @pytest.mark.parametrize(
     ("name", "secret"),
-    [("", b"x" * 16), ("n" * 129, b"x" * 16), ("line\nbreak", b"x" * 16), ("short", b"x" * 15)],
+    [
+        ("", b"x" * 16),
+        ("n" * 129, b"x" * 16),
+        ("line\nbreak", b"x" * 16),
+        ("end\n", b"x" * 16),
+        ("a/b", b"x" * 16),
+        (".hidden", b"x" * 16),
+        ("ünï", b"x" * 16),
+        ("short", b"x" * 15),
+    ],
 )
 def test_unusable_namespaces_are_refused(name: str, secret: bytes) -> None:
     with pytest.raises(BadRequestError, match="expected a namespace"):
         Namespace(name, secret)
+
+
+@settings(deadline=None, max_examples=30)
+@given(name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True), master=st.binary(min_size=32))
+def test_a_namespaces_secret_is_hkdf_of_the_master_secret(name: str, master: bytes) -> None:
+    if name == "public":
+        return
+    salt, info = b"kvquilt namespaces v1", framed(b"kvquilt namespace v1", name.encode())
+    assert Namespace.derived(name, master) == Namespace(name, HKDF(SHA256(), 32, salt, info).derive(master))
+
+
+def test_a_master_secret_is_long_and_leaves_public_as_it_is() -> None:
+    assert Namespace.derived("public", b"") == Namespace.public()
+    with pytest.raises(BadRequestError, match="at least 32 bytes"):
+        Namespace.derived("a", b"x" * 31)
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])

@@ -5,7 +5,7 @@ import pytest
 
 from kvquilt_router.assembly import Assembly, PlacedChunk
 from kvquilt_router.engine import Engine
-from kvquilt_router.policies import AnchorPool, policy_by_name
+from kvquilt_router.policies import AnchorPool, AnchorPools, policy_by_name
 from kvquilt_router.policies.anchor_pool import SpanKV
 from kvquilt_router.selection import ReusedChunk
 from kvquilt_router.types import Prompt
@@ -161,3 +161,32 @@ def test_reading_and_writing_without_positions_comes_back(engine):
         view.write(layer, 10, keys, values)
         assert float((kv.layers[layer].keys - before[layer][0]).abs().max()) < 1e-5
         assert float((kv.layers[layer].values - before[layer][1]).abs().max()) == 0
+
+
+def learned(pool, *bases):
+    for base in bases:
+        pool.add(base, moved(base, 0.5))
+
+
+def test_pools_of_namespaces_share_memory_and_nothing_else():
+    size = _bytes_of(span())
+    pools = AnchorPools(5 * size)
+    a, b = pools.of("a"), pools.of("b")
+    learned(a, span(), span(seed=1), span(seed=2))
+    assert b.estimate(span()) is None
+    learned(b, span(), span(seed=1))
+    assert (len(a.anchors), len(b.anchors)) == (3, 2)
+    learned(b, span(seed=2))
+    assert (len(a.anchors), len(b.anchors)) == (2, 3), "whoever learned the longest ago makes room"
+    learned(a, span(seed=3))
+    assert (len(a.anchors), len(b.anchors)) == (3, 2)
+    pools.forget("a")
+    assert pools.of("a").anchors == []
+    learned(a, span(seed=4))  # a blend that still runs
+    assert len(b.anchors) == 2
+
+
+def _bytes_of(base):
+    pool = AnchorPool()
+    learned(pool, base)
+    return pool.anchors[0].nbytes

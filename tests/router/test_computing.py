@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.identity import Namespace
 from kvquilt_codec.levels import LOSSLESS_POINT
 from kvquilt_codec.types import VariantKind
 from kvquilt_router.computing import ContextCache, VariantComputer, VariantJob
@@ -116,6 +117,18 @@ def test_contexts_are_evicted_by_bytes_and_results_stay_the_same(monkeypatch):
     for had in (0, len(PREFIX)):  # the last one, which the dependence was measured after
         close(computer.compute(job_of()).kv, expected)
         assert counting.taken() == 2 * len(PREFIX) + len(FIRST) + len(SECOND) + 2 * len(CHUNK) - had
+
+
+def test_a_context_that_another_namespace_had_computed_is_computed_again(monkeypatch):
+    """Else the time would tell that somebody else used the same text."""
+    counting = Counting(engine_of("llama"), monkeypatch)
+    shared = ContextCache()
+    takes = []
+    for namespace in (Namespace("a", bytes(16)), Namespace("b", bytes(16)), Namespace("a", bytes(16))):
+        computer = VariantComputer(engine_of("llama"), planner(namespace=namespace), contexts=shared)
+        computer.compute(job_of((FIRST,)))
+        takes.append(counting.taken())
+    assert takes == [len(PREFIX) + len(FIRST) + 2 * len(CHUNK)] * 2 + [2 * len(CHUNK)]
 
 
 def test_what_the_model_cannot_take_is_refused_before_anything_is_computed(monkeypatch):
