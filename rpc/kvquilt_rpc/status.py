@@ -106,7 +106,7 @@ async def abort(context: Context, error: Exception) -> None:
         AbortError: always; gRPC's own way to end a call.
     """
     if isinstance(error, DecodeError):
-        error = errors.BadRequestError(f"expected a stream of well-formed messages; got {error}")
+        error = errors.BadRequestError(f"expected well-formed messages; got {error}")
     if not isinstance(error, errors.KvquiltError):
         # The message of an unforeseen error may hold what the caller must not see: it goes to the log only.
         log.error("unforeseen error in a call", exc_info=error)
