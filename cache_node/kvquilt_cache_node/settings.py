@@ -11,6 +11,9 @@ from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_rpc.security import ServerSecurity
 
+SHARED_POLICIES = ("gdsf", "lru")
+"""Eviction policies that nodes can follow together: what they go by is a function of an object's row."""
+
 
 def default_data_dir() -> Path:
     """Where the embedded store lives by default: `$XDG_DATA_HOME/kvquilt`, else `~/.local/share/kvquilt`."""
@@ -39,6 +42,12 @@ class NodeSettings(BaseModel):
     redis_key: Path | None = Field(None, description="PEM file of that certificate's key.")
     redis_connections: int = Field(8, ge=1, le=1024, description="Most commands at once; further ones wait.")
     redis_timeout: float = Field(5.0, gt=0, description="Seconds that one command may take, its waiting included.")
+    index: Literal["sqlite", "redis"] = Field(
+        "sqlite", description="Where the index is kept; nodes share a store if they share blobs and index."
+    )
+    lease_seconds: float = Field(
+        30.0, ge=1, le=3600, description="After so long, what a node that died had reserved in Redis is free again."
+    )
     object_url: str | None = Field(
         None, description="Object storage: s3://BUCKET/PREFIX, gs://..., az://... or file:///FOLDER."
     )
@@ -75,4 +84,11 @@ class NodeSettings(BaseModel):
                 raise ValueError(str(error)) from None
         if (self.store == "redis" and self.redis_url is None) or (self.store == "object" and self.object_url is None):
             raise ValueError(f"expected node.{self.store}_url with node.store={self.store}; it is unset")
+        if self.index == "redis" and self.redis_url is None:
+            raise ValueError("expected node.redis_url with node.index=redis; it is unset")
+        if self.index == "redis" and self.store in ("file", "memory"):
+            raise ValueError(f"expected node.store redis or object with node.index=redis; got {self.store}")
+        if self.index == "redis" and self.eviction not in SHARED_POLICIES:
+            shared = " or ".join(SHARED_POLICIES)
+            raise ValueError(f"expected node.eviction {shared} with node.index=redis; got {self.eviction}")
         return self

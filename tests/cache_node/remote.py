@@ -7,6 +7,7 @@ from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.store.object_blobs import ObjectBlobs, ObjectOptions, open_object_store
 from kvquilt_cache_node.store.redis_blobs import RedisBlobs
 from kvquilt_cache_node.store.redis_client import RedisClient, RedisOptions
+from kvquilt_cache_node.store.redis_index import RedisIndex
 from tests import servers
 
 
@@ -26,3 +27,11 @@ def s3_blobs(server: servers.S3Server, folder: Path, **options: object) -> Objec
     url = f"{server.url}/{prefix_of(folder)}"
     known = {"endpoint": server.endpoint, "key_id": servers.S3_KEY_ID, "secret": servers.S3_SECRET, "retries": 1}
     return ObjectBlobs(open_object_store(url, ObjectOptions(**{**known, **options})), url)
+
+
+async def redis_index(
+    url: str, folder: Path, policy: str = "lru", *, lease: float = 30.0, **options: object
+) -> RedisIndex:
+    """The index of a folder on a Redis."""
+    client = await RedisClient.connect(RedisUrl.parse(url), RedisOptions(**options))
+    return await RedisIndex.open(client, prefix_of(folder), policy, lease=lease)

@@ -11,8 +11,7 @@ from kvquilt.cli.settings import load
 from kvquilt_cache_node.eviction import POLICIES, EvictionPolicy, make_policy
 from kvquilt_cache_node.eviction.lfu import Lfu
 from kvquilt_cache_node.settings import NodeSettings
-from kvquilt_cache_node.store import FileBlobs, Index, IndexedStore, MemoryBlobs
-from kvquilt_cache_node.store.opening import describe
+from kvquilt_cache_node.store import Database, FileBlobs, IndexedStore, MemoryBlobs, SqliteIndex
 from kvquilt_codec.errors import BadRequestError, CapacityError
 from tests.contracts.store_objects import data_of, key_of, keys_in, meta_of, put, ticking
 from tests.contracts.store_profiles import profiles_in, put_coded, put_profile
@@ -21,7 +20,7 @@ CAPACITY = 1000
 
 
 async def opened(policy: EvictionPolicy, capacity: int = CAPACITY) -> IndexedStore:
-    return await IndexedStore.open(MemoryBlobs(), Index(":memory:", ticking(), policy), capacity, describe)
+    return IndexedStore(MemoryBlobs(), SqliteIndex(Database(":memory:", ticking(), policy)), capacity)
 
 
 class Counting(MemoryBlobs):
@@ -40,7 +39,7 @@ class Counting(MemoryBlobs):
 async def test_the_cap_holds_to_the_byte_under_writers_of_exact_sizes(name: str) -> None:
     blobs = Counting()
     policy = make_policy(name, CAPACITY, Random(1))
-    store = await IndexedStore.open(blobs, Index(":memory:", ticking(), policy), CAPACITY, describe)
+    store = IndexedStore(blobs, SqliteIndex(Database(":memory:", ticking(), policy)), CAPACITY)
     sizes = (1, 99, 100, 250, 500, 999, 1000)
     stored: list[int] = []
     full = 0
@@ -87,8 +86,8 @@ async def test_profiles_in_use_stay_under_every_policy(name: str) -> None:
 
 async def test_after_a_restart_the_policy_knows_uses_and_their_order(tmp_path: Path) -> None:
     async def reopened(policy: EvictionPolicy) -> IndexedStore:
-        index = Index(tmp_path / "index.sqlite", ticking(), policy)
-        return await IndexedStore.open(FileBlobs(tmp_path, fsync=False), index, CAPACITY, describe)
+        index = SqliteIndex(Database(tmp_path / "index.sqlite", ticking(), policy))
+        return IndexedStore(FileBlobs(tmp_path, fsync=False), index, CAPACITY)
 
     store = await reopened(Lfu())
     for number in range(10):
@@ -115,7 +114,7 @@ async def test_what_is_worth_most_per_byte_stays_under_gdsf() -> None:
 
 
 async def test_victims_of_a_transaction_that_failed_can_still_be_evicted() -> None:
-    class Failing(Index):
+    class Failing(Database):
         failing = False
 
         def _flush_uses(self) -> None:
@@ -124,7 +123,7 @@ async def test_victims_of_a_transaction_that_failed_can_still_be_evicted() -> No
                 self._db.execute("PRAGMA query_only=ON")
 
     index = Failing(":memory:", ticking(), Lfu())
-    store = await IndexedStore.open(MemoryBlobs(), index, CAPACITY, describe)
+    store = IndexedStore(MemoryBlobs(), SqliteIndex(index), CAPACITY)
     for number in range(10):
         await put(store, number, 100)
     index.failing = True

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from kvquilt_cache_node.store import FileBlobs, Index, IndexedStore, MemoryBlobs
+from kvquilt_cache_node.eviction.lru import Lru
+from kvquilt_cache_node.store import Database, FileBlobs, IndexedStore, MemoryBlobs, SqliteIndex
 from kvquilt_cache_node.store.fault import FaultBlobs
-from kvquilt_cache_node.store.opening import describe
 from tests import servers
-from tests.cache_node.remote import redis_blobs, s3_blobs
+from tests.cache_node.remote import redis_blobs, redis_index, s3_blobs
 from tests.contracts.store_contract import StoreContract
 from tests.contracts.store_objects import Clock
 
 
 class TestMemoryStore(StoreContract):
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
-        return await IndexedStore.open(MemoryBlobs(), Index(":memory:", clock), capacity, describe)
+        return IndexedStore(MemoryBlobs(), SqliteIndex(Database(":memory:", clock, Lru())), capacity)
 
     async def test_memory_is_gone_with_the_process(self, store: IndexedStore) -> None:
         assert store.name == "memory"
@@ -25,7 +25,7 @@ class TestMemoryStore(StoreContract):
 class TestFileStore(StoreContract):
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
         blobs = FileBlobs(folder, fsync=False)
-        return await IndexedStore.open(blobs, Index(folder / "index.sqlite", clock), capacity, describe)
+        return IndexedStore(blobs, SqliteIndex(Database(folder / "index.sqlite", clock, Lru())), capacity)
 
     async def test_files_outlive_the_process(self, store: IndexedStore) -> None:
         assert store.name == "file"
@@ -39,10 +39,19 @@ class TestRedisStore(StoreContract):
 
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
         blobs = await redis_blobs(self.url, folder)
-        return await IndexedStore.open(blobs, Index(":memory:", clock), capacity, describe)
+        return IndexedStore(blobs, SqliteIndex(Database(":memory:", clock, Lru())), capacity)
 
     async def test_redis_outlives_the_process(self, store: IndexedStore) -> None:
         assert (store.name, store.durable) == ("redis", True)
+
+
+class TestRedisStoreWithItsIndexInRedis(StoreContract):
+    @pytest.fixture(autouse=True)
+    def server(self, valkey: servers.RedisServer) -> None:
+        self.url = valkey.url
+
+    async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
+        return IndexedStore(await redis_blobs(self.url, folder), await redis_index(self.url, folder), capacity)
 
 
 class TestObjectStore(StoreContract):
@@ -51,7 +60,7 @@ class TestObjectStore(StoreContract):
         self.s3 = s3
 
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
-        return await IndexedStore.open(s3_blobs(self.s3, folder), Index(":memory:", clock), capacity, describe)
+        return IndexedStore(s3_blobs(self.s3, folder), SqliteIndex(Database(":memory:", clock, Lru())), capacity)
 
     async def test_object_storage_outlives_the_process(self, store: IndexedStore) -> None:
         assert (store.name, store.durable) == ("object", True)
@@ -59,4 +68,4 @@ class TestObjectStore(StoreContract):
 
 class TestStoreOfFaultBlobsWithoutFaults(StoreContract):
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
-        return await IndexedStore.open(FaultBlobs(MemoryBlobs()), Index(":memory:", clock), capacity, describe)
+        return IndexedStore(FaultBlobs(MemoryBlobs()), SqliteIndex(Database(":memory:", clock, Lru())), capacity)

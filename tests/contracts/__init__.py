@@ -3,6 +3,8 @@
 import pytest
 
 pytest.register_assert_rewrite(
+    "tests.contracts.index_contract",
+    "tests.contracts.index_machine",
     "tests.contracts.store_contract",
     "tests.contracts.store_documents",
     "tests.contracts.store_gates",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvquilt_cache_node.eviction.lru import Lru
-from kvquilt_cache_node.store import Index
+from kvquilt_cache_node.store import Database
 from kvquilt_codec.catalog import ChunkMatch, ObjectMeta
 from kvquilt_codec.cutting import cut
 from kvquilt_codec.fingerprints import SHARED_RUN, fingerprints, pack
@@ -31,7 +31,7 @@ def text(tokens: int, seed: int = 0, vocabulary: int = 50_000) -> TokenIds:
 class Corpus:
     """An index that knows chunks, and the chunks' tokens."""
 
-    index: Index = field(default_factory=lambda: Index(":memory:", lambda: 0.0, Lru()))
+    index: Database = field(default_factory=lambda: Database(":memory:", lambda: 0.0, Lru()))
     chunks: dict[bytes, TokenIds] = field(default_factory=dict)
 
     def add(self, pieces: Sequence[TokenIds]) -> "Corpus":

@@ -147,15 +147,12 @@ class Index:
     def remove(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> tuple[dict[bytes, int], int]:
         """Drop rows by key, and by document those that no other document holds.
 
-        With the last object of a text that a document held go the text's variants that nobody holds: they were stored
-        because of requests, which name no documents.
-
-        Returns:
-            The dropped keys with their sizes, and the number of objects that stay for other documents.
+        See `types.Index.remove`.
         """
         with self._lock:
             named = set(keys)
             touched: set[bytes] = set()
+            unheld: set[bytes] = set()
             shared = 0
             dropped: dict[bytes, int] = {}
             with self._transaction():
@@ -163,12 +160,13 @@ class Index:
                     rows = self._db.execute("SELECT key FROM documents WHERE document_id = ?", (document,))
                     touched |= {key for (key,) in rows}
                     self._db.execute("DELETE FROM documents WHERE document_id = ?", (document,))
-                for key in touched - named:
+                for key in touched:
                     if self._db.execute("SELECT 1 FROM documents WHERE key = ?", (key,)).fetchone():
-                        shared += 1
+                        shared += key not in named
                     else:
-                        named.add(key)
-                        named |= {variant for (variant,) in self._db.execute(queries.UNHELD, (key,))}
+                        unheld.add(key)
+                        unheld |= {variant for (variant,) in self._db.execute(queries.UNHELD, (key,))}
+                named |= unheld
                 for key in named:
                     row = self._db.execute(
                         "DELETE FROM objects WHERE key = ? RETURNING stored_bytes", (key,)
@@ -180,6 +178,24 @@ class Index:
                 self._policy.remove(key)
             self._used -= sum(dropped.values())
             return dropped, shared
+
+    def stored_at(self, key: bytes) -> float | None:
+        """When something was stored, in seconds since the epoch."""
+        with self._lock:
+            row = self._db.execute("SELECT created FROM objects WHERE key = ?", (key,)).fetchone()
+            return None if row is None else float(row[0])
+
+    def remove_lost(self, key: bytes, stored_at: float) -> bool:
+        """Drop the row of a key whose bytes are gone, unless it has been stored again since `stored_at`."""
+        drop = "DELETE FROM objects WHERE key = ? AND created = ? RETURNING stored_bytes"
+        with self._lock:
+            with self._transaction():
+                row = self._db.execute(drop, (key, stored_at)).fetchone()
+            if row is None:
+                return False
+            self._policy.remove(key)
+            self._used -= row[0]
+            return True
 
     def profiles(self) -> list[ProfileInfo]:
         """All profiles, the most recently used first."""
@@ -236,11 +252,6 @@ class Index:
                 chosen = f"SELECT {COLUMNS} FROM objects WHERE key IN ({marks}) AND kind = 'object'"  # noqa: S608  marks only
                 rows += self._db.execute(chosen, batch)
         return [self._info(row) for row in rows]
-
-    def has(self, key: bytes) -> bool:
-        """Whether there is anything of this key."""
-        with self._lock:
-            return self._db.execute("SELECT 1 FROM objects WHERE key = ?", (key,)).fetchone() is not None
 
     def sizes(self) -> dict[bytes, int]:
         """All keys with the sizes of their objects."""

@@ -1,14 +1,15 @@
-"""A store made of blobs and an index: the cap, the order of steps that makes puts crash-safe, and recovery."""
+"""A store made of blobs and an index: the cap, and the order of steps that makes puts crash-safe."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import random
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from kvquilt_cache_node.store.index import Index
 from kvquilt_cache_node.store.leaving import Departure, Leaving, settled
-from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Usage
+from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Index, Usage
 from kvquilt_codec.catalog import (
     ChunkMatch,
     ForgetReceipt,
@@ -19,16 +20,22 @@ from kvquilt_codec.catalog import (
     ObjectMeta,
     ProfileInfo,
 )
-from kvquilt_codec.errors import BadRequestError, IntegrityError, KvquiltError, NotFoundError
+from kvquilt_codec.errors import BadRequestError, KvquiltError, NotFoundError, UnavailableError
 from kvquilt_codec.identity import check_digest
 
 log = logging.getLogger(__name__)
+
+_WAITS = (0.005, 0.1)
+"""Seconds, the first and the longest, between looks at a key that another node writes or deletes."""
+_WAIT_SECONDS = 60.0
+"""After so many a put gives up: longer than the lease of a node that died."""
 
 
 class IndexedStore:
     """See `Store`. An object exists from the moment its row is in the index; its bytes are written before.
 
-    Open it with `IndexedStore.open`, which brings blobs and index in line first.
+    Several nodes may have stores of the same blobs and index. `Repair` brings blobs and index in line, where a store is
+    opened that its last process may have left at any point.
     """
 
     def __init__(self, blobs: Blobs, index: Index, capacity_bytes: int) -> None:
@@ -41,37 +48,6 @@ class IndexedStore:
         self._choosing = asyncio.Lock()
         self._leaving = Leaving()
         self._tasks: set[asyncio.Task[Any]] = set()
-
-    @classmethod
-    async def open(
-        cls,
-        blobs: Blobs,
-        index: Index,
-        capacity_bytes: int,
-        describe: Callable[[bytes, bytes], Meta],
-    ) -> "IndexedStore":
-        """Open a store whose last process may have died at any point.
-
-        Rows without bytes (or with bytes of another size) go; bytes without a row are adopted if `describe` (of key
-        and bytes) accepts them, otherwise deleted; then the cap is applied, which may have been lowered.
-        """
-        store = cls(blobs, index, capacity_bytes)
-        sizes = await blobs.sizes()
-        rows = index.sizes()
-        lost = [key for key, size in rows.items() if sizes.get(key) != size]
-        index.remove(lost)
-        known = rows.keys() - set(lost)
-        for key in (key for key in sizes if key not in known):
-            try:
-                (data,) = await blobs.read(key)
-                index.commit(key, len(data), describe(key, data), reserved=False)
-                log.warning("adopted an object without an index row", extra={"key": key.hex()})
-            except (IntegrityError, NotFoundError):
-                await blobs.delete(key)
-                log.warning("deleted a damaged object without an index row", extra={"key": key.hex()})
-        for key in index.reserve(0, capacity_bytes):
-            await blobs.delete(key)
-        return store
 
     @property
     def name(self) -> str:
@@ -100,11 +76,8 @@ class IndexedStore:
     async def _put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
         async with self._exclusive(key):
             documents = meta.document_ids if isinstance(meta, ObjectMeta) else ()
-            if await asyncio.to_thread(self._index.add_documents, key, documents):
+            if not await self._reserve(key, len(data), documents):
                 return False
-            async with self._choosing:
-                victims = await asyncio.to_thread(self._index.reserve, len(data), self._capacity)
-                self._delete_all(victims)
             try:
                 # Before the write: the cap holds for the bytes on the medium, not only for the sum in the index, and
                 # the room may be that of somebody else's victims.
@@ -114,17 +87,29 @@ class IndexedStore:
                         self._leaving.gone(departure)
                 await settled(self._leaving.all())
                 await self._blobs.write(key, data)
-                await asyncio.to_thread(self._index.commit, key, len(data), meta)
+                await self._index.commit(key, len(data), meta)
             except BaseException:
-                try:
-                    await self._blobs.delete(key)
-                finally:
-                    self._index.release(len(data))
+                await self._undo(key)
                 raise
         if isinstance(meta, GateMeta):
             surplus = (await self.gates(meta.model_fingerprint, meta.profile_digest))[MAX_GATES:]
             await self.forget([bytes.fromhex(info.digest) for info in surplus], [])
         return True
+
+    async def _reserve(self, key: bytes, size: int, documents: Sequence[str]) -> bool:
+        """Hold a key, and let the bytes go that are in the way; or let more documents hold what is there."""
+        wait, give_up = _WAITS[0], time.monotonic() + _WAIT_SECONDS
+        while not await self._index.add_documents(key, documents):
+            async with self._choosing:
+                victims = await self._index.reserve(key, size, self._capacity)
+                if victims is not None:
+                    self._delete_all(victims)
+                    return True
+            if time.monotonic() > give_up:
+                raise UnavailableError(f"expected object {key.hex()[:16]}... for this node; another one is writing it")
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311  no secret
+            wait = min(2 * wait, _WAITS[1])
+        return False
 
     async def get(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
         """See `Store.get`. An object whose bytes are gone loses its row."""
@@ -132,59 +117,62 @@ class IndexedStore:
         try:
             return await self._blobs.read(key, ranges)
         except NotFoundError:
-            async with self._exclusive(key):
-                try:
-                    return await self._blobs.read(key, ranges)
-                except NotFoundError:
-                    await asyncio.to_thread(self._index.remove, [key])
-                    raise
+            # The row of this moment had its bytes: if they are not there now, and the row is, they are lost.
+            stored_at = await self._index.stored_at(key)
+            if stored_at is None:
+                raise
+            try:
+                return await self._blobs.read(key, ranges)
+            except NotFoundError:
+                await self._index.remove_lost(key, stored_at)
+                raise
 
     async def touch(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
         """See `Store.touch`."""
-        return await asyncio.to_thread(self._index.use, keys, documents)
+        return await self._index.use(keys, documents)
 
     async def stat(self, keys: Sequence[bytes]) -> dict[bytes, ObjectInfo]:
         """See `Store.stat`."""
-        return {info.key: info for info in await asyncio.to_thread(self._index.find, list(keys))}
+        return {info.key: info for info in await self._index.find(list(keys))}
 
     async def find_variants(
         self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
     ) -> dict[bytes, list[ObjectInfo]]:
         """See `Store.find_variants`."""
-        return await asyncio.to_thread(self._index.find_variants, chunk_keys, model_fingerprint, prefix_digest, limit)
+        return await self._index.find_variants(chunk_keys, model_fingerprint, prefix_digest, limit)
 
     async def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
         """See `Store.find_chunks`."""
-        return await asyncio.to_thread(self._index.find_chunks, fingerprints, model_fingerprint, limit)
+        return await self._index.find_chunks(fingerprints, model_fingerprint, limit)
 
     async def forget(self, keys: Sequence[bytes], documents: Sequence[str]) -> ForgetReceipt:
         """See `Store.forget`."""
         async with self._choosing:
-            dropped, shared = await asyncio.to_thread(self._index.remove, keys, documents)
+            dropped, shared = await self._index.remove(keys, documents)
             leaving = self._delete_all(dropped)
         await settled(leaving)
         return ForgetReceipt(tuple(dropped), sum(dropped.values()), shared)
 
     async def profiles(self) -> list[ProfileInfo]:
         """See `Store.profiles`."""
-        return await asyncio.to_thread(self._index.profiles)
+        return await self._index.profiles()
 
     async def gates(self, model_fingerprint: str, profile_digest: str) -> Sequence[GateInfo]:
         """See `Store.gates`."""
-        return await asyncio.to_thread(self._index.gates, model_fingerprint, profile_digest)
+        return await self._index.gates(model_fingerprint, profile_digest)
 
     async def list(self) -> list[ObjectInfo]:
         """See `Store.list`."""
-        return await asyncio.to_thread(self._index.find)
+        return await self._index.find()
 
     async def usage(self) -> Usage:
         """See `Store.usage`."""
-        return await asyncio.to_thread(self._index.usage, self._capacity)
+        return await self._index.usage(self._capacity)
 
     async def close(self) -> None:
         """See `Store.close`. Waits for puts under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._index.close)
+        await self._index.close()
         await self._blobs.close()
 
     def _delete_all(self, keys: Iterable[bytes]) -> Sequence[Departure]:
@@ -205,12 +193,26 @@ class IndexedStore:
         problem: Exception | None = None
         try:
             async with self._exclusive(key):
-                if not await asyncio.to_thread(self._index.has, key):
-                    await self._blobs.delete(key)
+                await self._discard(key)
         except KvquiltError as error:
             problem = error
         finally:
             self._leaving.gone(departure, problem)
+
+    async def _undo(self, key: bytes) -> None:
+        """Leave nothing of a put that failed. Where that fails too, a node finds it once the lease has run out."""
+        try:
+            await self._discard(key)
+        except KvquiltError as error:
+            log.warning("what a failed put left may still be there: %s", error, extra={"key": key.hex()})
+
+    async def _discard(self, key: bytes) -> None:
+        try:
+            if await self._index.may_delete(key):
+                await self._blobs.delete(key)
+                await self._index.release([key])
+        finally:
+            self._index.abandon(key)
 
     @asynccontextmanager
     async def _exclusive(self, key: bytes) -> AsyncIterator[None]:

@@ -101,6 +101,30 @@ class RedisClient:
         except _CALL_ERRORS as error:
             raise self._translated(error) from None
 
+    async def script(self, text: str, digest: str, key: str, *arguments: bytes | str | float) -> Answer:
+        """What a Lua script returns, which the server keeps from its first call on.
+
+        Args:
+            text: of the script.
+            digest: SHA-1 of the text, in hex.
+            key: its one key, by which a Cluster finds the server; all keys that it touches share its hash tag.
+            arguments: for the script.
+
+        Raises:
+            As `call`; IntegrityError also where a value is not what the script expects.
+        """
+        self._open.check()
+        try:
+            async with asyncio.timeout(self._timeout), self._slots:
+                try:
+                    return await self._client.execute_command("EVALSHA", digest, 1, key, *arguments)
+                except exceptions.NoScriptError:
+                    return await self._client.execute_command("EVAL", text, 1, key, *arguments)
+        except TimeoutError:
+            raise self._late() from None
+        except _CALL_ERRORS as error:
+            raise self._translated(error) from None
+
     async def each(self, commands: Sequence[tuple[bytes | str | int, ...]]) -> list[Answer | KvquiltError]:
         """Answers to commands with small arguments and answers, in one round trip per server."""
         self._open.check()
@@ -181,7 +205,7 @@ class RedisClient:
                 f"it said: {said}",
                 reason="store_refused",
             )
-        if said.startswith("WRONGTYPE"):
+        if said.startswith("WRONGTYPE") or (said.startswith("ERR") and "user_script" in said):
             return IntegrityError(f"expected a value of kvquilt under our key in {where}; another program's is there")
         if "CERTIFICATE" in said.upper() or "TLS" in said.upper() or "SSL" in said.upper():
             return UnavailableError(

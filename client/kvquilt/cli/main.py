@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from kvquilt.cli import ask, calibration, calls, evaluation, files, inspection, profiles, servers, simulate, tokens
+from kvquilt.cli import (
+    ask,
+    calibration,
+    calls,
+    evaluation,
+    files,
+    inspection,
+    profiles,
+    repair,
+    servers,
+    simulate,
+    tokens,
+)
 from kvquilt.cli.output import out
 from kvquilt.demo import command as demo
 from kvquilt_rpc.version import VERSION
@@ -40,6 +52,7 @@ app.command(rich_help_panel="Run")(servers.serve)
 app.command(rich_help_panel="Run")(servers.node)
 app.command(rich_help_panel="Run")(servers.router)
 app.command(rich_help_panel="Use")(calls.prefetch)
+app.command(rich_help_panel="Run")(repair.repair)
 app.command(rich_help_panel="Use")(ask.ask)
 app.command(rich_help_panel="Use")(calls.forget)
 app.command(rich_help_panel="Look")(calls.status)

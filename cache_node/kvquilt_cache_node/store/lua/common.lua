@@ -1,0 +1,152 @@
+-- What every script begins with. KEYS[1] begins the names of all keys of one index; its hash tag keeps them in one slot.
+local P = KEYS[1] .. ':'
+local SIZES, SUMS = P .. 'sizes', P .. 'sums'
+local ORDER, USES = P .. 'order', P .. 'uses' -- of objects: what eviction goes by, and the times of their last uses
+local IDLE, NEEDED = P .. 'idle', P .. 'needed' -- last uses of profiles and gates, without and with objects coded so
+local HOLDS, LEASES = P .. 'holds', P .. 'leases'
+local FORMS, PROFILES = P .. 'forms', P .. 'profiles'
+local call = redis.call
+local work = 0
+
+local function named(kind, name) return P .. kind .. ':' .. name end
+
+-- tostring() keeps 14 digits, too few for a time with microseconds.
+local function exact(number) return string.format('%.17g', number) end
+
+local function sum(field) return tonumber(call('HGET', SUMS, field) or '0') end
+
+local function server_time()
+  local time = call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1e6
+end
+
+-- Later than all times before, also when the server's clock was set back: the order of uses is the order of calls.
+local function tick()
+  local now = math.max(server_time(), sum('now') + 1e-6)
+  call('HSET', SUMS, 'now', exact(now))
+  return now
+end
+
+-- Who may write or delete the bytes of a key: HOLDS has the owner and the bytes reserved, LEASES until when.
+local function holder(key)
+  local held = call('HGET', HOLDS, key)
+  if not held then return nil, 0 end
+  local owner, bytes = string.match(held, '^(%x+):(%d+)$')
+  return owner or '', tonumber(bytes or '0')
+end
+
+local function holds(owner, key, time)
+  return (holder(key)) == owner and (tonumber(call('ZSCORE', LEASES, key) or '0')) > time
+end
+
+local function unhold(key)
+  local _, bytes = holder(key)
+  call('HDEL', HOLDS, key)
+  call('ZREM', LEASES, key)
+  if bytes ~= 0 then call('HINCRBY', SUMS, 'reserved', -bytes) end
+end
+
+-- A server whose memory is full lets a script write only if its first write is one that takes no memory.
+local function prolong(key, time)
+  call('ZREM', LEASES, key)
+  call('ZADD', LEASES, exact(time), key)
+end
+
+local function hold(key, owner, bytes, expiry)
+  call('HSET', HOLDS, key, owner .. ':' .. string.format('%d', bytes))
+  call('ZADD', LEASES, exact(expiry), key)
+  if bytes ~= 0 then call('HINCRBY', SUMS, 'reserved', bytes) end
+end
+
+local function is_needed(form) return tonumber(call('HGET', FORMS, form) or '0') > 0 end
+
+local function move(key, from, to)
+  local score = call('ZSCORE', from, key)
+  if score then
+    call('ZREM', from, key)
+    call('ZADD', to, score, key)
+  end
+end
+
+-- A profile and its gates, whose form is the profile's digest, when it is coded with first or no more.
+local function move_form(form, from, to)
+  if #form ~= 64 then return end
+  local profile = string.gsub(form, '%x%x', function(digits) return string.char(tonumber(digits, 16)) end)
+  move(profile, from, to)
+  for _, gate in ipairs(call('ZRANGE', named('gates', form), 0, -1)) do move(gate, from, to) end
+end
+
+local function variants_of(chunk, prefix, model) return named('variants', chunk .. prefix .. model) end
+
+local function forget_chunk(chunk, model)
+  local prints = call('SMEMBERS', named('prints', chunk))
+  for _, print in ipairs(prints) do
+    call('ZREM', named('print', string.sub(print, 1, 16)), model .. '\0' .. chunk .. string.sub(print, 17))
+  end
+  call('UNLINK', named('prints', chunk))
+  work = work + #prints
+end
+
+-- Drop a row and all that leads to it. Its bytes are the owner's to delete from now on. Returns its size, if it is there.
+local function drop(key, owner, expiry)
+  local size = tonumber(call('HGET', SIZES, key) or '')
+  if not size then return nil end
+  local name = named('row', key)
+  local row = {}
+  if call('TYPE', name).ok == 'hash' then row = call('HMGET', name, 'kind', 'chunk', 'prefix', 'model', 'form') end
+  local kind, chunk, prefix, model, form = unpack(row)
+  local documents = kind == 'object' and call('SMEMBERS', named('held', key)) or {}
+  call('UNLINK', name)
+  call('HDEL', SIZES, key)
+  for _, order in ipairs({ ORDER, USES, IDLE, NEEDED }) do call('ZREM', order, key) end
+  call('HINCRBY', SUMS, 'used', -size)
+  hold(key, owner, 0, expiry)
+  work = work + 1 + #documents
+  if kind == 'profile' then
+    call('SREM', PROFILES, key)
+  elseif kind == 'gate' then
+    call('ZREM', named('gates', form), key)
+  elseif kind == 'object' then
+    call('HINCRBY', SUMS, 'objects', -1)
+    for _, document in ipairs(documents) do call('SREM', named('document', document), key) end
+    call('UNLINK', named('held', key))
+    call('ZREM', variants_of(chunk, prefix, model), key)
+    call('SREM', named('chunk', chunk), key)
+    if call('EXISTS', named('chunk', chunk)) == 0 then forget_chunk(chunk, model) end
+    if call('HINCRBY', FORMS, form, -1) <= 0 then
+      call('HDEL', FORMS, form)
+      move_form(form, NEEDED, IDLE)
+    end
+  end
+  return size
+end
+
+-- A row as it is returned: key, fields, documents. A value of another type is left out, and so is what is not there.
+local function row_of(key)
+  local name, held = named('row', key), named('held', key)
+  local fields = {}
+  if call('TYPE', name).ok == 'hash' then
+    fields = call('HMGET', name, 'kind', 'model', 'tokens', 'variant', 'form', 'seconds', 'chunk', 'context', 'prefix',
+      'sources', 'intra', 'bytes', 'created', 'used', 'uses')
+  end
+  return { key, fields, call('TYPE', held).ok == 'set' and call('SMEMBERS', held) or {} }
+end
+
+local function hold_documents(key, first)
+  if call('HGET', named('row', key), 'kind') ~= 'object' then return end
+  for at = first, #ARGV do
+    call('SADD', named('held', key), ARGV[at])
+    call('SADD', named('document', ARGV[at]), key)
+  end
+end
+
+-- What eviction goes by, the lowest first; the sum `clock` is that of the last victim. Both are functions of a row.
+-- gdsf: GreedyDual-Size-Frequency (Cherkasova 1998), as `eviction/gdsf.py` has it.
+local PRIORITIES = {
+  lru = function(_, _, _, now) return now end,
+  gdsf = function(uses, seconds, bytes)
+    return sum('clock') + (uses + 1) * math.max(seconds, 1e-6) / math.max(bytes, 1)
+  end,
+}
+
+local function priority(...) return exact(PRIORITIES[call('HGET', SUMS, 'policy')](...)) end

@@ -1,0 +1,10 @@
+-- Drop rows by key. ARGV: owner, lease, keys. Returns keys and sizes of those that were there.
+local expiry, dropped = server_time() + tonumber(ARGV[2]), {}
+for at = 3, #ARGV do
+  local size = drop(ARGV[at], ARGV[1], expiry)
+  if size then
+    dropped[#dropped + 1] = ARGV[at]
+    dropped[#dropped + 1] = size
+  end
+end
+return dropped

@@ -1,0 +1,252 @@
+"""The index in Redis or Valkey: several nodes share one, and every change of it is one atomic script."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from kvquilt_cache_node.store.redis_client import RedisClient
+from kvquilt_cache_node.store.redis_holds import BATCH, Holds, batches
+from kvquilt_cache_node.store.redis_records import Names
+from kvquilt_cache_node.store.redis_rows import arguments_of, gate_from, info_from, match_from, profile_from
+from kvquilt_cache_node.store.redis_scripts import REPAIR, Scripts
+from kvquilt_cache_node.types import Usage
+from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+FORMAT = "1"
+
+
+class RedisIndex:
+    """See `Index`. The names of all its keys begin with `{PREFIX:index}:`, so they lie in one slot of a cluster.
+
+    Use `RedisIndex.open`. Times are the server's.
+    """
+
+    def __init__(self, client: RedisClient, prefix: str, *, lease: float) -> None:
+        self._scripts = Scripts(client, f"{{{prefix}:index}}")
+        self._holds = Holds(self._scripts, lease)
+
+    @classmethod
+    async def open(cls, client: RedisClient, prefix: str, policy: str, *, lease: float = 30.0) -> "RedisIndex":
+        """Open an index, or make an empty one.
+
+        Args:
+            client: connected; closed with the index, or if it cannot be opened.
+            prefix: as of `RedisBlobs`.
+            policy: what eviction goes by, "gdsf" or "lru"; all nodes of an index have the same.
+            lease: seconds after which what a node had reserved is free again, if the node has died.
+
+        Raises:
+            BadRequestError: a prefix that cannot be, the index goes by another policy, or the server would evict parts
+                of the index by itself.
+            IntegrityError: the index is of another format, or no index at all.
+            UnavailableError, DeadlineError: the server cannot be reached.
+        """
+        try:
+            Names(prefix)
+            index = cls(client, prefix, lease=lease)
+            answer = await index._scripts.run("open", FORMAT, policy)
+            index._check(policy, *(part.decode(errors="replace") for part in answer))
+        except BaseException:
+            await client.close()
+            raise
+        return index
+
+    @staticmethod
+    async def erase(client: RedisClient, prefix: str) -> int:
+        """Delete an index, whatever is under its keys; no node may have it open. Returns the number of keys.
+
+        Raises:
+            BadRequestError: a prefix that cannot be.
+            UnavailableError, DeadlineError: the server cannot be reached.
+        """
+        Names(prefix)
+        erased = 0
+        async for names in client.scan(f"{{{prefix}:index}}:*", BATCH):
+            for name in names:
+                erased += await client.call("UNLINK", name)
+        return erased
+
+    def _check(self, policy: str, version: str, found: str, when_full: str) -> None:
+        if version != FORMAT:
+            raise IntegrityError(
+                f"expected an index of format {FORMAT} under the keys {self._scripts.prefix}:*; got format "
+                f"{version or 'none'}: upgrade this node, or choose another prefix",
+                reason="unknown_version",
+            )
+        if found != policy:
+            raise BadRequestError(
+                f"expected the policy {found!r} that the index was made with; got {policy!r}: "
+                f"set the same on all nodes, or {REPAIR}"
+            )
+        if when_full.startswith("allkeys"):
+            raise BadRequestError(
+                "expected a server that keeps the index when its memory is full; got maxmemory-policy "
+                f"{when_full}: set noeviction, or one of volatile-*"
+            )
+
+    async def close(self) -> None:
+        """See `Index.close`. What is reserved still is free again when its lease ends."""
+        await self._holds.close()
+        await self._scripts.close()
+
+    async def add_documents(self, key: bytes, documents: Sequence[str]) -> bool:
+        """See `Index.add_documents`."""
+        return bool(await self._scripts.run("add_documents", key, *documents))
+
+    async def reserve(self, key: bytes, size: int, capacity: int) -> list[bytes] | None:
+        """See `Index.reserve`."""
+        victims: list[bytes] = []
+        while True:
+            mine = (self._holds.owner, size, capacity, self._holds.lease, BATCH)
+            status, *answer = await self._scripts.run("reserve", key, *mine)
+            if status in {b"stored", b"busy"}:
+                return None
+            if status == b"over":
+                raise CapacityError(
+                    f"expected an object of at most {capacity - int(answer[0])} bytes under the cap of {capacity}; "
+                    f"got {size}: raise the cap",
+                    reason="over_cap",
+                )
+            if status == b"drift":
+                raise IntegrityError(f"expected an index whose sums agree with its rows; got another one: {REPAIR}")
+            victims += answer
+            self._holds.took(deleting=answer)
+            if status == b"ok":
+                self._holds.took(writing=[key])
+                return victims
+
+    async def commit(self, key: bytes, size: int, meta: Meta) -> None:
+        """See `Index.commit`."""
+        status = await self._scripts.run("commit", key, self._holds.owner, *arguments_of(key, meta, size))
+        if status == b"lost":
+            raise UnavailableError(
+                f"expected to hold object {key.hex()[:16]}... until it was written; the lease of "
+                f"{self._holds.lease:g} s ran out: raise it, or find out what paused this process",
+                reason="lease_lost",
+            )
+        self._holds.gave_back([key])
+
+    async def release(self, keys: Sequence[bytes]) -> None:
+        """See `Index.release`."""
+        self._holds.gave_back(keys)
+        for batch in batches(keys):
+            await self._scripts.run("release", self._holds.owner, *batch)
+
+    def abandon(self, key: bytes) -> None:
+        """See `Index.abandon`. Once the lease has run out, `reserve` of any node gives the bytes to be deleted."""
+        self._holds.gave_back([key])
+
+    async def may_delete(self, key: bytes) -> bool:
+        """See `Index.may_delete`."""
+        return bool(await self._scripts.run("may_delete", self._holds.owner, self._holds.lease, key))
+
+    async def use(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
+        """See `Index.use`."""
+        found: list[bytes] = []
+        for batch in batches(keys):
+            there = await self._scripts.run("use", len(documents), *documents, *batch)
+            found += [key for key, exists in zip(batch, there, strict=True) if exists]
+        return found
+
+    async def remove(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> tuple[dict[bytes, int], int]:
+        """See `Index.remove`."""
+        dropped: dict[bytes, int] = {}
+        shared: set[bytes] = set()
+        for at in range(len(documents)):
+            # The one to empty first; the others that an object may be held by as well are those near it.
+            names = [documents[at], *documents[at + 1 : at + BATCH]]
+            more = True
+            while more:
+                mine = (self._holds.owner, self._holds.lease, BATCH)
+                gone, others, more = await self._scripts.run("forget_documents", *mine, *names)
+                dropped |= self._dropped(gone)
+                shared |= set(others)
+        for batch in batches(keys):
+            dropped |= self._dropped(await self._scripts.run("drop", self._holds.owner, self._holds.lease, *batch))
+        return dropped, len(shared - dropped.keys())
+
+    async def stored_at(self, key: bytes) -> float | None:
+        """See `Index.stored_at`."""
+        answer = await self._scripts.run("stored_at", key)
+        try:
+            return None if answer is None else float(answer)
+        except ValueError as error:
+            raise IntegrityError(f"expected a row of the index of {key.hex()[:16]}...; got {error}: {REPAIR}") from None
+
+    async def remove_lost(self, key: bytes, stored_at: float) -> bool:
+        """See `Index.remove_lost`."""
+        return bool(await self._scripts.run("drop_lost", self._holds.owner, key, f"{stored_at:.17g}"))
+
+    async def profiles(self) -> list[ProfileInfo]:
+        """See `Index.profiles`."""
+        found = [(*profile_from(answer), answer[-1]) for answer in await self._scripts.run("profiles")]
+        return [info for info, _, _ in sorted(found, key=lambda row: (-row[1], row[2]))]
+
+    async def gates(self, model_fingerprint: str, profile_digest: str) -> list[GateInfo]:
+        """See `Index.gates`."""
+        found = [gate_from(answer) for answer in await self._scripts.run("gates", profile_digest)]
+        return [info for info in found if info.model_fingerprint == model_fingerprint]
+
+    async def find(self, keys: Sequence[bytes] | None = None) -> list[ObjectInfo]:
+        """See `Index.find`. One round trip for each 128 keys."""
+        if keys is None:
+            everything = await self.find(list(await self._scripts.sizes()))
+            return sorted(everything, key=lambda info: (-info.last_used, info.key))
+        found: list[ObjectInfo] = []
+        for batch in batches(list(dict.fromkeys(keys))):
+            found += _infos(await self._scripts.run("find", *batch))
+        return found
+
+    async def find_variants(
+        self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+    ) -> dict[bytes, list[ObjectInfo]]:
+        """See `Index.find_variants`."""
+        found: dict[bytes, list[ObjectInfo]] = {}
+        for batch in batches(list(dict.fromkeys(chunk_keys))):
+            of = (model_fingerprint, prefix_digest, limit)
+            for chunk, rows in zip(batch, await self._scripts.run("find_variants", *of, *batch), strict=True):
+                if infos := _infos(rows):
+                    found[chunk] = infos
+        return found
+
+    async def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
+        """See `Index.find_chunks`."""
+        found: list[ChunkMatch] = []
+        for number, batch in enumerate(batches(fingerprints)):
+            answers = await self._scripts.run("find_chunks", model_fingerprint, limit, *batch)
+            for place, matches in enumerate(answers):
+                found += [match_from(number * BATCH + place, match) for match in matches]
+        return found
+
+    async def sizes(self) -> dict[bytes, int]:
+        """See `Index.sizes`."""
+        return await self._scripts.sizes()
+
+    async def usage(self, capacity: int) -> Usage:
+        """See `Index.usage`."""
+        answer = await self._scripts.run("usage")
+        if len(answer) != 3:
+            raise IntegrityError(f"expected sums of the index; something else is there: {REPAIR}")
+        objects, used, reserved = answer
+        return Usage(objects, used + reserved, capacity)
+
+    def _dropped(self, answer: Sequence[Any]) -> dict[bytes, int]:
+        dropped = dict(zip(answer[::2], answer[1::2], strict=True))
+        self._holds.took(deleting=dropped)
+        return dropped
+
+
+def _infos(answers: Sequence[Any]) -> list[ObjectInfo]:
+    """Objects from their rows. A row that is none is a miss: one damaged value must not hide the others."""
+    found: list[ObjectInfo] = []
+    for answer in answers:
+        try:
+            info = info_from(answer)
+        except IntegrityError as error:
+            log.warning("%s: %s", error, REPAIR)
+        else:
+            found += [] if info is None else [info]
+    return found

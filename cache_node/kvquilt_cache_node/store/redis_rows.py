@@ -1,0 +1,90 @@
+"""What the index in Redis keeps of an object, a profile or a gate, as arguments of its scripts and back."""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from kvquilt_cache_node.store.redis_scripts import Argument
+from kvquilt_cache_node.store.rows import info_of, kind_of, row_of
+from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.errors import BadRequestError, IntegrityError
+from kvquilt_codec.fingerprints import unpack
+from kvquilt_codec.identity import DIGEST_BYTES
+
+_PRINT = struct.Struct(">HH")
+"""Offset and tokens of a fingerprint: big-endian, so that their order is that of the bytes."""
+
+_MALFORMED = (ValueError, TypeError, IndexError, AttributeError, struct.error, msgspec.MsgspecError, BadRequestError)
+
+
+def arguments_of(key: bytes, meta: Meta, size: int) -> list[Argument]:
+    """What `commit.lua` takes after key and owner."""
+    _, model, tokens, variant, form, seconds, chunk, context, prefix, sources, intra, *_ = row_of(key, meta, size, 0.0)
+    fields: list[Argument] = [kind_of(meta), model, tokens, variant, form, repr(seconds), chunk, context, prefix]
+    fields += [sources, repr(intra), size]
+    if not isinstance(meta, ObjectMeta):
+        return [*fields, 0]
+    prints = [digest + _PRINT.pack(offset, meta.tokens) for offset, digest in unpack(meta.fingerprints, meta.tokens)]
+    return [*fields, len(prints), *prints, *meta.document_ids]
+
+
+def info_from(answer: Sequence[Any]) -> ObjectInfo | None:
+    """An object from its row as scripts return it; `None` if it is the row of something else.
+
+    Raises:
+        IntegrityError: no row of the index.
+    """
+    key, fields, documents = answer
+    try:
+        if len(key) != DIGEST_BYTES or None in fields or not fields:
+            raise ValueError("a field is missing")
+        kind, model, tokens, variant, form, seconds, chunk, context, prefix, sources, intra, size, *times, uses = fields
+        if kind != b"object":
+            return None
+        created, used = (float(time) for time in times)
+        row = (key, model.decode(), int(tokens), variant.decode(), form.decode(), float(seconds), chunk, context)
+        whole = (*row, prefix, sources.decode(), float(intra), int(size), created, used, int(uses))
+        return info_of(whole, tuple(sorted(document.decode() for document in documents)))
+    except _MALFORMED as error:
+        raise IntegrityError(f"expected a row of the index of {bytes(key).hex()[:16]}...; got {error}") from None
+
+
+def profile_from(answer: Sequence[Any]) -> tuple[ProfileInfo, float]:
+    """A profile and when it was last used, from what `profiles.lua` returns.
+
+    Raises:
+        IntegrityError: no row of the index.
+    """
+    try:
+        form, model, size, used, objects, gates, _ = answer
+        return ProfileInfo(form.decode(), model.decode(), int(size), int(objects), int(gates)), float(used)
+    except _MALFORMED as error:
+        raise IntegrityError(f"expected a profile's row of the index; got {error}") from None
+
+
+def gate_from(answer: Sequence[Any]) -> GateInfo:
+    """A gate, from what `gates.lua` returns.
+
+    Raises:
+        IntegrityError: no row of the index.
+    """
+    try:
+        model, form, size, created, key = answer
+        return GateInfo(key.hex(), model.decode(), form.decode(), int(size), float(created))
+    except _MALFORMED as error:
+        raise IntegrityError(f"expected a gate's row of the index; got {error}") from None
+
+
+def match_from(number: int, answer: bytes) -> ChunkMatch:
+    """A chunk that has the fingerprint of a number, from what `find_chunks.lua` returns.
+
+    Raises:
+        IntegrityError: no entry of the index.
+    """
+    try:
+        offset, tokens = _PRINT.unpack(answer[DIGEST_BYTES:])
+    except struct.error as error:
+        raise IntegrityError(f"expected a fingerprint's entry of the index; got {error}") from None
+    return ChunkMatch(number, answer[:DIGEST_BYTES], offset, tokens)

@@ -1,0 +1,111 @@
+"""The index in SQLite as an `Index`: for one node, which holds every key by being the only one."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import IO
+
+from kvquilt_cache_node.store.index import Index as Database
+from kvquilt_cache_node.types import Usage
+from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.errors import UnavailableError
+
+
+class SqliteIndex:
+    """See `Index`. Its work is done in threads.
+
+    Args:
+        database: the index, which this one closes.
+        lock: a file that is held as long as the index is open.
+    """
+
+    def __init__(self, database: Database, lock: IO[str] | None = None) -> None:
+        self._database = database
+        self._lock = lock
+        self._reserved: dict[bytes, int] = {}
+
+    async def add_documents(self, key: bytes, documents: Sequence[str]) -> bool:
+        """See `Index.add_documents`."""
+        return await asyncio.to_thread(self._database.add_documents, key, documents)
+
+    async def reserve(self, key: bytes, size: int, capacity: int) -> list[bytes] | None:
+        """See `Index.reserve`."""
+        await self.release([key])
+        if await self.stored_at(key) is not None:
+            return None
+        victims = await asyncio.to_thread(self._database.reserve, size, capacity)
+        self._reserved[key] = size
+        return victims
+
+    async def commit(self, key: bytes, size: int, meta: Meta) -> None:
+        """See `Index.commit`."""
+        if key not in self._reserved:
+            raise UnavailableError(f"expected a reservation for object {key.hex()[:16]}...", reason="lease_lost")
+        await asyncio.to_thread(self._database.commit, key, size, meta)
+        del self._reserved[key]
+
+    async def release(self, keys: Sequence[bytes]) -> None:
+        """See `Index.release`."""
+        for key in keys:
+            self.abandon(key)
+
+    def abandon(self, key: bytes) -> None:
+        """See `Index.abandon`. The bytes are found when the store is opened."""
+        if key in self._reserved:
+            self._database.release(self._reserved.pop(key))
+
+    async def may_delete(self, key: bytes) -> bool:
+        """See `Index.may_delete`."""
+        return await self.stored_at(key) is None
+
+    async def use(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
+        """See `Index.use`."""
+        return await asyncio.to_thread(self._database.use, keys, documents)
+
+    async def remove(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> tuple[dict[bytes, int], int]:
+        """See `Index.remove`."""
+        return await asyncio.to_thread(self._database.remove, keys, documents)
+
+    async def stored_at(self, key: bytes) -> float | None:
+        """See `Index.stored_at`."""
+        return await asyncio.to_thread(self._database.stored_at, key)
+
+    async def remove_lost(self, key: bytes, stored_at: float) -> bool:
+        """See `Index.remove_lost`."""
+        return await asyncio.to_thread(self._database.remove_lost, key, stored_at)
+
+    async def profiles(self) -> list[ProfileInfo]:
+        """See `Index.profiles`."""
+        return await asyncio.to_thread(self._database.profiles)
+
+    async def gates(self, model_fingerprint: str, profile_digest: str) -> list[GateInfo]:
+        """See `Index.gates`."""
+        return await asyncio.to_thread(self._database.gates, model_fingerprint, profile_digest)
+
+    async def find(self, keys: Sequence[bytes] | None = None) -> list[ObjectInfo]:
+        """See `Index.find`."""
+        return await asyncio.to_thread(self._database.find, keys)
+
+    async def find_variants(
+        self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+    ) -> dict[bytes, list[ObjectInfo]]:
+        """See `Index.find_variants`."""
+        find = self._database.find_variants
+        return await asyncio.to_thread(find, chunk_keys, model_fingerprint, prefix_digest, limit)
+
+    async def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
+        """See `Index.find_chunks`."""
+        return await asyncio.to_thread(self._database.find_chunks, fingerprints, model_fingerprint, limit)
+
+    async def sizes(self) -> dict[bytes, int]:
+        """See `Index.sizes`."""
+        return await asyncio.to_thread(self._database.sizes)
+
+    async def usage(self, capacity: int) -> Usage:
+        """See `Index.usage`."""
+        return await asyncio.to_thread(self._database.usage, capacity)
+
+    async def close(self) -> None:
+        """See `Index.close`."""
+        await asyncio.to_thread(self._database.close)
+        if self._lock is not None:
+            self._lock.close()

@@ -1,0 +1,36 @@
+"""The indexes that kvquilt has, under the contract that any index keeps."""
+
+from pathlib import Path
+
+import pytest
+
+from kvquilt_cache_node.eviction.lru import Lru
+from kvquilt_cache_node.store import Database, SqliteIndex
+from kvquilt_cache_node.types import Index
+from tests import servers
+from tests.cache_node.remote import redis_index
+from tests.contracts.index_contract import IndexContract
+from tests.contracts.store_objects import Clock
+
+
+class TestSqliteIndex(IndexContract):
+    async def open_indexes(self, folder: Path, clock: Clock) -> list[Index]:
+        return [SqliteIndex(Database(folder / "index.sqlite", clock, Lru()))]
+
+
+class TestRedisIndex(IndexContract):
+    @pytest.fixture(autouse=True)
+    def url(self, valkey: servers.RedisServer) -> None:
+        self.url = valkey.url
+
+    async def open_indexes(self, folder: Path, clock: Clock) -> list[Index]:
+        return [await redis_index(self.url, folder) for _ in range(2)]
+
+
+class TestRedisClusterIndex(IndexContract):
+    @pytest.fixture(autouse=True)
+    def url(self, valkey_cluster: list[servers.RedisServer]) -> None:
+        self.url = servers.cluster_url(valkey_cluster)
+
+    async def open_indexes(self, folder: Path, clock: Clock) -> list[Index]:
+        return [await redis_index(self.url, folder) for _ in range(2)]

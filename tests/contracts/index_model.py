@@ -1,0 +1,115 @@
+"""What an index should know, in the simplest way that it can be said."""
+
+from dataclasses import dataclass, field
+
+from kvquilt_codec.catalog import ChunkMatch, GateMeta, Meta, ObjectMeta
+from kvquilt_codec.fingerprints import unpack
+
+
+@dataclass
+class Entry:
+    """Something that is stored."""
+
+    size: int
+    meta: Meta
+    documents: set[str]
+    uses: int = 0
+
+    def form(self, key: bytes) -> str:
+        """Of a profile and its gates: the profile's digest, which is the name of the form that needs them."""
+        return self.meta.profile_digest if isinstance(self.meta, GateMeta) else key.hex()
+
+
+@dataclass
+class Model:
+    """`entries` is in order of use, the least recently used first; `stored` in order of storing."""
+
+    capacity: int
+    entries: dict[bytes, Entry] = field(default_factory=dict)
+    stored: list[bytes] = field(default_factory=list)
+    reserved: dict[bytes, tuple[int, Meta]] = field(default_factory=dict)
+
+    @property
+    def used(self) -> int:
+        """Bytes of what is stored."""
+        return sum(entry.size for entry in self.entries.values())
+
+    def fits(self, size: int) -> bool:
+        """Whether a reservation is possible at all."""
+        return sum(size for size, _ in self.reserved.values()) + size <= self.capacity
+
+    def reserve(self, key: bytes, size: int, meta: Meta) -> set[bytes]:
+        """The victims: whatever was used longest ago, and is no profile or gate that an object needs."""
+        gone: set[bytes] = set()
+        while self.used + sum(other for other, _ in self.reserved.values()) + size > self.capacity:
+            coded_with = {meta.form.name for meta in self.objects().values()}
+            victim = next(
+                key
+                for key, entry in self.entries.items()
+                if isinstance(entry.meta, ObjectMeta) or entry.form(key) not in coded_with
+            )
+            del self.entries[victim]
+            gone.add(victim)
+        self.reserved[key] = (size, meta)
+        return gone
+
+    def commit(self, key: bytes) -> None:
+        """A reservation becomes an entry."""
+        size, meta = self.reserved.pop(key)
+        self.entries[key] = Entry(size, meta, set(meta.document_ids) if isinstance(meta, ObjectMeta) else set())
+        self.stored = [*(other for other in self.stored if other != key), key]
+
+    def hold(self, key: bytes, documents: tuple[str, ...]) -> bool:
+        """More documents of an object."""
+        entry = self.entries.get(key)
+        if entry is not None and isinstance(entry.meta, ObjectMeta):
+            entry.documents |= set(documents)
+        return entry is not None
+
+    def use(self, keys: list[bytes], documents: tuple[str, ...]) -> list[bytes]:
+        """Those that exist."""
+        found = [key for key in keys if self.hold(key, documents)]
+        for key in found:
+            entry = self.entries[key] = self.entries.pop(key)
+            entry.uses += 1
+        return found
+
+    def remove(self, keys: list[bytes], documents: tuple[str, ...]) -> tuple[dict[bytes, int], int]:
+        """What is dropped, and how many stay for others."""
+        touched = {key: entry for key, entry in self.entries.items() if entry.documents & set(documents)}
+        for entry in touched.values():
+            entry.documents -= set(documents)
+        shared = {key for key, entry in touched.items() if entry.documents and key not in keys}
+        gone = {key for key in self.entries if key in keys}
+        for key in touched.keys() - shared:
+            same = [
+                other for other in self.objects() if self.objects()[other].chunk_key == self.objects()[key].chunk_key
+            ]
+            gone |= {key} if not touched[key].documents else set()
+            if not any(self.entries[other].documents for other in same):
+                gone |= set(same)
+        return {key: self.entries.pop(key).size for key in gone}, len(shared - gone)
+
+    def objects(self) -> dict[bytes, ObjectMeta]:
+        """The objects, the least recently used first."""
+        return {key: entry.meta for key, entry in self.entries.items() if isinstance(entry.meta, ObjectMeta)}
+
+    def variants(self, chunk: bytes, prefix: bytes, model: str) -> list[bytes]:
+        """Keys of a chunk's objects, the most recently used first."""
+        wanted = (chunk, prefix, model)
+        found = [k for k, m in self.objects().items() if (m.chunk_key, m.prefix_digest, m.model_fingerprint) == wanted]
+        return found[::-1]
+
+    def chunks(self, fingerprints: list[bytes], model: str, limit: int) -> list[ChunkMatch]:
+        """Chunks by fingerprints."""
+        found: list[ChunkMatch] = []
+        for number, fingerprint in enumerate(fingerprints):
+            matches = {
+                (meta.chunk_key, offset, meta.tokens)
+                for meta in self.objects().values()
+                if meta.model_fingerprint == model
+                for offset, digest in unpack(meta.fingerprints, meta.tokens)
+                if digest == fingerprint
+            }
+            found += [ChunkMatch(number, *match) for match in sorted(matches)[:limit]]
+        return found
