@@ -30,7 +30,7 @@ def simulate(*words: object) -> Result:
 @pytest.fixture
 def mooncake_file(tmp_path: Path) -> Path:
     path = tmp_path / "trace.jsonl.gz"
-    path.write_bytes(gzip.compress("\n".join(map(json.dumps, LINES)).encode()))
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, LINES, mtime=0)).encode()))
     return path
 
 
@@ -149,7 +149,7 @@ def test_wrong_flags_are_refused(mooncake_file: Path, words: list[str], says: st
         ("t.jsonl", b"\xff\xfe\n", 2, "line 1"),
         ("t.jsonl", b"", 2, "has none"),
         ("t.jsonl.gz", b"not gzipped", 2, "gzip"),
-        ("t.jsonl.gz", gzip.compress(b"{}" * 99)[:-12], 2, "gzip"),
+        ("t.jsonl.gz", gzip.compress(b"{}" * 99, mtime=0)[:-12], 2, "gzip"),
         ("t.parquet", b"PAR1 not really", 2, "Parquet"),
         ("missing.jsonl", None, 3, "no file"),
     ],
