@@ -1,13 +1,17 @@
 """Running nodes, one with a profile and an object coded with it; and the servers that stores talk to."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
+from kvquilt_cache_node.store.redis_index import RedisIndex
 from tests import servers
 from tests.cache_node.calls import DEADLINE, Node, serving
 from tests.cache_node.coded import CONTAINER, DATA, DIGEST, KEY, META
+from tests.cache_node.remote import prefix_of, redis_index
 from tests.codec.samples import FINGERPRINT
 
 
@@ -44,3 +48,30 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
     """An S3 service, shared likewise."""
     with servers.s3(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture
+async def redis(valkey: servers.RedisServer) -> AsyncIterator[Redis]:
+    async with Redis(host=servers.HOST, port=valkey.port) as client:
+        yield client
+
+
+@pytest.fixture
+async def open_index(
+    valkey: servers.RedisServer, tmp_path: Path
+) -> AsyncIterator[Callable[..., Awaitable[RedisIndex]]]:
+    opened: list[RedisIndex] = []
+
+    async def opening(policy: Any = "lru", **options: float) -> RedisIndex:
+        opened.append(await redis_index(valkey.url, tmp_path, policy, **options))
+        return opened[-1]
+
+    yield opening
+    for index in opened:
+        await index.close()
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Callable[[str], bytes]:
+    """The name of a key of the test's index; characters of Latin-1 are bytes."""
+    return lambda name: f"{{{prefix_of(tmp_path)}:index}}:{name}".encode("latin-1")

@@ -76,9 +76,7 @@ class Index:
             return True
 
     def reserve(self, size: int, capacity: int) -> list[bytes]:
-        """Set `size` bytes apart for a write, and drop the rows of what makes room for it.
-
-        The caller deletes the bytes of the returned keys, writes, and calls `commit` or `release`.
+        """Set `size` bytes apart for a write, and drop the rows of the returned keys, which make room for it.
 
         Raises:
             CapacityError: the room cannot be made: too large for the cap, or others are writing.

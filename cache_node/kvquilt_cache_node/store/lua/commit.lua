@@ -19,7 +19,7 @@ if kind == 'object' then
   call('ZADD', variants_of(chunk, prefix, model), exact(now), key)
   call('SADD', named('chunk', chunk), key)
   for at = 16, first - 1 do
-    call('ZADD', named('print', string.sub(ARGV[at], 1, 16)), 0, model .. '\0' .. chunk .. string.sub(ARGV[at], 17))
+    call('ZADD', named('print', string.sub(ARGV[at], 1, 16)), 0, print_of(model, chunk, string.sub(ARGV[at], 17)))
     call('SADD', named('prints', chunk), ARGV[at])
   end
   hold_documents(key, first)

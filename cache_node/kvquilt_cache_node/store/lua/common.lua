@@ -6,7 +6,7 @@ local IDLE, NEEDED = P .. 'idle', P .. 'needed' -- last uses of profiles and gat
 local HOLDS, LEASES = P .. 'holds', P .. 'leases'
 local FORMS, PROFILES = P .. 'forms', P .. 'profiles'
 local call = redis.call
-local work = 0
+local work = 0 -- calls of the server that dropping rows has taken, about
 
 local function named(kind, name) return P .. kind .. ':' .. name end
 
@@ -78,10 +78,14 @@ end
 
 local function variants_of(chunk, prefix, model) return named('variants', chunk .. prefix .. model) end
 
+-- What stands under a fingerprint: of a chunk of a model, with offset and tokens. At most 64 bytes: what is longer takes
+-- several times the memory.
+local function print_of(model, chunk, place) return string.sub(redis.sha1hex(model), 1, 16) .. chunk .. place end
+
 local function forget_chunk(chunk, model)
   local prints = call('SMEMBERS', named('prints', chunk))
   for _, print in ipairs(prints) do
-    call('ZREM', named('print', string.sub(print, 1, 16)), model .. '\0' .. chunk .. string.sub(print, 17))
+    call('ZREM', named('print', string.sub(print, 1, 16)), print_of(model, chunk, string.sub(print, 17)))
   end
   call('UNLINK', named('prints', chunk))
   work = work + #prints
@@ -101,7 +105,7 @@ local function drop(key, owner, expiry)
   for _, order in ipairs({ ORDER, USES, IDLE, NEEDED }) do call('ZREM', order, key) end
   call('HINCRBY', SUMS, 'used', -size)
   hold(key, owner, 0, expiry)
-  work = work + 1 + #documents
+  work = work + 20 + 2 * #documents
   if kind == 'profile' then
     call('SREM', PROFILES, key)
   elseif kind == 'gate' then

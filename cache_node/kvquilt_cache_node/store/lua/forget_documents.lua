@@ -13,6 +13,7 @@ local function gone(key)
 end
 
 for _, key in ipairs(call('SRANDMEMBER', first, tonumber(ARGV[3]))) do
+  if work > 16 * tonumber(ARGV[3]) then break end
   for at = 4, #ARGV do
     call('SREM', named('held', key), ARGV[at])
     call('SREM', named('document', ARGV[at]), key)

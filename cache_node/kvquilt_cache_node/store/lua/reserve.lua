@@ -29,7 +29,7 @@ for _, other in ipairs(left) do
 end
 if over then return { 'more', unpack(gone) } end
 local excess, clock, exhausted = used + reserved + bytes - capacity, sum('clock'), false
-while excess > 0 and #gone < 2 * batch and work < 64 * batch and not exhausted do
+while excess > 0 and #gone < 2 * batch and work < 16 * batch and not exhausted do
   -- A profile or a gate that nothing needs goes when no object has been unused for longer.
   local order = ORDER
   local idle, oldest = call('ZRANGE', IDLE, 0, 0, 'WITHSCORES'), call('ZRANGE', USES, 0, 0, 'WITHSCORES')
