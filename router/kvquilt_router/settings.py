@@ -80,7 +80,7 @@ class RouterSettings(BaseModel):
     )
     max_blends: int = Field(4, ge=1, description="Blends at once; further ones wait. Each holds a prompt's KV.")
     warm_up_passages: int = Field(
-        4, ge=0, le=32, description="Passages of the same corpus that chunks are computed after; 0 for none."
+        8, ge=0, le=32, description="Most passages of the same corpus that chunks are computed after; 0 for none."
     )
     attention_sums: bool = Field(
         False, description="Keep what stored chunks attended to, which the policy contextual chooses by."

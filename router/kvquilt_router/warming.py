@@ -14,7 +14,9 @@ from kvquilt_router.calibration.corpus import shipped_texts
 PASSAGE_TOKENS = 160
 MIN_PASSAGE_TOKENS = 48
 DOCUMENTS_PER_PASSAGE = 2
-"""A corpus warms itself up if it has at least so many documents per passage."""
+"""A corpus gives one passage for so many documents that it has."""
+MIN_PASSAGES = 2
+"""With fewer of its own, a corpus is warmed up by other text."""
 CORPORA_KEPT = 256
 
 
@@ -22,7 +24,7 @@ class WarmUps:
     """The warm-up passages of every corpus, as far as this router knows them.
 
     Args:
-        passages: how many; with 0 there are none, and chunks are computed after the shared prefix alone.
+        passages: how many at most; with 0 there are none, and chunks are computed after the shared prefix alone.
         tokenise: of the model; `None` where it has no tokenizer: passages then come from documents only.
         wanted: asked every time. While nothing but exact chunks may be used, a document is worth most if it was
             computed right after the shared prefix.
@@ -53,8 +55,9 @@ class WarmUps:
             self._remember(corpus, tuple(given))
         elif corpus not in self._known:
             long = [document for document in documents if len(document) >= MIN_PASSAGE_TOKENS]
-            if len(long) >= DOCUMENTS_PER_PASSAGE * self._passages:
-                chosen = (long[index * len(long) // self._passages] for index in range(self._passages))
+            count = min(self._passages, len(long) // DOCUMENTS_PER_PASSAGE)
+            if count >= min(MIN_PASSAGES, self._passages):
+                chosen = (long[index * len(long) // count] for index in range(count))
                 self._remember(corpus, tuple(document[:PASSAGE_TOKENS] for document in chosen))
         return self.of(corpus)
 

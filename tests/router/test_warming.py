@@ -35,6 +35,14 @@ def test_a_corpus_is_warmed_by_its_own_documents_and_the_choice_stays():
     assert not same(warm_ups.choose("mails", documents(40, seed=1)), chosen), "each corpus has its own"
 
 
+@pytest.mark.parametrize(("count", "passages"), [(4, 2), (7, 3), (10, 5), (16, 8), (40, 8)])
+def test_a_small_corpus_gives_fewer_passages_rather_than_others_of_another_kind(count, passages):
+    own = documents(count)
+    chosen = WarmUps(8, shipped).choose("papers", own)
+    assert len(chosen) == passages
+    assert all(any(np.array_equal(p, d[:PASSAGE_TOKENS]) for d in own) for p in chosen)
+
+
 def test_given_passages_replace_what_is_remembered():
     warm_ups = WarmUps(2, shipped)
     warm_ups.choose("papers", documents(8))
