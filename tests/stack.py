@@ -44,7 +44,7 @@ def in_thread(opened: Callable[[], AbstractAsyncContextManager[Result]]) -> Iter
 @contextmanager
 def router_only(model: LoadedModel, node: str, **settings: object) -> Iterator[str]:
     """A router in this process that uses a node elsewhere, by default without profile and gate; yields its address."""
-    chosen = RouterSettings(port=0, node=node, drain_seconds=5, **{**_PLAIN, **settings})
+    chosen = RouterSettings(port=0, nodes=node, drain_seconds=5, **{**_PLAIN, **settings})
     with in_thread(lambda: running_router(chosen, model)) as address:
         yield address
 
@@ -57,7 +57,7 @@ def serve(model: LoadedModel, data_dir: Path, *, capacity: int = 1 << 30, **sett
     async def both() -> AsyncIterator[str]:
         node = NodeSettings(port=0, path=data_dir, capacity=capacity, fsync=False, drain_seconds=5)
         async with running_node(node) as address:
-            router = RouterSettings(port=0, node=address, drain_seconds=5, **{**_PLAIN, **settings})
+            router = RouterSettings(port=0, nodes=address, drain_seconds=5, **{**_PLAIN, **settings})
             async with running_router(router, model) as router_address:
                 yield router_address
 

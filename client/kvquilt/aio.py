@@ -219,7 +219,7 @@ class AsyncClient:
         return tuple(wire.model(message) for message in response.models)
 
     async def status(self, *, deadline: float = 10.0) -> Status:
-        """How the router and its node are."""
+        """How the router and its nodes are."""
         async with translated():
             return wire.status(well_formed(await self._stub.GetStatus(pb.GetStatusRequest(), timeout=deadline)))
 

@@ -238,10 +238,25 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """The cache node as the router sees it; zeros if it is not reachable."""
+    """A cache node as the router sees it. Calls, objects and bytes are zeros for callers that may not see all.
+
+    Attributes:
+        target: its address.
+        reachable: it answered just now; otherwise what it says of itself is missing: store, bytes, kernels.
+        serving: false while it drains.
+        breaker: "closed": it is called; "open": it is left alone; "half_open": one call may try it.
+        outstanding: calls of the router that run now.
+        calls: of the router since the node became a member.
+        failures: of those, calls that found no node or no answer in time.
+    """
 
     target: str
     reachable: bool
+    serving: bool
+    breaker: str
+    outstanding: int
+    calls: int
+    failures: int
     store: str
     objects: int
     used_bytes: int
@@ -251,7 +266,7 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the router and its node are."""
+    """How the router and its nodes are."""
 
     version: str
     models: tuple[ModelInfo, ...]
@@ -262,7 +277,7 @@ class Status:
     default_max_kl: float
     ungated: bool
     counters: dict[str, int]
-    node: NodeStatus
+    nodes: tuple[NodeStatus, ...]
 
 
 def split_segments(segments: Sequence[Segment]) -> tuple[list[Segment], Segment]:

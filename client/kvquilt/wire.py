@@ -203,13 +203,22 @@ def status(message: pb.GetStatusResponse) -> Status:
         message.default_max_kl,
         message.ungated,
         dict(sorted(message.counters.items())),
-        NodeStatus(
-            message.node_target,
-            message.node_reachable,
-            message.node_store,
-            message.node_objects,
-            message.node_used_bytes,
-            message.node_capacity_bytes,
-            message.node_kernels,
-        ),
+        tuple(_node(node) for node in message.nodes),
+    )
+
+
+def _node(message: pb.NodeStatus) -> NodeStatus:
+    return NodeStatus(
+        message.target,
+        message.reachable,
+        message.serving,
+        message.breaker,
+        message.outstanding,
+        message.calls,
+        message.failures,
+        message.store,
+        message.objects,
+        message.used_bytes,
+        message.capacity_bytes,
+        message.kernels,
     )

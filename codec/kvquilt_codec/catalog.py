@@ -1,7 +1,7 @@
 """What an index keeps about a stored chunk, beside its bytes."""
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -169,7 +169,8 @@ class GateInfo:
 class ObjectInfo:
     """An object as the index knows it. Times are seconds since the epoch.
 
-    `meta` is without its fingerprints: chunks are found by them, nobody reads them there.
+    `meta` is without its fingerprints: chunks are found by them, nobody reads them there. `node` is the address of the
+    node that told of it, where there are several.
     """
 
     key: bytes
@@ -178,6 +179,7 @@ class ObjectInfo:
     created: float
     last_used: float
     use_count: int
+    node: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

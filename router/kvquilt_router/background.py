@@ -26,7 +26,7 @@ from kvquilt_router.precompute import PrefetchResult
 from kvquilt_router.tenants import Acting, Tenant
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Prompt
 from kvquilt_rpc.counters import Counters
-from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes, ObjectRef
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Background:
         self,
         engine: Engine,
         thread: EngineThread,
-        node: NodeClient,
+        nodes: CacheNodes,
         counters: Counters,
         *,
         stat_deadline: float,
@@ -76,7 +76,7 @@ class Background:
     ) -> None:
         self._engine = engine
         self._thread = thread
-        self._node = node
+        self._nodes = nodes
         self._counters = counters
         self._stat_deadline = stat_deadline
         self._pair_bytes = pair_bytes
@@ -239,7 +239,8 @@ class Background:
             self._counters.add("background_dropped")
             return
         tenant = work.tenant
-        if await self._node.stat([tenant.storer.key(job)], deadline=self._stat_deadline):
+        here = ObjectRef(tenant.storer.key(job), job.ref.chunk_key)
+        if await self._nodes.stat([here], deadline=self._stat_deadline):
             return
         result = PrefetchResult("", len(job.ref.token_ids))
         if work.blended is not None:

@@ -15,17 +15,17 @@ from kvquilt_router.placement import check_fits
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, Found, Key, key_of
 from kvquilt_rpc.counters import Counters
-from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes, ObjectRef
 
 log = logging.getLogger(__name__)
 
 
 class Fetcher:
-    """Fetches chunks of one model from the cache node."""
+    """Fetches chunks of one model from cache nodes."""
 
     def __init__(
         self,
-        node: NodeClient,
+        nodes: CacheNodes,
         model_fingerprint: str,
         counters: Counters,
         profile: ModelProfile,
@@ -35,7 +35,7 @@ class Fetcher:
         fetch_deadline: float,
         concurrency: int,
     ) -> None:
-        self._node = node
+        self._nodes = nodes
         self._fingerprint = model_fingerprint
         self._counters = counters
         self._profile = profile
@@ -111,12 +111,12 @@ class Fetcher:
         received = _Received()
         if outcome.found is None:
             raise ValueError("expected an outcome that was found")
-        key, point = key_of(outcome.found)
+        ref, (key, point) = ObjectRef.of(outcome.found.info), key_of(outcome.found)
         try:
             async with slots:
                 if self._held.capacity:
-                    return await self._continued(key, point, received), "", received.bytes
-                return await self._streamed((key, point), received, arrivals), "", received.bytes
+                    return await self._continued(ref, point, received), "", received.bytes
+                return await self._streamed(ref, point, received, arrivals), "", received.bytes
         except errors.KvquiltError as error:
             arrivals.fail()
             arrivals.move()
@@ -137,14 +137,15 @@ class Fetcher:
             self._forget(key)
         return miss_reason(error)
 
-    async def _streamed(self, key: Key, received: "_Received", arrivals: Arrivals) -> DecodedChunk:
+    async def _streamed(
+        self, ref: ObjectRef, point: OperatingPoint, received: "_Received", arrivals: Arrivals
+    ) -> DecodedChunk:
         """Decode while bytes arrive, and keep none of them."""
-        object_key, point = key
         depth = point.quality_layers
-        arriving = arrivals.begin(key)
+        arriving = arrivals.begin((ref.key, point))
         decoder = ContainerDecoder(self._fingerprint, None, depth or None, self._profile.coder, arriving.completed)
         arriving.decoder = decoder
-        pieces = self._node.get(object_key, self._fingerprint, deadline=self._fetch_deadline, quality_layers=depth)
+        pieces = self._nodes.get(ref, self._fingerprint, deadline=self._fetch_deadline, quality_layers=depth)
         async for piece in pieces:
             if isinstance(piece, bytes):
                 received.add(len(piece))
@@ -153,36 +154,36 @@ class Fetcher:
                 arrivals.move()
         return decoder.finish()
 
-    async def _continued(self, key: bytes, point: OperatingPoint, received: "_Received") -> DecodedChunk:
+    async def _continued(self, ref: ObjectRef, point: OperatingPoint, received: "_Received") -> DecodedChunk:
         """Fetch what is missing of what is held, and keep that too."""
         depth = point.quality_layers
-        held = self._held.get(key)
+        held = self._held.get(ref.key)
         if held is None or held.quality_layers < (depth or held.head.quality_layers):
-            held = await self._extended(held, key, depth, received)
-            self._held.put(key, held)
+            held = await self._extended(held, ref, depth, received)
+            self._held.put(ref.key, held)
         return await asyncio.to_thread(held.decode, self._profile.coder, depth or None)
 
     async def _extended(
-        self, held: HeldContainer | None, key: bytes, depth: int, received: "_Received"
+        self, held: HeldContainer | None, ref: ObjectRef, depth: int, received: "_Received"
     ) -> HeldContainer:
         deadline = self._fetch_deadline
         if held is not None:
             try:
-                return await self._node.upgrade(
-                    key, self._fingerprint, held, quality_layers=depth, deadline=deadline, received=received.add
+                return await self._nodes.upgrade(
+                    ref, self._fingerprint, held, quality_layers=depth, deadline=deadline, received=received.add
                 )
             except errors.IntegrityError as error:
-                log.info("chunk %s is fetched as a whole: %s", key.hex()[:16], error)
-        return await self._node.read(
-            key, self._fingerprint, quality_layers=depth, deadline=deadline, received=received.add
+                log.info("chunk %s is fetched as a whole: %s", ref.key.hex()[:16], error)
+        return await self._nodes.read(
+            ref, self._fingerprint, quality_layers=depth, deadline=deadline, received=received.add
         )
 
     def _forget(self, key: bytes) -> None:
-        """Let the node drop a damaged object, so that it can be stored again; off the request's path."""
+        """Let the nodes drop a damaged object, so that it can be stored again; off the request's path."""
 
         async def forget() -> None:
             try:
-                await self._node.forget(keys=[key], deadline=self._forget_deadline)
+                await self._nodes.forget(keys=[key], deadline=self._forget_deadline)
             except errors.KvquiltError as error:
                 log.warning("a damaged object could not be dropped: %s", error)
 

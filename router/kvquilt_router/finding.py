@@ -18,7 +18,7 @@ from kvquilt_router.matching import Diagonal, FoundChunk, diagonals, runs, whole
 from kvquilt_router.planning import Planner
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Found, Prompt
 from kvquilt_router.variants import DEPENDENT, Place, best
-from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes
 
 GUESSES_PER_SPAN = 8
 """Chunks of which parts may be in a span that are fetched for comparison, the most promising first."""
@@ -57,8 +57,8 @@ class _Span:
 class Finder:
     """Finds known text of one model in one namespace."""
 
-    def __init__(self, node: NodeClient, planner: Planner, *, deadline: float) -> None:
-        self._node = node
+    def __init__(self, nodes: CacheNodes, planner: Planner, *, deadline: float) -> None:
+        self._nodes = nodes
         self._planner = planner
         self._deadline = deadline
 
@@ -68,12 +68,12 @@ class Finder:
         """Outcomes with what was found inside missed spans, and guesses for the rest.
 
         Raises:
-            KvquiltError: the node fails.
+            KvquiltError: no node answers.
         """
         spans = self._spans(outcomes)
         if not spans:
             return list(outcomes), []
-        matches = await self._node.find_chunks(
+        matches = await self._nodes.find_chunks(
             [digest for span in spans for _, digest in span.fingerprints],
             self._planner.fingerprint,
             deadline=self._deadline,
@@ -94,10 +94,11 @@ class Finder:
             partial.append(diagonals(len(span.token_ids), span.fingerprints, own, whole[-1]))
         keys = {chunk.chunk_key for found in whole for chunk in found}
         keys |= {diagonal.chunk_key for found in partial for diagonal in found if diagonal.votes}
-        variants = await self._node.find_variants(
+        found = await self._nodes.find_variants(
             sorted(keys), self._planner.fingerprint, context_digest(prompt.prefix), deadline=self._deadline
         )
         others = [(outcome.ref.chunk_key, outcome.ref.begin) for outcome in outcomes]
+        variants = found.objects
         replaced: dict[int, list[ChunkOutcome]] = {}
         guesses: list[Guess] = []
         for span, chunks, parts in zip(spans, whole, partial, strict=True):

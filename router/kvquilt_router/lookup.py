@@ -17,7 +17,7 @@ from kvquilt_router.planning import Planner
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Prompt
 from kvquilt_router.variants import Place, best
-from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes, VariantsFound
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +25,10 @@ VARIANTS_PER_CHUNK = 32
 
 
 class Lookup:
-    """Looks up chunks of one model on the cache node."""
+    """Looks up chunks of one model on the cache nodes."""
 
-    def __init__(self, node: NodeClient, planner: Planner, profile: ModelProfile, *, deadline: float) -> None:
-        self._node = node
+    def __init__(self, nodes: CacheNodes, planner: Planner, profile: ModelProfile, *, deadline: float) -> None:
+        self._nodes = nodes
         self._planner = planner
         self._profile = profile
         self._deadline = deadline
@@ -48,24 +48,25 @@ class Lookup:
                 *(self._variants([ref], context_digest(prompt.prefix[: ref.begin])) for ref in own),
             )
         except errors.KvquiltError as error:
-            log.warning("look-up failed: %s", error)
-            reason = "lookup_deadline" if isinstance(error, errors.DeadlineError) else miss_reason(error)
-            return [ChunkOutcome(ref, miss_reason=reason) for ref in refs]
+            return [ChunkOutcome(ref, miss_reason=_unanswered(error)) for ref in refs]
         by_key: dict[tuple[bytes, bool], list[ObjectInfo]] = {}
+        failed: dict[tuple[bytes, bool], str] = {}
         for number, found in enumerate(stored):
-            by_key |= {(key, number > 0): infos for key, infos in found.items()}
+            by_key |= {(key, number > 0): infos for key, infos in found.objects.items()}
+            failed |= {(key, number > 0): _unanswered(error) for key, error in found.failed.items()}
         tokens = prompt.token_ids
         outcomes = []
         for number, ref in enumerate(refs):
-            infos = by_key.get((ref.chunk_key, ref.segment == 0), [])
-            outcomes.append(self._outcome(tokens, prompt, refs, number, infos, order))
+            key = (ref.chunk_key, ref.segment == 0)
+            if key in failed:
+                outcomes.append(ChunkOutcome(ref, miss_reason=failed[key]))
+            else:
+                outcomes.append(self._outcome(tokens, prompt, refs, number, by_key.get(key, []), order))
         return outcomes
 
-    async def _variants(self, refs: Sequence[ChunkRef], prefix: bytes) -> dict[bytes, list[ObjectInfo]]:
+    async def _variants(self, refs: Sequence[ChunkRef], prefix: bytes) -> VariantsFound:
         keys = list(dict.fromkeys(ref.chunk_key for ref in refs))
-        if not keys:
-            return {}
-        return await self._node.find_variants(
+        return await self._nodes.find_variants(
             keys, self._planner.fingerprint, prefix, deadline=self._deadline, limit=VARIANTS_PER_CHUNK
         )
 
@@ -92,6 +93,12 @@ class Lookup:
         if unreadable and ref.point.form.profile_digest:
             return ChunkOutcome(ref, miss_reason=unreadable)
         return ChunkOutcome(ref, miss_reason="not_stored")
+
+
+def _unanswered(error: errors.KvquiltError) -> str:
+    """The reason of a miss that a node's look-up caused."""
+    log.warning("look-up failed: %s", error)
+    return "lookup_deadline" if isinstance(error, errors.DeadlineError) else miss_reason(error)
 
 
 def _previous(refs: Sequence[ChunkRef], number: int) -> bytes | None:

@@ -1,6 +1,6 @@
 """Known chunks in a prompt that comes as plain token ids: found by fingerprints, taken only when the tokens are equal.
 
-Pure computation. A cache node says which chunks share fingerprints with a text (`NodeClient.find_chunks`); that is a
+Pure computation. A cache node says which chunks share fingerprints with a text (`CacheNodes.find_chunks`); that is a
 guess. `whole_chunks` takes those that are in the prompt from their first token to their last, which their keys prove.
 For the rest `diagonals` says where parts of chunks may lie, and `runs` compares them with the fetched chunk's tokens.
 """

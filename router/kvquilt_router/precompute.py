@@ -18,7 +18,7 @@ from kvquilt_router.storing import Storer
 from kvquilt_router.types import ChunkRef
 from kvquilt_router.warming import without
 from kvquilt_rpc.counters import Counters
-from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes, ObjectRef
 
 DOCUMENT_CONTEXT_TOKENS = 2048
 """A chunk is computed after at most so many tokens of its document's earlier chunks."""
@@ -41,7 +41,7 @@ class PrefetchResult:
 
 
 class Precomputer:
-    """Computes chunks after their context and puts them to the cache node."""
+    """Computes chunks after their context and puts them to cache nodes."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Precomputer:
         thread: EngineThread,
         planner: Planner,
         storer: Storer,
-        node: NodeClient,
+        nodes: CacheNodes,
         counters: Counters,
         *,
         stat_deadline: float,
@@ -58,7 +58,7 @@ class Precomputer:
         self._thread = thread
         self._planner = planner
         self._storer = storer
-        self._node = node
+        self._nodes = nodes
         self._counters = counters
         self._stat_deadline = stat_deadline
 
@@ -109,7 +109,9 @@ class Precomputer:
             for job in jobs:
                 key = self._storer.key(job)
                 if key in pending.stored:  # another document of these holds the same text
-                    await self._node.touch([key], job.documents, deadline=self._stat_deadline)
+                    await self._nodes.touch(
+                        [ObjectRef(key, job.ref.chunk_key)], job.documents, deadline=self._stat_deadline
+                    )
                     result.present += 1
                 else:
                     await self.run(job, result, pending)
@@ -156,19 +158,19 @@ class Precomputer:
     async def _looked_up(
         self, jobs: Sequence[VariantJob], prefix: TokenIds, result: PrefetchResult
     ) -> list[VariantJob]:
-        shared = {self._storer.key(job) for job in jobs if job.ref.segment == 0}
-        found = set(await self._node.stat(list(shared), deadline=self._stat_deadline))
+        shared = {ObjectRef(self._storer.key(job), job.ref.chunk_key) for job in jobs if job.ref.segment == 0}
+        found = set(await self._nodes.stat(list(shared), deadline=self._stat_deadline))
         own = [job for job in jobs if job.ref.segment]
-        stored = await self._node.find_variants(
+        stored = await self._nodes.find_variants(
             [job.ref.chunk_key for job in own],
             self._planner.fingerprint,
             context_digest(prefix),
             deadline=self._stat_deadline,
             limit=VARIANTS_PER_CHUNK,
         )
-        held = {job.ref.chunk_key: _serving(stored.get(job.ref.chunk_key, ()), job) for job in own}
-        keys = list(dict.fromkeys(info.key for infos in held.values() for info in infos))
-        touched = await self._node.touch(keys, [result.document_id], deadline=self._stat_deadline) if keys else set()
+        held = {job.ref.chunk_key: _serving(stored.objects.get(job.ref.chunk_key, ()), job) for job in own}
+        refs = list(dict.fromkeys(ObjectRef.of(info) for infos in held.values() for info in infos))
+        touched = await self._nodes.touch(refs, [result.document_id], deadline=self._stat_deadline)
         missing = []
         for job in jobs:
             here = self._storer.key(job) in found

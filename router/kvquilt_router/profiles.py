@@ -20,7 +20,7 @@ from kvquilt_codec.types import Level
 from kvquilt_router.calibration.recipe import recipe
 from kvquilt_router.engine.smollm2 import cache_dir
 from kvquilt_router.retrying import until_done
-from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes
 
 log = logging.getLogger(__name__)
 
@@ -87,18 +87,18 @@ class ModelProfile:
     """The profile of one model, or none.
 
     Args:
-        node: that keeps it.
+        nodes: that keep it.
         model_fingerprint: of the model.
         digest: of the profile in force; "" for none.
         deadline: seconds that a transfer may take.
 
     Attributes:
         miss_reason: why documents that are stored with the profile are missed; empty if it is at hand.
-        stored_anew: set when the node got the profile, which it had not: it has lost what goes with it too.
+        stored_anew: set when a node got the profile, which it had not: it has not what goes with it either.
     """
 
-    def __init__(self, node: NodeClient, model_fingerprint: str, digest: str = "", *, deadline: float) -> None:
-        self._node = node
+    def __init__(self, nodes: CacheNodes, model_fingerprint: str, digest: str = "", *, deadline: float) -> None:
+        self._nodes = nodes
         self._fingerprint = model_fingerprint
         self.digest = digest
         self._deadline = deadline
@@ -160,7 +160,7 @@ class ModelProfile:
             KvquiltError: it cannot be had; `miss_reason` says which way.
         """
         try:
-            data = await self._node.profiles.get(self.digest, self._fingerprint, deadline=deadline or self._deadline)
+            data = await self._nodes.profiles.get(self.digest, self._fingerprint, deadline=deadline or self._deadline)
             await asyncio.to_thread(self.take, data)
         except errors.FingerprintMismatchError:
             self.miss_reason = "fingerprint_mismatch"
@@ -174,16 +174,15 @@ class ModelProfile:
             raise
 
     async def publish(self) -> None:
-        """Let the node have the profile; does nothing if it has it, or if there is none.
+        """Let all nodes have the profile that answer; does nothing if they have it, or if there is none.
 
         Raises:
-            KvquiltError: the node cannot take it.
+            KvquiltError: no node takes it.
         """
         if self._at_hand is None:
             return
-        known = await self._node.profiles.list(deadline=self._deadline)
-        if self.digest not in {info.digest for info in known}:
-            await self._node.profiles.put(self._at_hand.data, self.digest, self._fingerprint, deadline=self._deadline)
+        data = self._at_hand.data
+        if await self._nodes.profiles.put(data, self.digest, self._fingerprint, deadline=self._deadline):
             self.stored_anew.set()
             log.info("stored profile %s on the node", self.digest[:16])
 
@@ -193,13 +192,13 @@ class ModelProfile:
             await until_done(self.fetch if self._at_hand is None else self.publish, "the profile", _GIVE_UP)
 
 
-async def open_profile(setting: str, model_fingerprint: str, node: NodeClient, *, deadline: float) -> ModelProfile:
+async def open_profile(setting: str, model_fingerprint: str, nodes: CacheNodes, *, deadline: float) -> ModelProfile:
     """The profile that `router.profile` names, as far as it can be had now.
 
     Args:
         setting: a file, a digest, "" for none, or "auto" for the one that is cached on this machine, if there is one.
         model_fingerprint: of the model to serve.
-        node: the cache node; it may be down.
+        nodes: the cache nodes; they may be down.
         deadline: seconds that a transfer may take.
 
     Raises:
@@ -207,7 +206,7 @@ async def open_profile(setting: str, model_fingerprint: str, node: NodeClient, *
         FingerprintMismatchError: the profile is of another model.
     """
     if re.fullmatch("[0-9a-f]{64}", setting):
-        named = ModelProfile(node, model_fingerprint, setting, deadline=deadline)
+        named = ModelProfile(nodes, model_fingerprint, setting, deadline=deadline)
         try:
             await named.fetch(min(deadline, _START_DEADLINE))
         except errors.FingerprintMismatchError:
@@ -215,7 +214,7 @@ async def open_profile(setting: str, model_fingerprint: str, node: NodeClient, *
         except errors.KvquiltError as error:
             log.warning("documents are missed until the profile can be had: %s", error)
         return named
-    found = ModelProfile(node, model_fingerprint, deadline=deadline)
+    found = ModelProfile(nodes, model_fingerprint, deadline=deadline)
     if data := await asyncio.to_thread(_local, setting, model_fingerprint):
         found.take(data)
     return found

@@ -1,4 +1,4 @@
-"""A running router: model, node client, service and server, opened and closed together."""
+"""A running router: model, cache nodes, service and server, opened and closed together."""
 
 import asyncio
 import random
@@ -39,6 +39,7 @@ from kvquilt_router.warming import WarmUps
 from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes, open_nodes
 from kvquilt_rpc.server import RpcServer
 
 
@@ -86,36 +87,39 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         else await asyncio.to_thread(load_model, settings.model, dtype=settings.dtype, device=settings.device)
     )
     thread = EngineThread()
-    node = NodeClient(settings.node, settings.node_credentials)
     counters = Counters(COUNTERS)
+
+    def connect(target: str) -> NodeClient:
+        return NodeClient(target, settings.node_credentials)
+
     try:
-        profile = await open_profile(settings.profile, loaded.fingerprint, node, deadline=settings.put_deadline)
-        profile.point(parse_level(settings.level))
-        gate = await open_gate(settings, loaded.fingerprint, profile, node)
-        served = _served(loaded, thread, node, counters, profile, gate.held, settings)
-        server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters)
-        router_pb2_grpc.add_RouterServiceServicer_to_server(
-            RouterService([served], node, settings, counters), server.server
-        )
-        address = await server.start()
-        running = (served.background.run(), served.auditor.run(), profile.settle(), gate.settle())
-        background = [asyncio.create_task(work) for work in running]
-        try:
-            yield address
-        finally:
-            await server.drain(settings.drain_seconds)
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+        async with open_nodes(settings.nodes, settings.pool_options(), counters, connect=connect) as nodes:
+            profile = await open_profile(settings.profile, loaded.fingerprint, nodes, deadline=settings.put_deadline)
+            profile.point(parse_level(settings.level))
+            gate = await open_gate(settings, loaded.fingerprint, profile, nodes)
+            served = _served(loaded, thread, nodes, counters, profile, gate.held, settings)
+            server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters)
+            router_pb2_grpc.add_RouterServiceServicer_to_server(
+                RouterService([served], nodes, settings, counters), server.server
+            )
+            address = await server.start()
+            running = (served.background.run(), served.auditor.run(), profile.settle(), gate.settle())
+            background = [asyncio.create_task(work) for work in running]
+            try:
+                yield address
+            finally:
+                await server.drain(settings.drain_seconds)
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
     finally:
-        await node.close()
         await asyncio.to_thread(thread.close)
 
 
 def _served(
     model: LoadedModel,
     thread: EngineThread,
-    node: NodeClient,
+    nodes: CacheNodes,
     counters: Counters,
     profile: ModelProfile,
     gate: HeldGate,
@@ -127,7 +131,7 @@ def _served(
     pace = Pace()
     slots = asyncio.Semaphore(settings.max_blends)
     fetcher = Fetcher(
-        node,
+        nodes,
         model.fingerprint,
         counters,
         profile,
@@ -141,7 +145,7 @@ def _served(
         deadline = settings.stat_deadline
         planner = Planner(namespace, model.fingerprint, settings.chunk_tokens)
         computer = VariantComputer(engine, planner, attention_sums=settings.attention_sums, contexts=contexts)
-        storer = Storer(node, planner, profile, deadline=settings.put_deadline)
+        storer = Storer(nodes, planner, profile, deadline=settings.put_deadline)
         starter = Starter(
             engine,
             thread,
@@ -155,8 +159,8 @@ def _served(
             engine,
             starter,
             planner,
-            Lookup(node, planner, profile, deadline=deadline),
-            Finder(node, planner, deadline=deadline),
+            Lookup(nodes, planner, profile, deadline=deadline),
+            Finder(nodes, planner, deadline=deadline),
             fetcher,
             gate,
             counters,
@@ -167,7 +171,7 @@ def _served(
         return Tenant(
             planner,
             blender,
-            Precomputer(computer, thread, planner, storer, node, counters, stat_deadline=deadline),
+            Precomputer(computer, thread, planner, storer, nodes, counters, stat_deadline=deadline),
             storer,
             WarmUps(settings.warm_up_passages, tokenise, lambda: gate.blends),
             KnownPrefixes(wire.shared_prefix(None, model)),
@@ -176,7 +180,7 @@ def _served(
     background = Background(
         engine,
         thread,
-        node,
+        nodes,
         counters,
         stat_deadline=settings.stat_deadline,
         queue_length=settings.background_queue,

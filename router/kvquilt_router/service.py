@@ -25,7 +25,7 @@ from kvquilt_router.types import Prompt
 from kvquilt_rpc import convert, frames, status
 from kvquilt_rpc.callers import NAMESPACE_KEY, caller
 from kvquilt_rpc.counters import Counters
-from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes
 from kvquilt_rpc.status import Context
 from kvquilt_rpc.version import VERSION
 
@@ -49,10 +49,10 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     """See `router.proto`."""
 
     def __init__(
-        self, served: list[ServedModel], node: NodeClient, settings: RouterSettings, counters: Counters
+        self, served: list[ServedModel], nodes: CacheNodes, settings: RouterSettings, counters: Counters
     ) -> None:
         self._served = served
-        self._node = node
+        self._nodes = nodes
         self._settings = settings
         self._counters = counters
 
@@ -151,7 +151,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         own = acting.tenant.document_id
         documents = [check_document_id(own(check_document_id(document))) for document in request.document_ids]
         with node_calls():
-            receipt = await self._node.forget(documents=documents, deadline=self._settings.put_deadline)
+            receipt = await self._nodes.forget(documents=documents, deadline=self._settings.put_deadline)
         return pb.ForgetResponse(
             objects_deleted=len(receipt.deleted),
             bytes_deleted=receipt.deleted_bytes,
@@ -168,8 +168,10 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
 
     @status.unary
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
-        """Tell how router and node are."""
-        response = pb.GetStatusResponse(
+        """Tell how router and nodes are."""
+        overall = caller().may_see_all
+        states = await self._nodes.states(deadline=self._settings.stat_deadline)
+        return pb.GetStatusResponse(
             version=VERSION,
             models=self._models(),
             policies=list(POLICIES),
@@ -178,24 +180,10 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             default_level=self._settings.level,
             default_max_kl=self._settings.max_kl,
             ungated=self._settings.ungated,
-            node_target=self._node.target,
+            # What all tenants do together would tell each of them what the others do.
+            counters=self._counters.snapshot() if overall else None,
+            nodes=(wire.node_message(state, overall) for state in states),
         )
-        # What all tenants do together would tell each of them what the others do.
-        overall = caller().may_see_all
-        if overall:
-            response.counters.update(self._counters.snapshot())
-        try:
-            node = await self._node.status(deadline=self._settings.stat_deadline)
-        except errors.KvquiltError:
-            return response
-        response.node_reachable = True
-        response.node_store = node.store
-        response.node_kernels = node.kernels
-        if overall:
-            response.node_objects = node.objects
-            response.node_used_bytes = node.used_bytes
-            response.node_capacity_bytes = node.capacity_bytes
-        return response
 
 
 def _header(model: LoadedModel, prompt: Prompt) -> pb.BlendHeader | None:

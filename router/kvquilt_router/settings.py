@@ -2,11 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.levels import parse_level
 from kvquilt_codec.types import MAX_CHUNK_TOKENS
+from kvquilt_rpc.nodes.membership import parse_address
+from kvquilt_rpc.nodes.types import PoolOptions
 from kvquilt_rpc.security import Credentials, ServerSecurity
 
 
@@ -18,6 +20,23 @@ def _checked_level(text: str) -> str:
     return text
 
 
+def _split(value: object) -> object:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+def _checked_nodes(entries: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for entry in entries:
+            parse_address(entry)
+    except BadRequestError as error:
+        raise ValueError(str(error)) from None
+    return entries
+
+
+NodeAddresses = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_checked_nodes)]
+"""A list, or a text with commas."""
+
+
 class RouterSettings(BaseModel):
     """A router."""
 
@@ -25,7 +44,15 @@ class RouterSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7410, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    node: str = Field("127.0.0.1:7411", description="The cache node: host:port, or any gRPC name.")
+    nodes: NodeAddresses = Field(
+        ("127.0.0.1:7411",), description="The cache nodes: HOST:PORT or dns:///NAME:PORT, each with =WEIGHT if wanted."
+    )
+    shared_store: bool = Field(False, description="All nodes have the same stores: any of them serves any chunk.")
+    resolve_seconds: float = Field(5.0, gt=0, description="Seconds between two look-ups of the names among the nodes.")
+    health_seconds: float = Field(2.0, gt=0, description="Seconds between two health probes of a node.")
+    hot_uses: int = Field(8, ge=0, description="Uses in a while that let several nodes serve a chunk; 0 for never.")
+    hot_seconds: float = Field(10.0, gt=0, description="How long that while is.")
+    hot_replicas: int = Field(2, ge=1, description="Nodes that such a chunk is read from, with a shared store.")
     model: str = Field("smollm2", description='Folder of a Hugging Face model, or "smollm2" for the demo model.')
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("float32", description="Type to compute in.")
     device: str = Field("cpu", description="torch device of the model.")
@@ -95,3 +122,14 @@ class RouterSettings(BaseModel):
     drain_seconds: float = Field(30.0, ge=0, description="Time that running calls get to finish at shutdown.")
     security: ServerSecurity = ServerSecurity()
     node_credentials: Credentials = Credentials()
+
+    def pool_options(self) -> PoolOptions:
+        """How the cache nodes are called."""
+        return PoolOptions(
+            shared_store=self.shared_store,
+            resolve_seconds=self.resolve_seconds,
+            health_seconds=self.health_seconds,
+            hot_uses=self.hot_uses,
+            hot_seconds=self.hot_seconds,
+            hot_replicas=self.hot_replicas,
+        )

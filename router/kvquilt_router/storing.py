@@ -1,4 +1,4 @@
-"""Encodes computed variants and puts them to the cache node."""
+"""Encodes computed variants and puts them to cache nodes."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from kvquilt_codec.joint import JointCoder
 from kvquilt_router.computing import Computed, VariantJob
 from kvquilt_router.planning import Planner
 from kvquilt_router.profiles import ModelProfile
-from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes
 
 
 class Storer:
@@ -20,8 +20,8 @@ class Storer:
         deadline: seconds that one put may take.
     """
 
-    def __init__(self, node: NodeClient, planner: Planner, profile: ModelProfile, *, deadline: float) -> None:
-        self._node = node
+    def __init__(self, nodes: CacheNodes, planner: Planner, profile: ModelProfile, *, deadline: float) -> None:
+        self._nodes = nodes
         self._planner = planner
         self._profile = profile
         self._deadline = deadline
@@ -79,11 +79,11 @@ class Storer:
         return container.encode(computed.kv, job.ref.point.form.level, identity, self.coder(job), side=computed.side)
 
     async def _put(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
-        """Store an object, and before it the profile if the node has lost it, or never got it."""
+        """Store an object, and before it the profile if a node has lost it, or never got it."""
         try:
-            return await self._node.put(key, data, meta, deadline=self._deadline)
+            return await self._nodes.put(key, data, meta, deadline=self._deadline)
         except errors.NotFoundError as error:
             if error.reason != "profile_missing":
                 raise
         await self._profile.publish()
-        return await self._node.put(key, data, meta, deadline=self._deadline)
+        return await self._nodes.put(key, data, meta, deadline=self._deadline)

@@ -10,9 +10,12 @@ from kvquilt_codec.levels import OperatingPoint
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.gate.types import REFUSALS, Decision
 from kvquilt_rpc.counters import CALL_COUNTERS
+from kvquilt_rpc.nodes.types import COUNTERS as NODE_COUNTERS
+from kvquilt_rpc.nodes.types import NO_NODES
 
 MISS_REASONS = (
     "not_stored",
+    NO_NODES,
     "node_unavailable",
     "lookup_deadline",
     "fetch_deadline",
@@ -47,6 +50,7 @@ COUNTERS = (
     "audits_dropped",
     "points_withdrawn",
     *CALL_COUNTERS,
+    *NODE_COUNTERS,
 )
 """Counters of a router."""
 

@@ -13,8 +13,9 @@ KEEPALIVE_MS = 30_000
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
-            # Every call of ours is idempotent, so a call that reached no server may be tried again.
-            "name": [{"service": "kvquilt.v1.CacheNodeService"}, {"service": "kvquilt.v1.RouterService"}],
+            # Every call of ours is idempotent, so a call that reached no server may be tried again. `kvquilt_rpc.nodes`
+            # does that for calls of cache nodes: it knows the other nodes, and has a budget. Here too would multiply.
+            "name": [{"service": "kvquilt.v1.RouterService"}],
             "retryPolicy": {
                 "maxAttempts": 3,
                 "initialBackoff": "0.05s",

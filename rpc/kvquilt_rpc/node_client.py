@@ -1,7 +1,8 @@
 """The stub of a cache node in the codec's vocabulary: what routers and tools call."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectMeta
 from kvquilt_codec.container import HeldContainer
@@ -10,11 +11,13 @@ from kvquilt_codec.types import KVChunk
 from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.channel import open_channel
+from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_files import NodeGates, NodeProfiles
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.status import translated, well_formed
 
 MAX_OBJECT_BYTES = 4 << 30
+SERVICE_NAME = cache_node_pb2.DESCRIPTOR.services_by_name["CacheNodeService"].full_name
 STAT_BATCH = 1024  # an object is described in up to 4 KiB, and a message holds 8 MiB
 
 
@@ -31,6 +34,7 @@ class NodeClient:
         self.target = target
         self._channel = open_channel(target, credentials)
         self._stub = cache_node_pb2_grpc.CacheNodeServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
         self.profiles = NodeProfiles(self._stub)
         self.gates = NodeGates(self._stub)
 
@@ -81,7 +85,7 @@ class NodeClient:
         decoded: bool = False,
         quality_layers: int = 0,
         held: int = 0,
-    ) -> AsyncIterator[cache_node_pb2.GetChunkHeader | bytes]:
+    ) -> AsyncGenerator[cache_node_pb2.GetChunkHeader | bytes, None]:
         """Stream an object: first its header, then its bytes piece by piece, checked for order and size.
 
         Args:
@@ -135,8 +139,7 @@ class NodeClient:
             received: told of the bytes that come.
         """
         pieces = self.get(key, model_fingerprint, deadline=deadline, quality_layers=quality_layers)
-        data = await _joined(pieces, received)
-        return await asyncio.to_thread(HeldContainer.received, data, model_fingerprint, None, quality_layers or None)
+        return await held_of(pieces, model_fingerprint, quality_layers, received)
 
     async def upgrade(
         self,
@@ -158,7 +161,7 @@ class NodeClient:
         """
         known = held.quality_layers
         pieces = self.get(key, model_fingerprint, deadline=deadline, quality_layers=quality_layers, held=known)
-        return await asyncio.to_thread(held.extended, await _joined(pieces, received), quality_layers or None)
+        return await extended(held, pieces, quality_layers, received)
 
     async def stat(self, keys: Sequence[bytes], *, deadline: float) -> dict[bytes, ObjectInfo]:
         """The objects that exist among `keys`."""
@@ -235,22 +238,17 @@ class NodeClient:
             response = well_formed(await self._stub.ForgetChunks(request, timeout=deadline))
         return ForgetReceipt(tuple(response.deleted_keys), response.deleted_bytes, response.kept_shared)
 
+    async def serving(self, *, deadline: float) -> bool:
+        """Whether the node takes calls, by the standard health service; `False` while it drains."""
+        request = health_pb2.HealthCheckRequest(service=SERVICE_NAME)
+        async with translated():
+            response = well_formed(await self._health.Check(request, timeout=deadline))
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
     async def status(self, *, deadline: float) -> cache_node_pb2.GetNodeStatusResponse:
         """How the node is."""
         async with translated():
             return well_formed(await self._stub.GetNodeStatus(cache_node_pb2.GetNodeStatusRequest(), timeout=deadline))
-
-
-async def _joined(
-    pieces: AsyncIterator[cache_node_pb2.GetChunkHeader | bytes], received: Callable[[int], None] | None
-) -> bytes:
-    data = bytearray()
-    async for piece in pieces:
-        if isinstance(piece, bytes):
-            data += piece
-            if received is not None:
-                received(len(piece))
-    return bytes(data)
 
 
 def _check_answer(holds: bool) -> None:

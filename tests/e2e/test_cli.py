@@ -44,7 +44,7 @@ def test_prefetch_ask_status_inspect_forget(server, folder):
     assert asked["difference"]["first_token_kl"] >= 0
     assert 0 <= asked["difference"]["top1_agreement"] <= 1
     (status,) = answer("status", "--router", router)
-    assert status["node"]["objects"] == 4
+    assert status["nodes"][0]["objects"] == 4
     assert status["counters"]["blends"] == 1
     assert "smollm2" in kvquilt("status", "--router", router).stdout
     (held,) = answer("inspect", blobs(data_dir)[0])

@@ -85,7 +85,7 @@ def test_without_any_node_everything_is_computed(smollm2, reference):
         filled = reference.cache(client).fill(SEGMENTS)
         assert missed(filled.report) == {"node_unavailable"}
         reference.assert_equal(filled)
-        assert not client.status().node.reachable
+        assert not client.status().nodes[0].reachable
         (done,) = client.prefetch([DOCUMENT])
         assert done.stored == 0
         assert done.failed == 2
@@ -129,7 +129,7 @@ def test_a_store_that_is_too_small_fails_the_put_and_no_request(smollm2, referen
         assert done.failed == 1
         assert "cap" in done.failure_reason
         reference.assert_equal(reference.cache(client).fill(SEGMENTS, policy="none"))
-        assert client.status().node.used_bytes <= 1 << 20
+        assert client.status().nodes[0].used_bytes <= 1 << 20
 
 
 def test_when_the_router_is_gone_the_worker_computes(smollm2, reference, tmp_path):

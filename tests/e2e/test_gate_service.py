@@ -208,7 +208,7 @@ def test_a_gate_that_does_not_hold_is_not_used_and_named_it_ends_the_start(
 
 
 async def started(model, **settings):
-    async with running_router(RouterSettings(port=0, node="127.0.0.1:1", **settings), model):
+    async with running_router(RouterSettings(port=0, nodes="127.0.0.1:1", **settings), model):
         pass
 
 

@@ -89,7 +89,7 @@ def test_recomputing_more_comes_closer_to_a_full_prefill(client, reference):
 def test_a_blend_is_never_stored_or_counted_as_exact(client):
     first, second = client.blend(SEGMENTS).report, client.blend(SEGMENTS).report
     assert (first.tokens_exact, first.tokens_reused) == (second.tokens_exact, second.tokens_reused)
-    assert client.status().node.objects == len(DOCUMENTS) + 1  # the shared prefix, and one chunk a passage
+    assert client.status().nodes[0].objects == len(DOCUMENTS) + 1  # the shared prefix, and one chunk a passage
 
 
 def test_lossless_documents_are_stored_apart_and_larger(client):

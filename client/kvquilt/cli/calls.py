@@ -11,7 +11,7 @@ from kvquilt.cli.output import PARTIAL, err, explained, out, print_json, print_t
 from kvquilt.cli.settings import ClientSettings, load
 from kvquilt.documents import read_documents
 from kvquilt.sync import Client
-from kvquilt.types import GateStatus, PrefetchProgress, ProfileStatus
+from kvquilt.types import GateStatus, NodeStatus, PrefetchProgress, ProfileStatus
 
 
 def client_settings(config: Path | None, flags: list[str] | None, router: str | None) -> ClientSettings:
@@ -89,7 +89,7 @@ def forget(
 
 
 def status(router: Router = None, flags: Set = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Show how the router and its cache node are: models, store, counters."""
+    """Show how the router and its cache nodes are: models, stores, counters."""
     with explained(as_json):
         settings = client_settings(config, flags, router)
         with Client(settings.router, settings.credentials) as client:
@@ -97,7 +97,6 @@ def status(router: Router = None, flags: Set = None, config: ConfigFile = None, 
         if as_json:
             print_json(state)
             return
-        node = state.node
         rows: dict[str, object] = {"version": state.version}
         for model in state.models:
             layout = model.layout
@@ -113,12 +112,10 @@ def status(router: Router = None, flags: Set = None, config: ConfigFile = None, 
             f"policy {state.default_policy}{ratio}, level {state.default_level}, "
             f"predicted KL at most {state.default_max_kl:g}"
         )
-        rows["node"] = f"{node.target}, {'reachable' if node.reachable else 'NOT REACHABLE: everything is computed'}"
-        if node.reachable:
-            rows["store"] = (
-                f"{node.store}, {node.objects} objects, {size(node.used_bytes)} of {size(node.capacity_bytes)}, "
-                f"{node.kernels} kernels"
-            )
+        if not any(node.reachable for node in state.nodes):
+            rows["nodes"] = "NONE REACHABLE: everything is computed"
+        for node in state.nodes:
+            rows[f"node {node.target}"] = _node_words(node, overall=bool(state.counters))
         print_table("kvquilt", rows | state.counters)
 
 
@@ -133,6 +130,16 @@ def _profile_rows(profile: ProfileStatus | None) -> dict[str, object]:
             f"{card.bits_per_element:.2f} bits per element, KL {card.kl:.2e}, top-1 {card.top1_agreement:.1%}"
         )
     return rows
+
+
+def _node_words(node: NodeStatus, *, overall: bool) -> str:
+    breaker = f"breaker {node.breaker.replace('_', ' ')}"
+    calls = f"; {node.calls} calls, {node.failures} failed, {node.outstanding} running" if overall else ""
+    if not node.reachable:
+        return f"NOT REACHABLE, {breaker}{calls}"
+    held = f", {node.objects} objects, {size(node.used_bytes)} of {size(node.capacity_bytes)}" if overall else ""
+    drains = "" if node.serving else "; drains"
+    return f"{node.store}{held}, {node.kernels} kernels; {breaker}{calls}{drains}"
 
 
 def _gate_words(gate: GateStatus) -> str:

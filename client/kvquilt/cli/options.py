@@ -36,12 +36,16 @@ MaxKl = Annotated[
 Corpus = Annotated[
     str, typer.Option("--corpus", help="What the documents belong to: chunks are computed after passages of it.")
 ]
-Node = Annotated[str | None, typer.Option("--node", help="The cache node, host:port. Sets router.node.")]
+Nodes = Annotated[
+    list[str] | None,
+    typer.Option("--node", help="A cache node, host:port, or several with commas. Repeatable. Sets router.nodes."),
+]
 
 
 def overrides(flags: list[str] | None, **named: object) -> list[str]:
     """Flags as settings: those given by `--set`, then those with an option of their own that were used."""
-    own = [f"{name.replace('__', '.')}={value}" for name, value in named.items() if value is not None]
+    texts = {name: ",".join(value) if isinstance(value, list) else value for name, value in named.items()}
+    own = [f"{name.replace('__', '.')}={value}" for name, value in texts.items() if value is not None]
     return [*(flags or []), *own]
 
 

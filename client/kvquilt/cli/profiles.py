@@ -1,4 +1,4 @@
-"""`kvquilt profile`: codec profiles and their gates, as files and on a cache node; how a card is shown."""
+"""`kvquilt profile`: codec profiles and their gates, as files and on cache nodes; how a card is shown."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from kvquilt.cli.gates import gate_beside, points_of, print_gate
-from kvquilt.cli.options import ConfigFile, Json, Node, Set, overrides
+from kvquilt.cli.options import ConfigFile, Json, Nodes, Set, overrides
 from kvquilt.cli.output import explained, out, print_json, print_table, size
 from kvquilt.cli.settings import load
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
@@ -19,8 +19,9 @@ from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.levels import level_cards
 from kvquilt_codec.profile import file
 from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes, open_nodes
 
-profile_app = typer.Typer(no_args_is_help=True, help="Show codec profiles, and give them to a cache node.")
+profile_app = typer.Typer(no_args_is_help=True, help="Show codec profiles, and give them to the cache nodes.")
 
 Result = TypeVar("Result")
 
@@ -28,12 +29,12 @@ Result = TypeVar("Result")
 @profile_app.command("put")
 def put(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="What `kvquilt calibrate` wrote.")],
-    node: Node = None,
+    node: Nodes = None,
     flags: Set = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Store a profile on a cache node, where routers find it by its digest (router.profile).
+    """Store a profile on the cache nodes, where routers find it by its digest (router.profile).
 
     The gate beside the file, if there is one, is stored with it.
     """
@@ -42,15 +43,15 @@ def put(
         profile, digest = file.load(data), file.digest(data)
         gate = gate_beside(path, profile.model_fingerprint, digest)
 
-        async def stored(client: NodeClient, deadline: float) -> list[dict[str, Any]]:
-            new = await client.profiles.put(data, digest, profile.model_fingerprint, deadline=deadline)
+        async def stored(nodes: CacheNodes, deadline: float) -> list[dict[str, Any]]:
+            new = await nodes.profiles.put(data, digest, profile.model_fingerprint, deadline=deadline)
             done = [{"digest": digest, "bytes": len(data), "stored": new}]
             if gate is not None:
-                new = await client.gates.put(gate, deadline=deadline)
+                new = await nodes.gates.put(gate, deadline=deadline)
                 done.append({"digest": gate_file.digest(gate), "bytes": len(gate), "stored": new})
             return done
 
-        put, *gates = _call(config, overrides(flags, router__node=node), stored)
+        put, *gates = _call(config, overrides(flags, router__nodes=node), stored)
         if as_json:
             print_json(put | {"gate": gates[0] if gates else None})
             return
@@ -60,13 +61,13 @@ def put(
 
 
 @profile_app.command("list")
-def list_profiles(node: Node = None, flags: Set = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """List the profiles that a cache node has."""
+def list_profiles(node: Nodes = None, flags: Set = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """List the profiles that the cache nodes have."""
     with explained(as_json):
         found = _call(
             config,
-            overrides(flags, router__node=node),
-            lambda client, deadline: client.profiles.list(deadline=deadline),
+            overrides(flags, router__nodes=node),
+            lambda nodes, deadline: nodes.profiles.list(deadline=deadline),
         )
         if as_json:
             print_json({"profiles": found})
@@ -81,8 +82,8 @@ def list_profiles(node: Node = None, flags: Set = None, config: ConfigFile = Non
 
 @profile_app.command("show")
 def show(
-    which: Annotated[str, typer.Argument(metavar="PROFILE", help="A file, or the digest of one on the node.")],
-    node: Node = None,
+    which: Annotated[str, typer.Argument(metavar="PROFILE", help="A file, or the digest of one on the nodes.")],
+    node: Nodes = None,
     flags: Set = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -90,7 +91,7 @@ def show(
     """Show a profile's card: its levels, what each takes and does, and what it was learned from; and its gate."""
     with explained(as_json):
         if re.fullmatch("[0-9a-f]{64}", which) and not Path(which).exists():
-            data, gate, missing = _call(config, overrides(flags, router__node=node), _from_node(which))
+            data, gate, missing = _call(config, overrides(flags, router__nodes=node), _from_node(which))
         else:
             data = _read(Path(which))
             gate, missing = _gate_of(Path(which), data)
@@ -103,11 +104,11 @@ def show(
             out.print(f"no gate: {missing}", markup=False)
 
 
-def _from_node(digest: str) -> Callable[[NodeClient, float], Awaitable[tuple[bytes, Gate | None, str]]]:
-    async def got(client: NodeClient, deadline: float) -> tuple[bytes, Gate | None, str]:
-        data = await client.profiles.get(digest, deadline=deadline)
+def _from_node(digest: str) -> Callable[[CacheNodes, float], Awaitable[tuple[bytes, Gate | None, str]]]:
+    async def got(nodes: CacheNodes, deadline: float) -> tuple[bytes, Gate | None, str]:
+        data = await nodes.profiles.get(digest, deadline=deadline)
         try:
-            gate = await client.gates.get(digest, file.load(data).model_fingerprint, deadline=deadline)
+            gate = await nodes.gates.get(digest, file.load(data).model_fingerprint, deadline=deadline)
             return data, gate_file.load(gate), ""
         except (NotFoundError, FingerprintMismatchError, IntegrityError) as error:
             return data, None, str(error)
@@ -170,14 +171,15 @@ def _read(path: Path) -> bytes:
         raise NotFoundError(f"expected a profile's file; got {error}") from None
 
 
-def _call(config: Path | None, flags: list[str], call: Callable[[NodeClient, float], Awaitable[Result]]) -> Result:
+def _call(config: Path | None, flags: list[str], call: Callable[[CacheNodes, float], Awaitable[Result]]) -> Result:
     settings = load(config, flags).settings.router
 
     async def called() -> Result:
-        client = NodeClient(settings.node, settings.node_credentials)
-        try:
-            return await call(client, settings.put_deadline)
-        finally:
-            await client.close()
+        async with open_nodes(
+            settings.nodes,
+            settings.pool_options(),
+            connect=lambda target: NodeClient(target, settings.node_credentials),
+        ) as nodes:
+            return await call(nodes, settings.put_deadline)
 
     return asyncio.run(called())

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from threadpoolctl import threadpool_limits
 
-from kvquilt.cli.options import ConfigFile, Json, Node, Set, overrides
+from kvquilt.cli.options import ConfigFile, Json, Nodes, Set, overrides
 from kvquilt.cli.output import err, explained, out, print_json
 from kvquilt.cli.settings import KvquiltSettings, load
 from kvquilt_cache_node.node import running_node
@@ -69,13 +69,13 @@ def node(
 def router(
     model: Model = None,
     port: Port = None,
-    node: Node = None,
+    node: Nodes = None,
     flags: Set = None,
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
     """Run a router: plans, fetches, blends and recomputes. Holds the model."""
-    names = overrides(flags, router__model=model, router__port=port, router__node=node)
+    names = overrides(flags, router__model=model, router__port=port, router__nodes=node)
     _run(config, names, as_json, _router)
 
 
@@ -116,7 +116,7 @@ async def _serving(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
 
     async with (
         running_node(settings.node) as node_address,
-        running_router(settings.router.model_copy(update={"node": node_address})) as router_address,
+        running_router(settings.router.model_copy(update={"nodes": (node_address,)})) as router_address,
     ):
         yield {"router": router_address, "node": node_address, "store": _where(settings.node)}
 

@@ -109,7 +109,8 @@ def leaves(model: type[BaseModel] = KvquiltSettings, prefix: str = "") -> Iterat
 
 def value_of(settings: KvquiltSettings, name: str) -> str:
     """A setting as text; secrets are masked."""
-    return str(functools.reduce(getattr, name.split("."), settings))
+    value = functools.reduce(getattr, name.split("."), settings)
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _file(file: Path | None, variables: Mapping[str, str]) -> Path | None:

@@ -923,6 +923,65 @@ class GetStatusRequest(_message.Message):
 Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
 
 @_typing.final
+class NodeStatus(_message.Message):
+    """A cache node as the router sees it. Store, bytes and kernels are what it says of itself; empty if it does not answer.
+    Calls, objects and bytes are those of all tenants together: only callers that may see all get them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    OUTSTANDING_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    KERNELS_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    reachable: _builtins.bool
+    serving: _builtins.bool
+    """False while the node drains."""
+    breaker: _builtins.str
+    """"closed": it is called. "open": it is left alone. "half_open": one call may try it."""
+    outstanding: _builtins.int
+    calls: _builtins.int
+    """Calls of this router since the node became a member, and those that found no node or no answer in time."""
+    failures: _builtins.int
+    store: _builtins.str
+    objects: _builtins.int
+    used_bytes: _builtins.int
+    capacity_bytes: _builtins.int
+    kernels: _builtins.str
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        reachable: _builtins.bool = ...,
+        serving: _builtins.bool = ...,
+        breaker: _builtins.str = ...,
+        outstanding: _builtins.int = ...,
+        calls: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        store: _builtins.str = ...,
+        objects: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+        capacity_bytes: _builtins.int = ...,
+        kernels: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "calls", b"calls", "capacity_bytes", b"capacity_bytes", "failures", b"failures", "kernels", b"kernels", "objects", b"objects", "outstanding", b"outstanding", "reachable", b"reachable", "serving", b"serving", "store", b"store", "target", b"target", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
 class GetStatusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -953,13 +1012,7 @@ class GetStatusResponse(_message.Message):
     DEFAULT_RECOMPUTE_RATIO_FIELD_NUMBER: _builtins.int
     DEFAULT_LEVEL_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
-    NODE_REACHABLE_FIELD_NUMBER: _builtins.int
-    NODE_TARGET_FIELD_NUMBER: _builtins.int
-    NODE_STORE_FIELD_NUMBER: _builtins.int
-    NODE_OBJECTS_FIELD_NUMBER: _builtins.int
-    NODE_USED_BYTES_FIELD_NUMBER: _builtins.int
-    NODE_CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
-    NODE_KERNELS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     DEFAULT_MAX_KL_FIELD_NUMBER: _builtins.int
     UNGATED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
@@ -968,13 +1021,6 @@ class GetStatusResponse(_message.Message):
     """Unset: chosen by the gate."""
     default_level: _builtins.str
     """A level's name or a bound like "kl<1e-3"."""
-    node_reachable: _builtins.bool
-    node_target: _builtins.str
-    node_store: _builtins.str
-    node_objects: _builtins.int
-    node_used_bytes: _builtins.int
-    node_capacity_bytes: _builtins.int
-    node_kernels: _builtins.str
     default_max_kl: _builtins.float
     ungated: _builtins.bool
     """True: the gate is not asked. For measurements only."""
@@ -986,6 +1032,8 @@ class GetStatusResponse(_message.Message):
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Counters since start, by name; docs/reference.md lists them."""
 
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeStatus]: ...
     def __init__(
         self,
         *,
@@ -996,19 +1044,13 @@ class GetStatusResponse(_message.Message):
         default_recompute_ratio: _builtins.float | None = ...,
         default_level: _builtins.str = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        node_reachable: _builtins.bool = ...,
-        node_target: _builtins.str = ...,
-        node_store: _builtins.str = ...,
-        node_objects: _builtins.int = ...,
-        node_used_bytes: _builtins.int = ...,
-        node_capacity_bytes: _builtins.int = ...,
-        node_kernels: _builtins.str = ...,
+        nodes: _abc.Iterable[Global___NodeStatus] | None = ...,
         default_max_kl: _builtins.float = ...,
         ungated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "default_recompute_ratio", b"default_recompute_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "counters", b"counters", "default_level", b"default_level", "default_max_kl", b"default_max_kl", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "node_capacity_bytes", b"node_capacity_bytes", "node_kernels", b"node_kernels", "node_objects", b"node_objects", "node_reachable", b"node_reachable", "node_store", b"node_store", "node_target", b"node_target", "node_used_bytes", b"node_used_bytes", "policies", b"policies", "ungated", b"ungated", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "counters", b"counters", "default_level", b"default_level", "default_max_kl", b"default_max_kl", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "nodes", b"nodes", "policies", b"policies", "ungated", b"ungated", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_recompute_ratio: _TypeAlias = _typing.Literal["default_recompute_ratio"]  # noqa: Y015
     _WhichOneofArgType__default_recompute_ratio: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio"]  # noqa: Y015

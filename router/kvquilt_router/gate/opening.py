@@ -17,7 +17,7 @@ from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.profiles import AUTO, ModelProfile, cached_path
 from kvquilt_router.retrying import until_done
 from kvquilt_router.settings import RouterSettings
-from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes import CacheNodes
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class ModelGate:
         held: what decides; its gate may come later.
     """
 
-    def __init__(self, node: NodeClient, model_fingerprint: str, profile: ModelProfile, *, deadline: float) -> None:
+    def __init__(self, node: CacheNodes, model_fingerprint: str, profile: ModelProfile, *, deadline: float) -> None:
         self._node = node
         self._fingerprint = model_fingerprint
         self._profile = profile
@@ -129,7 +129,7 @@ class ModelGate:
 
 
 async def open_gate(
-    settings: RouterSettings, model_fingerprint: str, profile: ModelProfile, node: NodeClient
+    settings: RouterSettings, model_fingerprint: str, profile: ModelProfile, node: CacheNodes
 ) -> ModelGate:
     """The gate that the settings name; without one that holds, chunks are used in their exact context only.
 

@@ -131,7 +131,7 @@ def test_a_gate_that_comes_later_is_used_from_then_on(model, own_path, gate, tmp
     with gated(model, f"127.0.0.1:{port}", profile=str(own_path)) as client:
         assert "no gate was measured" in held(client).missing_reason
         with node_at(port, tmp_path) as node:
-            eventually(lambda: client.status().node.reachable)
+            eventually(lambda: client.status().nodes[0].reachable)
             list(client.prefetch([DOCUMENT]))
             assert used(client) == (0, "no_gate")
             put_gate(node, gate)

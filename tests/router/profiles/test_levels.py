@@ -14,7 +14,7 @@ def test_one_put_serves_every_level_with_fewer_bytes_the_coarser(client, data):
     (done,) = client.prefetch([DOCUMENT])
     assert (done.stored, done.failed, done.level) == (1, 0, "high")
     assert [item.present for item in client.prefetch([DOCUMENT], level="low")] == [1], "one object for all of them"
-    assert client.status().node.objects == 1
+    assert client.status().nodes[0].objects == 1
     exact, reference = blended(client, "lossless")
     assert reasons(exact) == ["not_stored"], "the lossless form is another object"
     found = {level: blended(client, level) for level in ("low", "medium", "high")}

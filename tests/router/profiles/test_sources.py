@@ -26,7 +26,7 @@ from tests.stack import eventually, router_only
 
 
 async def started(model, **settings):
-    async with running_router(RouterSettings(port=0, node="127.0.0.1:1", **settings), model) as address:
+    async with running_router(RouterSettings(port=0, nodes="127.0.0.1:1", **settings), model) as address:
         return address
 
 
@@ -52,7 +52,7 @@ def test_another_models_profile_on_the_node_is_refused_at_start(model, other_dat
         digest = put_profile(node, other_data)
 
         async def start():
-            async with running_router(RouterSettings(port=0, node=node, profile=digest), model):
+            async with running_router(RouterSettings(port=0, nodes=node, profile=digest), model):
                 pass
 
         with pytest.raises(FingerprintMismatchError):
@@ -148,4 +148,4 @@ def test_a_damaged_object_is_missed_only_by_readers_of_the_damaged_part(client, 
     stored.write_bytes(content)
     assert reasons(blended(client, "low")[0]) == [""], "its sections are intact"
     assert reasons(blended(client, "high")[0]) == ["damaged"]
-    eventually(lambda: client.status().node.objects == 0)
+    eventually(lambda: client.status().nodes[0].objects == 0)

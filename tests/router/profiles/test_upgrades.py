@@ -48,4 +48,4 @@ def test_what_is_held_of_an_object_that_was_stored_anew_is_fetched_again(model, 
         kv, _ = blended(client, "high")
         assert reasons(kv) == [""]
         assert blended(client, "high")[0].report.fetched_bytes == 0
-        assert client.status().node.objects == 1, "nothing was taken for damaged"
+        assert client.status().nodes[0].objects == 1, "nothing was taken for damaged"

@@ -1,0 +1,126 @@
+"""One node of several: its client, and what its calls and probes have told of it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kvquilt_codec.errors import DeadlineError, KvquiltError, UnavailableError
+from kvquilt_proto.v1 import cache_node_pb2
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes.breaker import BreakerState, CircuitBreaker
+from kvquilt_rpc.nodes.types import NodeState, PoolOptions
+from kvquilt_rpc.placement import Site
+
+log = logging.getLogger(__name__)
+
+NO_ANSWER = (UnavailableError, DeadlineError)
+"""What says something of the node, and not of what was asked: another node may do better."""
+_LAST_CALLS = 60.0
+"""Seconds that the running calls of a node get that is no member any more."""
+
+
+class Member:
+    """A node that belongs to a pool.
+
+    Attributes:
+        site: its place.
+        client: calls it.
+        breaker: whether it may be called.
+        serving: what its health service said last.
+        outstanding: calls that run now.
+        calls: since it came.
+        failures: of those, calls without an answer.
+    """
+
+    def __init__(
+        self, site: Site, client: NodeClient, options: PoolOptions, counters: Counters, clock: Callable[[], float]
+    ) -> None:
+        self.site = site
+        self.client = client
+        self.breaker = CircuitBreaker(
+            clock,
+            threshold=options.breaker_threshold,
+            first_wait=options.breaker_wait,
+            last_wait=options.breaker_last_wait,
+        )
+        self._counters = counters
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.serving = True
+        self.outstanding = 0
+        self.calls = 0
+        self.failures = 0
+
+    @property
+    def available(self) -> bool:
+        """Whether requests are to go to it."""
+        return self.serving and self.breaker.state is BreakerState.CLOSED
+
+    def state(self, status: cache_node_pb2.GetNodeStatusResponse | None) -> NodeState:
+        """How it is, with what it said of itself."""
+        breaker = self.breaker.state.value
+        return NodeState(self.site.name, self.serving, breaker, self.outstanding, self.calls, self.failures, status)
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """A call runs."""
+        self.outstanding += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.outstanding -= 1
+            if not self.outstanding:
+                self._idle.set()
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """A call is made, and its outcome counts.
+
+        Raises:
+            UnavailableError: the node is left alone now.
+        """
+        if not self.breaker.allow():
+            raise UnavailableError(
+                f"expected node {self.site.name} to answer; it did not lately, and is left alone now"
+            )
+        self.calls += 1
+        try:
+            yield
+        except NO_ANSWER:
+            self.failed()
+            raise
+        except KvquiltError:
+            self.breaker.succeeded()
+            raise
+        except BaseException:
+            self.breaker.abandoned()
+            raise
+        self.breaker.succeeded()
+
+    def failed(self) -> None:
+        """A call got no answer."""
+        self.failures += 1
+        if self.breaker.failed():
+            self._counters.add("node_breakers_opened")
+            log.warning("node %s does not answer: it is left alone for a while", self.site.name)
+
+    async def probe(self, seconds: float) -> None:
+        """Ask its health service, unless it is left alone now; this also ends that."""
+        try:
+            with self.judged():
+                self.serving = await self.client.serving(deadline=seconds)
+        except KvquiltError as error:
+            log.debug("node %s was probed: %s", self.site.name, error)
+
+    async def retire(self) -> None:
+        """Close its client when its running calls have ended, or after a minute."""
+        try:
+            async with asyncio.timeout(_LAST_CALLS):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("node %s is no member any more; its last calls are cut off", self.site.name)
+        finally:
+            await self.client.close()
