@@ -63,6 +63,22 @@ async def throttle(
 
 
 @asynccontextmanager
+async def valve(target: str, opened: asyncio.Event) -> AsyncIterator[str]:
+    """Forward to `target`; what comes back waits while the event is not set. Yields the proxy's address."""
+
+    async def when_open(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                await opened.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async with _forwarding(target, when_open) as address:
+        yield address
+
+
+@asynccontextmanager
 async def _forwarding(target: str, answers: Pump) -> AsyncIterator[str]:
     """Forward to `target`, what comes back by `answers`; yields the address."""
     host, _, port = target.rpartition(":")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -42,9 +42,9 @@ def in_thread(opened: Callable[[], AbstractAsyncContextManager[Result]]) -> Iter
 
 
 @contextmanager
-def router_only(model: LoadedModel, node: str, **settings: object) -> Iterator[str]:
-    """A router in this process that uses a node elsewhere, by default without profile and gate; yields its address."""
-    chosen = RouterSettings(port=0, nodes=node, drain_seconds=5, **{**_PLAIN, **settings})
+def router_only(model: LoadedModel, nodes: str | Sequence[str], **settings: object) -> Iterator[str]:
+    """A router in this process that uses nodes elsewhere, by default without profile and gate; yields its address."""
+    chosen = RouterSettings(port=0, nodes=nodes, drain_seconds=5, **{**_PLAIN, **settings})
     with in_thread(lambda: running_router(chosen, model)) as address:
         yield address
 
