@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvquilt.cli.options import overrides
 from kvquilt.cli.settings import leaves, load, value_of
 from kvquilt.errors import BadRequestError, NotFoundError
 
@@ -27,6 +28,19 @@ def test_each_layer_overrides_the_one_below_and_is_named(file):
         assert (value_of(loaded.settings, name), loaded.sources[name]) == (value, source)
 
 
+def test_nodes_are_a_list_or_a_text_with_commas(tmp_path):
+    path = tmp_path / "nodes.yaml"
+    path.write_text("router:\n  nodes: ['a:1=2', 'dns:///b:3']\n")
+    loaded = [
+        load(path, [], {}),
+        load(None, overrides(None, router__nodes=["a:1=2", "dns:///b:3"]), {}),
+        load(None, overrides(None, router__nodes=["a:1=2,dns:///b:3"]), {}),
+        load(None, [], {"KVQUILT_ROUTER__NODES": "a:1=2, dns:///b:3"}),
+    ]
+    assert {value_of(given.settings, "router.nodes") for given in loaded} == {"a:1=2,dns:///b:3"}
+    assert load(None, ["router.nodes="], {}).settings.router.nodes == ()
+
+
 def test_every_setting_has_a_meaning():
     assert all(text for _, text in leaves())
 
@@ -45,6 +59,9 @@ def test_every_setting_has_a_meaning():
         (["router.level=kl<0"], {}, "above 0"),
         (["router.held_bytes=-1"], {}, "held_bytes"),
         (["router.port"], {}, "name=value"),
+        (["router.nodes=a:1,b"], {}, r"router\.nodes.*HOST:PORT.*'b'"),
+        (["router.nodes=a:1=0"], {}, "weight above 0"),
+        ([], {"KVQUILT_ROUTER__NODES": "http://a:1"}, r"dns:///NAME:PORT.*KVQUILT_ROUTER__NODES"),
     ],
 )
 def test_unknown_names_and_impossible_values_are_refused_with_their_source(flags, environment, words):

@@ -13,7 +13,7 @@ import kvquilt.errors
 from kvquilt import AsyncClient, Client
 from kvquilt.cli.main import app
 from kvquilt.cli.output import EXIT_CODES, INTERRUPTED, PARTIAL
-from kvquilt.cli.settings import KvquiltSettings
+from kvquilt.cli.settings import KvquiltSettings, text_of
 from kvquilt.integrations import dual_stage, transformers
 from kvquilt_cache_node import types as node_types
 from kvquilt_codec import errors
@@ -94,7 +94,8 @@ def test_settings_and_their_defaults_are_the_programs() -> None:
     for name, value in fields.items():
         if name == "node.path":
             continue  # depends on the environment
-        text = "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        text = "unset" if value is None else text_of(value)
+        text = text.lower() if isinstance(value, bool) else text
         large = isinstance(value, int) and value >= 1 << 30
         assert table[name] == (f"{int(value) >> 30} GiB" if large else text), name
 

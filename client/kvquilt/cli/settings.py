@@ -109,8 +109,12 @@ def leaves(model: type[BaseModel] = KvquiltSettings, prefix: str = "") -> Iterat
 
 def value_of(settings: KvquiltSettings, name: str) -> str:
     """A setting as text; secrets are masked."""
-    value = functools.reduce(getattr, name.split("."), settings)
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return text_of(functools.reduce(getattr, name.split("."), settings))
+
+
+def text_of(value: object) -> str:
+    """A setting's value as it may be written, a list with commas."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _file(file: Path | None, variables: Mapping[str, str]) -> Path | None:
