@@ -15,7 +15,14 @@ from tests.stack import eventually, node_process, router_only
 DOCUMENT = Document("one", np.random.default_rng(3).integers(3, 500, 400).tolist())
 SEGMENTS = [DOCUMENT.content, [5, 6, 7]]
 OPTIONS = {"level": "lossless", "shared_prefix": [11, 12, 13], "policy": "none"}
-SETTINGS = {"chunk_tokens": 32, "warm_up_passages": 0, "background": False, "health_seconds": 0.2, "stat_deadline": 20}
+SETTINGS = {
+    "chunk_tokens": 32,
+    "warm_up_passages": 0,
+    "background": False,
+    "health_seconds": 0.2,
+    "stat_deadline": 20,
+    "fetch_deadline": 20,
+}
 
 
 @pytest.fixture(scope="module")

