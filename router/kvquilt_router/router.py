@@ -38,7 +38,6 @@ from kvquilt_router.types import COUNTERS
 from kvquilt_router.warming import WarmUps
 from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.counters import Counters
-from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes import CacheNodes, open_nodes
 from kvquilt_rpc.server import RpcServer
 
@@ -88,12 +87,9 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
     )
     thread = EngineThread()
     counters = Counters(COUNTERS)
-
-    def connect(target: str) -> NodeClient:
-        return NodeClient(target, settings.node_credentials)
-
+    credentials = settings.node_credentials
     try:
-        async with open_nodes(settings.nodes, settings.pool_options(), counters, connect=connect) as nodes:
+        async with open_nodes(settings.nodes, settings.pool_options(), counters, credentials=credentials) as nodes:
             profile = await open_profile(settings.profile, loaded.fingerprint, nodes, deadline=settings.put_deadline)
             profile.point(parse_level(settings.level))
             gate = await open_gate(settings, loaded.fingerprint, profile, nodes)

@@ -33,8 +33,13 @@ MESSAGE_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-def open_channel(target: str, credentials: Credentials | None = None) -> grpc.aio.Channel:
+def open_channel(target: str, credentials: Credentials | None = None, server_name: str = "") -> grpc.aio.Channel:
     """A channel to `target` (`host:port`, or any gRPC name). Connects on first use.
+
+    Args:
+        target: see above.
+        credentials: as whom, and with TLS or not.
+        server_name: that the server's certificate must have, if not the target's; for addresses that a name stood for.
 
     Raises:
         NotFoundError, BadRequestError: see `credentialed_channel`.
@@ -51,4 +56,6 @@ def open_channel(target: str, credentials: Credentials | None = None) -> grpc.ai
         # Channels to one address share a connection by default, and with it the state of a server that is gone.
         ("grpc.use_local_subchannel_pool", 1),
     ]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
     return credentialed_channel(target, credentials or Credentials(), options)

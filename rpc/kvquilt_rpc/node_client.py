@@ -24,15 +24,17 @@ STAT_BATCH = 1024  # an object is described in up to 4 KiB, and a message holds 
 class NodeClient:
     """Calls one cache node. Every call has a deadline in seconds; every failure is an error of our tree.
 
+    Arguments and what is raised are as in `open_channel`.
+
     Attributes:
         target: address of the node.
         profiles: calls about its codec profiles.
         gates: calls about its gates.
     """
 
-    def __init__(self, target: str, credentials: Credentials | None = None) -> None:
+    def __init__(self, target: str, credentials: Credentials | None = None, server_name: str = "") -> None:
         self.target = target
-        self._channel = open_channel(target, credentials)
+        self._channel = open_channel(target, credentials, server_name)
         self._stub = cache_node_pb2_grpc.CacheNodeServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self.profiles = NodeProfiles(self._stub)

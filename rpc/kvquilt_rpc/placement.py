@@ -5,7 +5,7 @@ Every router that has the same members agrees, in any process and on any machine
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import xxhash
 
@@ -20,10 +20,12 @@ class Site:
     Attributes:
         name: its address; what is hashed.
         weight: share of the keys that it gets, relative to the others'; above 0.
+        host: the DNS name that stood for the address, if one did.
     """
 
     name: str
     weight: float = 1.0
+    host: str = field(default="", compare=False)
 
 
 def ranked(sites: Collection[Site], key: bytes) -> list[Site]:

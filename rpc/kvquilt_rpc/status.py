@@ -38,8 +38,8 @@ _TYPES = {code: error for error, code in _CODES}
 # What gRPC itself answers, for instance to a message over the size limit or a call that the server does not know.
 _TYPES[grpc.StatusCode.CANCELLED] = errors.UnavailableError
 
-_NO_HANDSHAKE = ("Socket closed", "handshake failed")
-"""What gRPC says of a server that ended a connection before any call: all that it tells of TLS that does not fit."""
+_NO_HANDSHAKE = ("Socket closed", "handshake failed", "Hostname Verification Check failed")
+"""What gRPC says where TLS does not fit: a server ended a connection before any call, or is certified by another name."""
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")

@@ -1,5 +1,7 @@
 """Tenants of one router and one node: each finds its own text and the public one, and nothing else at all."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -188,7 +190,7 @@ def test_namespaces_that_cannot_be_are_refused(tenants, model, tmp_path):
         with Client(address) as client, pytest.raises(UnauthenticatedError):
             client.status()
         with Client(address, Credentials(token=signer.token("a", "a"))) as client:
-            assert client.status().node.reachable
+            assert [node.reachable for node in client.status().nodes] == [True]
             with pytest.raises(BadRequestError, match=r"set router\.master_secret"):
                 hits(client, TEXT)
 
@@ -197,9 +199,11 @@ def test_figures_of_all_tenants_are_the_operators(tenants):
     a, operator = tenants.client("a"), tenants.client("operator", "*")
     prefetch(a, "text", TEXT)
     assert a.status().counters == {}
-    assert (a.status().node.reachable, a.status().node.objects) == (True, 0)
+    (shown,), (known,) = a.status().nodes, operator.status().nodes
+    assert (shown.reachable, shown.objects, shown.capacity_bytes, shown.calls) == (True, 0, 0, 0)
     assert operator.status().counters["documents_prefetched"] == 1
-    assert operator.status().node.objects == 2
+    assert known.objects == 2
+    assert known.calls > 0
 
 
 def test_namespaces_beyond_the_limit_begin_again_with_what_they_stored(model, tmp_path):
@@ -213,19 +217,29 @@ def test_namespaces_beyond_the_limit_begin_again_with_what_they_stored(model, tm
         tenants.close()
 
 
-def test_a_router_shows_its_node_who_it_is(model, tmp_path):
+def test_a_router_shows_its_nodes_who_it_is(model, tmp_path):
     signer = Signer.new(tmp_path / "key")
     node = NodeSettings(port=0, store="memory", security=ServerSecurity(token_key=signer.public))
     known = Credentials(token=signer.token("router-1", "*"))
-    with in_thread(lambda: running_node(node)) as address:
-        options = {"background": False, "warm_up_passages": 0}
-        with router_only(model, address, node_credentials=known, **options) as router, Client(router) as client:
-            prefetch(client, "text", TEXT)
-            assert hits(client, TEXT) == [0, 1]
-        with router_only(model, address, **options) as router, Client(router) as client:
+    with in_thread(lambda: running_node(node)) as first, in_thread(lambda: running_node(node)) as second:
+        addresses = [first, second]
+        options = {"background": False, "warm_up_passages": 0, "chunk_tokens": 16, "health_seconds": 0.05}
+        with router_only(model, addresses, node_credentials=known, **options) as router, Client(router) as client:
+            stored = prefetch(client, "text", TEXT)
+            assert len(hits(client, TEXT)) == stored
+            seen = client.status().nodes
+            assert sum(node.objects for node in seen) == stored
+            assert all(node.objects for node in seen)
+            # A status is a call too, the others are health probes.
+            asked = itertools.count(1)
+            eventually(
+                lambda: next(asked) < min(n.calls - s.calls for n, s in zip(client.status().nodes, seen, strict=True))
+            )
+            assert {(n.serving, n.breaker, n.failures) for n in client.status().nodes} == {(True, "closed", 0)}
+        with router_only(model, addresses, **options) as router, Client(router) as client:
             report = client.blend([TEXT, QUESTION], shared_prefix=PREFIX).report
             assert {chunk.miss_reason for chunk in report.chunks} == {"node_refused"}
-            assert not client.status().node.reachable
+            assert not any(node.reachable for node in client.status().nodes)
             for call in (lambda: prefetch(client, "text", TEXT), lambda: client.forget("text")):
                 with pytest.raises(UnavailableError, match=r"set router\.node_credentials") as caught:
                     call()

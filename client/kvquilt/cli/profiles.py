@@ -18,7 +18,6 @@ from kvquilt_codec.gate import Gate
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.levels import level_cards
 from kvquilt_codec.profile import file
-from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes import CacheNodes, open_nodes
 
 profile_app = typer.Typer(no_args_is_help=True, help="Show codec profiles, and give them to the cache nodes.")
@@ -175,11 +174,8 @@ def _call(config: Path | None, flags: list[str], call: Callable[[CacheNodes, flo
     settings = load(config, flags).settings.router
 
     async def called() -> Result:
-        async with open_nodes(
-            settings.nodes,
-            settings.pool_options(),
-            connect=lambda target: NodeClient(target, settings.node_credentials),
-        ) as nodes:
+        credentials = settings.node_credentials
+        async with open_nodes(settings.nodes, settings.pool_options(), credentials=credentials) as nodes:
             return await call(nodes, settings.put_deadline)
 
     return asyncio.run(called())

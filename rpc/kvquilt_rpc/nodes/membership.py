@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.errors import BadRequestError, KvquiltError
 from kvquilt_rpc.placement import Site
 
 log = logging.getLogger(__name__)
@@ -110,20 +110,23 @@ class Membership:
     async def refresh(self) -> None:
         """Look all names up, each for at most so long, and tell of changes."""
         await asyncio.gather(*(self._look_up(entry) for entry in self._entries if entry.host))
-        weights: dict[str, float] = {}
+        named: dict[str, Site] = {}
         for entry in self._entries:
             for name in self._known[entry]:
-                weights.setdefault(name, entry.weight)
-        sites = [Site(name, weights[name]) for name in sorted(weights)]
+                named.setdefault(name, Site(name, entry.weight, entry.host))
+        sites = [named[name] for name in sorted(named)]
         if sites != self._told:
-            self._told = sites
             self._changed(sites)
+            self._told = sites
 
     async def run(self) -> None:
         """Refresh again and again; runs until cancelled."""
         while True:
             await asyncio.sleep(self._every)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except KvquiltError as error:
+                log.warning("new nodes cannot be called: %s: nodes stay as they are", error)
 
     async def _look_up(self, entry: NodeAddress) -> None:
         # A look-up that hangs is waited for again, and no second one is begun: threads must not pile up.

@@ -22,6 +22,7 @@ from kvquilt_rpc.nodes.membership import Resolve, resolve
 from kvquilt_rpc.nodes.routing import Routing
 from kvquilt_rpc.nodes.types import COUNTERS, NodeState, ObjectRef, PoolOptions, VariantsFound
 from kvquilt_rpc.nodes.watching import Watch
+from kvquilt_rpc.security import Credentials
 
 Result = TypeVar("Result")
 Piece = cache_node_pb2.GetChunkHeader | bytes
@@ -48,7 +49,7 @@ class NodePool:
         addresses: Sequence[str],
         options: PoolOptions,
         counters: Counters,
-        connect: Callable[[str], NodeClient] = NodeClient,
+        credentials: Credentials | None = None,
         resolver: Resolve = resolve,
     ) -> None:
         draw = random.Random()  # noqa: S311  spreads load; nothing is secret about it
@@ -56,7 +57,7 @@ class NodePool:
         self._counters = counters
         self._routing = Routing(options, clock=time.monotonic, draw=draw)
         self._attempts = Attempts(options, counters, chance=draw.random)
-        self._watch = Watch(addresses, self._routing, options, counters, connect, resolver)
+        self._watch = Watch(addresses, self._routing, options, counters, credentials or Credentials(), resolver)
         self.profiles = PoolProfiles(self._attempts, self._routing, shared=options.shared_store)
         self.gates = PoolGates(self._attempts, self._routing)
 
@@ -257,7 +258,7 @@ async def open_nodes(
     options: PoolOptions | None = None,
     counters: Counters | None = None,
     *,
-    connect: Callable[[str], NodeClient] = NodeClient,
+    credentials: Credentials | None = None,
     resolver: Resolve = resolve,
 ) -> AsyncIterator[NodePool]:
     """Call cache nodes within this context.
@@ -266,13 +267,14 @@ async def open_nodes(
         addresses: as in `router.nodes`.
         options: by default those of `PoolOptions`.
         counters: that have the names of `COUNTERS`; by default of its own.
-        connect: makes the client of a node, by its address.
+        credentials: as whom nodes are called. With TLS, the certificate of a node behind a DNS name is for that name.
         resolver: looks DNS names up.
 
     Raises:
-        BadRequestError: an address that is none.
+        BadRequestError: an address that is none; see also `open_channel`.
+        NotFoundError: see there.
     """
-    pool = NodePool(addresses, options or PoolOptions(), counters or Counters(COUNTERS), connect, resolver)
+    pool = NodePool(addresses, options or PoolOptions(), counters or Counters(COUNTERS), credentials, resolver)
     try:
         await pool.start()
         yield pool

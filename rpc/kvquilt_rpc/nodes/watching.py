@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
@@ -12,6 +12,7 @@ from kvquilt_rpc.nodes.membership import Membership, Resolve
 from kvquilt_rpc.nodes.routing import Routing
 from kvquilt_rpc.nodes.types import PoolOptions
 from kvquilt_rpc.placement import Site
+from kvquilt_rpc.security import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,13 @@ class Watch:
         routing: Routing,
         options: PoolOptions,
         counters: Counters,
-        connect: Callable[[str], NodeClient],
+        credentials: Credentials,
         resolver: Resolve,
     ) -> None:
         self._routing = routing
         self._options = options
         self._counters = counters
-        self._connect = connect
+        self._credentials = credentials
         self._membership = Membership(addresses, self._changed, every=options.resolve_seconds, resolver=resolver)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -51,17 +52,18 @@ class Watch:
 
     def _changed(self, sites: Sequence[Site]) -> None:
         before = self._routing.members
-        if self._tasks:
-            self._counters.add("nodes_changed")
-        log.info("the cache nodes are %s", ", ".join(site.name for site in sites) or "none")
         now: dict[str, Member] = {}
         for site in sites:
             member = before.get(site.name)
             if member is None:
-                member = Member(site, self._connect(site.name), self._options, self._counters, time.monotonic)
+                client = NodeClient(site.name, self._credentials, site.host)
+                member = Member(site, client, self._options, self._counters, time.monotonic)
             member.site = site
             now[site.name] = member
         self._routing.members = now
+        if self._tasks:
+            self._counters.add("nodes_changed")
+        log.info("the cache nodes are %s", ", ".join(now) or "none")
         for name in before.keys() - now.keys():
             self._spawn(before[name].retire())
 
