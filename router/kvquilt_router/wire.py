@@ -288,9 +288,7 @@ def node_message(state: NodeState, overall: bool) -> pb.NodeStatus:
     """A cache node's state; what all tenants do on it is shown only if `overall`."""
     message = pb.NodeStatus(target=state.target, serving=state.serving, breaker=state.breaker)
     if overall:
-        message.outstanding = state.outstanding
-        message.calls = state.calls
-        message.failures = state.failures
+        message.outstanding, message.calls, message.failures = state.outstanding, state.calls, state.failures
     if state.status is not None:
         message.reachable = True
         message.store = state.status.store

@@ -39,7 +39,7 @@ _TYPES = {code: error for error, code in _CODES}
 _TYPES[grpc.StatusCode.CANCELLED] = errors.UnavailableError
 
 _NO_HANDSHAKE = ("Socket closed", "handshake failed", "Hostname Verification Check failed")
-"""What gRPC says where TLS does not fit: a server ended a connection before any call, or is certified by another name."""
+"""What gRPC says where TLS does not fit: a server ends a connection before any call, or has another name."""
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
