@@ -86,13 +86,13 @@ ELSEWHERE = stored([1, 2, 3, 80, 81, 10, 11], sources=(ANOTHER, PREVIOUS), kind=
 
 
 def place():
-    return Place(BEFORE, context_digest(PREFIX), PREVIOUS)
+    return Place(BEFORE, context_digest(PREFIX), PREVIOUS, [(PREVIOUS, len(PREFIX))])
 
 
 def test_the_context_of_a_stored_variant_is_told_by_digests_and_neighbours_not_by_its_name():
     stored_ones = (EXACT, PAIR, STRANGER, WARM, BASE, ELSEWHERE)
     assert [place().context(info) for info in stored_ones] == ["exact", "pair", "warm", "warm", "base", "base"]
-    first = Place(PREFIX, context_digest(PREFIX), None)
+    first = Place(PREFIX, context_digest(PREFIX), None, [])
     assert first.context(BASE) == "exact", "right after the shared prefix, that is all that precedes it"
 
 
