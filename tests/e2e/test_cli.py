@@ -73,7 +73,7 @@ def test_inspect_of_a_damaged_file_exits_4(server, folder, tmp_path):
         (["inspect", "no/such/file"], 3, "not_found"),
         (["prefetch", "no/such/file"], 3, "not_found"),
         (["config", "check", "--set", "router.policy=nope"], 2, "unknown_policy"),
-        (["config", "check", "--set", "router.namespace=team"], 2, "bad_request"),
+        (["config", "check", "--set", "router.namespace=team"], 2, "no_master_secret"),
         (["config", "show", "--set", "nonsense=1"], 2, "bad_request"),
         (["model", "no/such/model"], 3, "not_found"),
         (["router", "--model", "no/such/model", "--port", "0"], 3, "not_found"),
