@@ -22,7 +22,7 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
     """
     counters = Counters(COUNTERS)
     server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters)
-    store = await open_store(settings)
+    store = await open_store(settings, counters)
     try:
         service = CacheNodeService(store, counters, int(settings.max_object))
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)

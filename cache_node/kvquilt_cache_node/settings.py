@@ -62,11 +62,23 @@ class NodeSettings(BaseModel):
     capacity: ByteSize = Field(
         ByteSize(10 << 30), gt=0, description="Byte cap of the store; `node.eviction` says what makes room."
     )
+    memory_bytes: ByteSize | None = Field(
+        None,
+        ge=0,
+        description="Memory for objects in use, in front of the store; 0: none. Unset: 512 MiB for redis and object.",
+    )
     eviction: str = Field(DEFAULT, description=f"What makes room in a full store: {', '.join(POLICIES)}.")
     max_object: ByteSize = Field(ByteSize(1 << 30), gt=0, description="Largest payload of one put.")
     fsync: bool = Field(True, description="Flush every put to the medium before it is acknowledged.")
     drain_seconds: float = Field(10.0, ge=0, description="Time that running calls get to finish at shutdown.")
     security: ServerSecurity = ServerSecurity()
+
+    @property
+    def memory_tier(self) -> int:
+        """Bytes of memory in front of the store."""
+        if self.memory_bytes is not None:
+            return int(self.memory_bytes)
+        return 512 << 20 if self.store in ("redis", "object") else 0
 
     @field_validator("eviction")
     @classmethod

@@ -24,6 +24,8 @@ COUNTERS = (
     "gates_stored",
     "gates_sent",
     "gates_damaged",
+    "memory_hits",
+    "memory_bytes",
     *CALL_COUNTERS,
 )
 """Counters of a cache node."""
@@ -42,6 +44,19 @@ class Usage:
     objects: int
     used_bytes: int
     capacity_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What an index has under a key.
+
+    Attributes:
+        at: when it was stored, in seconds since the epoch: no two storings of a key have the same time.
+        size: bytes.
+    """
+
+    at: float
+    size: int
 
 
 class Blobs(Protocol):
@@ -150,8 +165,8 @@ class Index(Protocol):
             deletes the bytes and calls `release`.
         """
 
-    async def stored_at(self, key: bytes) -> float | None:
-        """When something was stored, in seconds since the epoch: no two storings of a key have the same time."""
+    async def stored(self, key: bytes) -> Stored | None:
+        """When something was stored, and how big it is; `None` if there is nothing of this key."""
 
     async def remove_lost(self, key: bytes, stored_at: float) -> bool:
         """Drop the row of a key whose bytes are gone, unless it has been stored again since `stored_at`."""

@@ -32,7 +32,7 @@ async def everything(index: Index) -> int:
         lambda: index.gates(MODEL, key_of(50).hex()),
         lambda: index.sizes(),
         lambda: index.usage(CAPACITY),
-        lambda: index.stored_at(key_of(1)),
+        lambda: index.stored(key_of(1)),
         lambda: index.may_delete(key_of(1)),
         lambda: index.use([key_of(1), key_of(50)], ["doc", "other"]),
         lambda: index.add_documents(key_of(1), ["doc", "third"]),

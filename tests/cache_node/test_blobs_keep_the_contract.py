@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from kvquilt_cache_node.store import FileBlobs, MemoryBlobs
-from kvquilt_cache_node.store.fault import FaultBlobs
+from kvquilt_cache_node.store.fault import FaultBlobs, Faults
 from kvquilt_cache_node.store.object_blobs import ObjectBlobs, ObjectOptions, open_object_store
 from kvquilt_cache_node.types import Blobs
 from tests import servers
 from tests.cache_node.remote import redis_blobs, s3_blobs
+from tests.cache_node.tiers import tier
 from tests.contracts.blobs_contract import BlobsContract
 
 
@@ -59,3 +60,19 @@ class TestObjectBlobsInAFolder(BlobsContract):
 class TestFaultBlobsWithoutFaults(BlobsContract):
     async def open_blobs(self, folder: Path) -> Blobs:
         return FaultBlobs(MemoryBlobs())
+
+
+class TestTieredBlobsOverMemory(BlobsContract):
+    async def open_blobs(self, folder: Path) -> Blobs:
+        return tier(MemoryBlobs(), 2_500_000)
+
+
+class TestTieredBlobsOverFiles(BlobsContract):
+    async def open_blobs(self, folder: Path) -> Blobs:
+        return tier(FileBlobs(folder, fsync=False), 2_500_000)
+
+
+class TestTieredBlobsOverBlobsThatAreLateAtTimes(BlobsContract):
+    async def open_blobs(self, folder: Path) -> Blobs:
+        late = Faults(latency=0.0005, slow=0.5)
+        return tier(FaultBlobs(MemoryBlobs(), {"read": late, "write": late, "delete": late}), 8_000_000)

@@ -9,6 +9,7 @@ from kvquilt_cache_node.store import Database, FileBlobs, IndexedStore, MemoryBl
 from kvquilt_cache_node.store.fault import FaultBlobs
 from tests import servers
 from tests.cache_node.remote import redis_blobs, redis_index, s3_blobs
+from tests.cache_node.tiers import tier
 from tests.contracts.store_contract import StoreContract
 from tests.contracts.store_objects import Clock
 
@@ -69,3 +70,9 @@ class TestObjectStore(StoreContract):
 class TestStoreOfFaultBlobsWithoutFaults(StoreContract):
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
         return IndexedStore(FaultBlobs(MemoryBlobs()), SqliteIndex(Database(":memory:", clock, Lru())), capacity)
+
+
+class TestStoreWithMemoryInFront(StoreContract):
+    async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
+        index = SqliteIndex(Database(":memory:", clock, Lru()))
+        return IndexedStore(tier(MemoryBlobs(), 500, index.stored), index, capacity)

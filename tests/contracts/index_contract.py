@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from kvquilt_cache_node.types import Index
+from kvquilt_cache_node.types import Index, Stored
 from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
 from kvquilt_codec.errors import CapacityError, UnavailableError
 from kvquilt_codec.forms import StorageForm
@@ -58,7 +58,8 @@ class IndexContract(ABC):
         (info,) = await indexes[-1].find([key_of(1), key_of(2), key_of(1)])
         assert (info.key, info.stored_bytes, info.use_count) == (key_of(1), 123, 0)
         assert info.meta == meta_of("a", "b", chunk=1), "documents sorted; fingerprints are not given back"
-        assert info.created == info.last_used == await indexes[-1].stored_at(key_of(1))
+        assert await indexes[-1].stored(key_of(1)) == Stored(info.created, 123)
+        assert info.created == info.last_used
 
     async def test_thousands_of_keys_can_be_asked_at_once(self, index: Index) -> None:
         await store(index, 3000, 10, meta_of("doc", chunk=7, fingerprints=[11]))
@@ -128,16 +129,16 @@ class IndexContract(ABC):
 
     async def test_a_row_whose_bytes_are_lost_goes_unless_it_was_stored_again(self, indexes: list[Index]) -> None:
         await store(indexes[0], 1, 100, meta_of("doc"))
-        first = await indexes[0].stored_at(key_of(1))
+        first = await indexes[0].stored(key_of(1))
         assert first is not None
         await indexes[0].remove([key_of(1)])
         await indexes[0].release([key_of(1)])
-        assert await indexes[0].stored_at(key_of(1)) is None
+        assert await indexes[0].stored(key_of(1)) is None
         await store(indexes[-1], 1, 100, meta_of("doc"))
-        assert not await indexes[0].remove_lost(key_of(1), first)
-        second = await indexes[0].stored_at(key_of(1))
+        assert not await indexes[0].remove_lost(key_of(1), first.at)
+        second = await indexes[0].stored(key_of(1))
         assert second is not None
-        assert await indexes[0].remove_lost(key_of(1), second)
+        assert await indexes[0].remove_lost(key_of(1), second.at)
         assert await indexes[-1].remove([], ["doc"]) == ({}, 0)
         assert (await indexes[-1].usage(CAPACITY)).used_bytes == 0
 

@@ -21,7 +21,7 @@ from kvquilt_cache_node.store.rows import (
     row_of,
 )
 from kvquilt_cache_node.store.victims import Victims, entry_of, fill
-from kvquilt_cache_node.types import Usage
+from kvquilt_cache_node.types import Stored, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import CapacityError, UnavailableError
 
@@ -177,11 +177,11 @@ class Index:
             self._used -= sum(dropped.values())
             return dropped, shared
 
-    def stored_at(self, key: bytes) -> float | None:
-        """When something was stored, in seconds since the epoch."""
+    def stored(self, key: bytes) -> Stored | None:
+        """When something was stored, and how big it is."""
         with self._lock:
-            row = self._db.execute("SELECT created FROM objects WHERE key = ?", (key,)).fetchone()
-            return None if row is None else float(row[0])
+            row = self._db.execute("SELECT created, stored_bytes FROM objects WHERE key = ?", (key,)).fetchone()
+            return None if row is None else Stored(*row)
 
     def remove_lost(self, key: bytes, stored_at: float) -> bool:
         """Drop the row of a key whose bytes are gone, unless it has been stored again since `stored_at`."""

@@ -118,13 +118,13 @@ class IndexedStore:
             return await self._blobs.read(key, ranges)
         except NotFoundError:
             # The row of this moment had its bytes: if they are not there now, and the row is, they are lost.
-            stored_at = await self._index.stored_at(key)
-            if stored_at is None:
+            stored = await self._index.stored(key)
+            if stored is None:
                 raise
             try:
                 return await self._blobs.read(key, ranges)
             except NotFoundError:
-                await self._index.remove_lost(key, stored_at)
+                await self._index.remove_lost(key, stored.at)
                 raise
 
     async def touch(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:

@@ -1,17 +1,23 @@
 """Opens the store that the settings name."""
 
+from random import Random
+
+from kvquilt_cache_node.eviction import DEFAULT, make_policy
 from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_cache_node.store.hot import HotBlobs
 from kvquilt_cache_node.store.indexed import IndexedStore
 from kvquilt_cache_node.store.opening_blobs import open_blobs
 from kvquilt_cache_node.store.opening_index import open_index
 from kvquilt_cache_node.store.repair import Repair
-from kvquilt_cache_node.types import Blobs, Index
+from kvquilt_cache_node.store.tiered import TieredBlobs
+from kvquilt_cache_node.types import COUNTERS, Blobs, Index
 from kvquilt_codec import catalog, container
 from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
 from kvquilt_codec.container.head import MAGIC
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file as profile_file
+from kvquilt_rpc.counters import Counters
 
 
 def describe(key: bytes, data: bytes) -> Meta:
@@ -49,11 +55,15 @@ async def open_parts(settings: NodeSettings, *, anew: bool = False) -> tuple[Blo
         raise
 
 
-async def open_store(settings: NodeSettings) -> IndexedStore:
-    """Open the configured store.
+async def open_store(settings: NodeSettings, counters: Counters | None = None) -> IndexedStore:
+    """Open the configured store, with memory in front of it as far as it is to have any.
 
     An index in SQLite is this process's alone, which may have died at any point: it and the blobs are brought in line.
     One in Redis other nodes may be using: its format is checked, `kvquilt repair` does the rest when it is asked to.
+
+    Args:
+        settings: of the node.
+        counters: of the node, all of `COUNTERS`.
 
     Raises:
         BadRequestError: settings that do not fit together, or of a package that is not installed.
@@ -66,6 +76,10 @@ async def open_store(settings: NodeSettings) -> IndexedStore:
     try:
         if settings.index == "sqlite":
             await Repair(blobs, index, capacity, describe).run()
+        if memory := settings.memory_tier:
+            count = (counters or Counters(COUNTERS)).add
+            hot = HotBlobs(memory, make_policy(DEFAULT, memory, Random()), count)  # noqa: S311  no secret
+            blobs = TieredBlobs(blobs, hot, index.stored, describe, count)
         return IndexedStore(blobs, index, capacity)
     except BaseException:
         await index.close()

@@ -9,7 +9,7 @@ from kvquilt_cache_node.store.redis_holds import BATCH, Holds, batches
 from kvquilt_cache_node.store.redis_records import Names
 from kvquilt_cache_node.store.redis_rows import arguments_of, gate_from, info_from, match_from, profile_from
 from kvquilt_cache_node.store.redis_scripts import REPAIR, Scripts
-from kvquilt_cache_node.types import Usage
+from kvquilt_cache_node.types import Stored, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, UnavailableError
 
@@ -168,12 +168,12 @@ class RedisIndex:
             dropped |= self._dropped(await self._scripts.run("drop", self._holds.owner, self._holds.lease, *batch))
         return dropped, len(shared - dropped.keys())
 
-    async def stored_at(self, key: bytes) -> float | None:
-        """See `Index.stored_at`."""
-        answer = await self._scripts.run("stored_at", key)
+    async def stored(self, key: bytes) -> Stored | None:
+        """See `Index.stored`."""
+        answer = await self._scripts.run("stored", key)
         try:
-            return None if answer is None else float(answer)
-        except ValueError as error:
+            return None if answer is None else Stored(float(answer[0]), int(answer[1]))
+        except (ValueError, TypeError, IndexError) as error:
             raise IntegrityError(f"expected a row of the index of {key.hex()[:16]}...; got {error}: {REPAIR}") from None
 
     async def remove_lost(self, key: bytes, stored_at: float) -> bool:

@@ -91,8 +91,8 @@ class Repair:
         return self.done
 
     async def _check_row(self, key: bytes, size: int) -> None:
-        stored_at = await self._index.stored_at(key)
-        if stored_at is None:
+        stored = await self._index.stored(key)
+        if stored is None:
             return
         try:
             (data,) = await self._blobs.read(key)
@@ -101,16 +101,16 @@ class Repair:
         except (NotFoundError, IntegrityError):
             pass
         self.done.dropped += 1
-        if not self._dry_run and await self._index.remove_lost(key, stored_at):
+        if not self._dry_run and await self._index.remove_lost(key, stored.at):
             log.warning("dropped the row of an object whose bytes are gone", extra={"key": key.hex()})
 
     async def _check_orphan(self, key: bytes) -> None:
         if self._dry_run:
-            if await self._index.stored_at(key) is None:
+            if await self._index.stored(key) is None:
                 await self._count(key)
             return
         if not await self._reserve(key, 0):
-            self.done.left += await self._index.stored_at(key) is None
+            self.done.left += await self._index.stored(key) is None
             return
         try:
             await self._adopt(key)

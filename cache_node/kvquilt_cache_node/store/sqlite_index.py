@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from kvquilt_cache_node.store.index import Index as Database
-from kvquilt_cache_node.types import Usage
+from kvquilt_cache_node.types import Stored, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import UnavailableError
 
@@ -30,7 +30,7 @@ class SqliteIndex:
     async def reserve(self, key: bytes, size: int, capacity: int) -> list[bytes] | None:
         """See `Index.reserve`."""
         await self.release([key])
-        if await self.stored_at(key) is not None:
+        if await self.stored(key) is not None:
             return None
         victims = await asyncio.to_thread(self._database.reserve, size, capacity)
         self._reserved[key] = size
@@ -55,7 +55,7 @@ class SqliteIndex:
 
     async def may_delete(self, key: bytes) -> bool:
         """See `Index.may_delete`."""
-        return await self.stored_at(key) is None
+        return await self.stored(key) is None
 
     async def use(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
         """See `Index.use`."""
@@ -65,9 +65,9 @@ class SqliteIndex:
         """See `Index.remove`."""
         return await asyncio.to_thread(self._database.remove, keys, documents)
 
-    async def stored_at(self, key: bytes) -> float | None:
-        """See `Index.stored_at`."""
-        return await asyncio.to_thread(self._database.stored_at, key)
+    async def stored(self, key: bytes) -> Stored | None:
+        """See `Index.stored`."""
+        return await asyncio.to_thread(self._database.stored, key)
 
     async def remove_lost(self, key: bytes, stored_at: float) -> bool:
         """See `Index.remove_lost`."""
