@@ -1,5 +1,6 @@
 """Errors on the wire: a status code, the message, and the reason as `google.rpc.ErrorInfo`."""
 
+import asyncio
 import functools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -66,11 +67,22 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.KvquiltError:
 
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
-    """Raise errors of our tree for failed calls."""
+    """Raise errors of our tree for failed calls.
+
+    Raises:
+        KvquiltError: what the peer or gRPC said.
+        CancelledError: the caller's task is being cancelled; nothing else raises it.
+    """
     try:
         yield
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from None
+    except asyncio.CancelledError:
+        # gRPC cancels a call by itself where it cannot send on, as when the peer dies in the middle of a stream.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise errors.UnavailableError("expected the peer to take all that is sent; the connection ended") from None
 
 
 def well_formed(answer: Result | None) -> Result:

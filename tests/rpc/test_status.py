@@ -1,7 +1,7 @@
 """Errors over a real wire: the class, the message and the reason arrive, and nothing that must not be seen."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -244,3 +244,38 @@ async def test_a_stream_whose_caller_goes_away_is_closed_at_once(caller: Caller)
     assert not caller.service.closed.is_set()
     call.cancel()
     await asyncio.wait_for(caller.service.closed.wait(), DEADLINE)
+
+
+async def test_a_call_that_grpc_cancels_by_itself_is_unavailable_and_no_cancellation_of_the_caller(
+    caller: Caller,
+) -> None:
+    """gRPC does so when it cannot send the next message, here because there is none."""
+
+    def broken() -> Iterator[bytes]:
+        yield b"a"
+        raise ValueError
+
+    with pytest.raises(errors.UnavailableError, match="the connection ended"):
+        async with status.translated():
+            await caller.channel.stream_unary(f"/{SERVICE}/Collect")(broken(), timeout=DEADLINE)
+
+
+async def test_a_caller_that_is_cancelled_stays_cancelled(caller: Caller) -> None:
+    never = asyncio.Event()
+
+    async def waiting() -> AsyncIterator[bytes]:
+        await never.wait()
+        yield b""
+
+    async def call() -> None:
+        async with status.translated():
+            await caller.channel.stream_unary(f"/{SERVICE}/Collect")(waiting(), timeout=DEADLINE)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await call()
+    task = asyncio.create_task(call())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
