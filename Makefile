@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | check | bench | bench-codec | bench-blend | proto
+# kvquilt: make demo | test | check | bench | bench-codec | bench-blend | drills | proto
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -15,7 +15,7 @@ PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/k
 STAMP = $(VENV)/installed
 LMCACHE = .venv-lmcache
 
-.PHONY: demo test check format bench bench-codec bench-blend proto clean
+.PHONY: demo test check format bench bench-codec bench-blend drills proto clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -47,6 +47,10 @@ bench-codec: $(STAMP) $(LMCACHE)/installed
 
 bench-blend: $(STAMP)
 	PYTHONPATH=bench $(BIN)/python bench/bench_blend.py $(BENCH_FLAGS)
+
+# Real node processes, Valkey and SeaweedFS, killed and paused; the load's objects are made as those of the tests.
+drills: $(STAMP)
+	PYTHONPATH=bench:. $(BIN)/python -m drills $(DRILL_FLAGS)
 
 proto: $(STAMP)
 	PYTHON=$(BIN)/python proto/generate.sh

@@ -58,6 +58,13 @@ class Process:
     environment: dict[str, str] = field(default_factory=dict)
     _popen: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        if self._popen is None:
+            raise RuntimeError("expected a running process; it was killed")
+        return self._popen.pid
+
     def start(self) -> None:
         """Start, and return when it answers."""
         with (self.folder / "output").open("ab") as output:
@@ -86,22 +93,17 @@ class Process:
 
     def pause(self) -> None:
         """Let it answer no more (SIGSTOP); returns when all its threads stand still."""
-        os.waitpid(self._signal(signal.SIGSTOP), os.WUNTRACED)
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
-        self._signal(signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
     def restart(self) -> None:
         """Kill it and start it again."""
         self.kill()
         self.start()
-
-    def _signal(self, number: int) -> int:
-        if self._popen is None:
-            raise RuntimeError("expected a running process; it was killed")
-        self._popen.send_signal(number)
-        return self._popen.pid
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,188 @@
+"""What asks a node: puts and gets the way a router makes them, with a memory of what was acknowledged.
+
+A router takes every error of our tree as a miss with a reason, verifies what it reads, and lets the node drop what is
+damaged. So does this load; what else may happen to a request is a failure: any other exception, and a call that takes
+longer than its deadline and a margin.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import TypeVar
+
+from kvquilt_codec.catalog import ObjectMeta
+from kvquilt_codec.container import HeldContainer
+from kvquilt_codec.errors import DeadlineError, IntegrityError, KvquiltError, UnavailableError
+from kvquilt_codec.types import LayerShape, Level
+from kvquilt_rpc.node_client import NodeClient
+from tests.codec.samples import FINGERPRINT, make_chunk, make_object
+
+DEADLINE = 1.0
+"""Seconds that a request may take."""
+MARGIN = 3.0
+"""Seconds beyond its deadline after which a request counts as failed: two cores run load, nodes and servers."""
+RECOVERY_LIMIT = 60.0
+PAUSE = 0.02
+"""Seconds between two requests of a worker, on average."""
+WORKERS = 4
+POPULATION = 48
+SHAPES = (LayerShape(4, 32, 32),) * 2
+
+Result = TypeVar("Result")
+Made = tuple[bytes, bytes, ObjectMeta]
+
+
+@cache
+def numbered(number: int) -> Made:
+    """Key, container and description of an object: 20 to 300 KiB, coded without loss or as int8 by turns."""
+    level = Level.LOSSLESS if number % 2 else Level.HIGH
+    return make_object(make_chunk(50 + 150 * (number % 4), SHAPES, seed=number), level, f"doc {number}")
+
+
+async def verified(node: NodeClient, key: bytes, deadline: float) -> bytes:
+    """An object's container, every checksum verified as readers do."""
+    pieces = node.get(key, FINGERPRINT, deadline=deadline)
+    data = b"".join([piece async for piece in pieces if isinstance(piece, bytes)])
+    HeldContainer.received(data, FINGERPRINT)
+    return data
+
+
+class Load:
+    """Workers that put and get objects until they are told to stop; it counts what came of it.
+
+    Attributes:
+        requests: puts and gets so far.
+        failed: those that ended in neither a result nor an error of our tree in time, with what happened.
+        wrong: keys of gets that gave other bytes than were put.
+        missed: errors of our tree, by their reason.
+        acknowledged: numbers of the objects whose put was acknowledged.
+    """
+
+    def __init__(self, targets: Sequence[str], seed: int, *, population: int = POPULATION) -> None:
+        self.requests = 0
+        self.failed: list[str] = []
+        self.wrong: list[str] = []
+        self.missed: Counter[str] = Counter()
+        self.acknowledged: set[int] = set()
+        self._began: dict[str, asyncio.Event] = {}
+        self.random = random.Random(seed)
+        self.population = population
+        self.nodes = [NodeClient(target) for target in targets]
+
+    async def close(self) -> None:
+        """Close the channels."""
+        for node in self.nodes:
+            await node.close()
+
+    async def put(self, number: int, node: int = 0) -> bool:
+        """Whether the put was acknowledged."""
+        key, data, meta = numbered(number)
+        done = await self._call("put", lambda: self.nodes[node].put(key, data, meta, deadline=DEADLINE))
+        if not isinstance(done, bool):
+            return False
+        self.acknowledged.add(number)
+        return True
+
+    async def get(self, number: int, node: int = 0) -> bool:
+        """Whether the object came, byte for byte."""
+        key, data, _ = numbered(number)
+        got = await self._call("get", lambda: verified(self.nodes[node], key, DEADLINE))
+        if isinstance(got, IntegrityError):
+            with contextlib.suppress(KvquiltError):
+                await self.nodes[node].forget(keys=[key], deadline=DEADLINE)
+        if not isinstance(got, bytes):
+            return False
+        if got != data:
+            self.wrong.append(key.hex())
+        return got == data
+
+    async def _call(self, kind: str, call: Callable[[], Awaitable[Result]]) -> Result | KvquiltError | None:
+        """What the call gave, or the miss; `None` after a failure."""
+        self.requests += 1
+        if (waiting := self._began.pop(kind, None)) is not None:
+            waiting.set()
+        try:
+            async with asyncio.timeout(DEADLINE + MARGIN):
+                return await call()
+        except KvquiltError as error:
+            self.missed[error.reason] += 1
+            return error
+        except asyncio.CancelledError as error:
+            if asyncio.current_task().cancelling():
+                raise
+            self.failed.append(f"{kind}: {error!r} though nobody cancelled it")
+        except Exception as error:  # noqa: BLE001  what it is does not matter: a router would not have caught it
+            self.failed.append(f"{kind}: {error!r}")
+        return None
+
+    async def fill(self, count: int) -> None:
+        """Put the first objects, before anything happens; each must be acknowledged."""
+        for number in range(count):
+            if not await self.put(number):
+                raise RuntimeError(f"expected a sound node to take object {number}; it said {self.missed}")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Have the workers ask every node by turns."""
+        tasks = [asyncio.create_task(self._worker(at % len(self.nodes))) for at in range(WORKERS)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            if any(not isinstance(error, asyncio.CancelledError) for error in ended):
+                raise RuntimeError(f"expected workers to go on until the end; they ended with {ended}")
+
+    async def _worker(self, node: int) -> None:
+        while True:
+            act = self.put if self.random.random() < 0.3 else self.get
+            await act(self.random.randrange(self.population), node)
+            await asyncio.sleep(self.random.uniform(0, 2 * PAUSE))
+
+    async def amid(self, kind: str) -> None:
+        """Return at a random moment shortly after the next `put` or `get` began."""
+        seen = self._began[kind] = asyncio.Event()
+        await seen.wait()
+        await asyncio.sleep(self.random.uniform(0, 0.003))
+
+    async def recovery(self, number: int, node: int = 0) -> float:
+        """Seconds until an acknowledged object comes whole.
+
+        Raises:
+            RuntimeError: it does not within `RECOVERY_LIMIT`.
+        """
+        begin = time.monotonic()
+        while not await self.get(number, node):
+            if time.monotonic() - begin > RECOVERY_LIMIT:
+                raise RuntimeError(f"expected a recovery within {RECOVERY_LIMIT:g} s; misses: {dict(self.missed)}")
+            await asyncio.sleep(0.01)
+        return time.monotonic() - begin
+
+    async def lost(self) -> list[int]:
+        """Acknowledged objects that do not come from every node, each asked again while a node is busy."""
+        return [number for number in sorted(self.acknowledged) if not await self._kept(number)]
+
+    async def _kept(self, number: int) -> bool:
+        key, data, _ = numbered(number)
+        for node in self.nodes:
+            give_up = time.monotonic() + RECOVERY_LIMIT
+            while True:
+                try:
+                    got = await verified(node, key, 5 * DEADLINE)
+                except KvquiltError as error:
+                    passing = isinstance(error, UnavailableError | DeadlineError)
+                    if passing and time.monotonic() < give_up:
+                        await asyncio.sleep(0.1)
+                        continue
+                    return False
+                if got != data:
+                    self.wrong.append(key.hex())
+                    return False
+                break
+        return True

@@ -1,0 +1,33 @@
+"""All drills by name, and one of them from an empty folder to its outcome."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from drills import node_faults, server_faults
+from drills.place import Place
+from drills.stage import Outcome, Stage
+
+Drill = Callable[[Stage], Awaitable[Outcome]]
+
+DRILLS: dict[str, Drill] = {
+    drill.__name__.replace("_", "-"): drill
+    for drill in (
+        node_faults.kill_node_mid_put,
+        node_faults.kill_node_mid_get,
+        node_faults.pause_node,
+        node_faults.bit_flips,
+        node_faults.full_disk,
+        node_faults.two_nodes_one_killed,
+        server_faults.kill_redis,
+        server_faults.pause_redis,
+        server_faults.kill_s3,
+        server_faults.restart_everything,
+    )
+}
+
+
+async def run(name: str, folder: Path, *, seconds: float, seed: int) -> Outcome:
+    """One drill in a folder that is empty; nothing that it started is running afterwards."""
+    with ExitStack() as stack:
+        return await DRILLS[name](Stage(Place(folder, stack), seconds, seed))
