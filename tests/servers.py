@@ -137,12 +137,11 @@ def _answers(port: int) -> bool:
     return said.startswith(("+PONG", "-NOAUTH"))
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection((HOST, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections."""
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        return True
+    return False
 
 
 @contextmanager
@@ -245,7 +244,7 @@ def redis_tls(folder: Path, pem: Certificates, *options: str) -> Iterator[RedisS
     arguments = [REDIS, "--port", "0", "--tls-port", str(port), "--bind", HOST, "--save", "", "--dir", str(folder)]
     arguments += ["--tls-cert-file", str(pem.server), "--tls-key-file", str(pem.server_key)]
     arguments += ["--tls-ca-cert-file", str(pem.ca), *options]
-    with _running(Process(arguments, folder, lambda: _listens(port))) as process:
+    with _running(Process(arguments, folder, lambda: listens(port))) as process:
         yield RedisServer(port, process)
 
 

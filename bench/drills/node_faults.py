@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import resource
 import subprocess
 import time
@@ -21,6 +22,7 @@ ROUNDS = 3
 NEW = 1000
 """Numbers from here on are no part of the load: each is put by a drill itself."""
 DISK_BYTES = 32 << 20
+LEFT_BYTES = 96 << 10
 
 
 async def kill_node_mid_put(stage: Stage) -> Outcome:
@@ -147,10 +149,12 @@ def _disk(stage: Stage) -> Iterator[tuple[Path, Full]]:
 
 @contextmanager
 def _ballast(folder: Path) -> Iterator[None]:
+    """Fill the disk but for `LEFT_BYTES`: some puts fail at their file, others at the index."""
     path = folder / "ballast"
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
+    os.truncate(path, path.stat().st_size - LEFT_BYTES)
     try:
         yield
     finally:
@@ -173,7 +177,7 @@ async def two_nodes_one_killed(stage: Stage) -> Outcome:
     The other one can store them once the lease of the dead one is over; the dead one starts again.
     """
     server = stage.place.valkey()
-    settings = stage.place.redis_settings(server, shared=True)
+    settings = stage.place.redis_settings(server.url, shared=True)
     _, other = (stage.place.node(*settings) for _ in range(2))
     numbers = iter(range(NEW, NEW + 4 * ROUNDS))
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from tests import servers
 TIMEOUT = 0.5
 """Seconds that a node waits for its store: less than a request may take."""
 LEASE = 1.0
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class Place:
@@ -34,7 +34,7 @@ class Place:
         for setting in settings:
             command += ["--set", setting]
         passed = {name: value for name, value in os.environ.items() if name.startswith(("PYTHON", "OMP_"))}
-        process = servers.Process(command, own, lambda: listens(port), passed)
+        process = servers.Process(command, own, lambda: servers.listens(port), passed)
         self._stack.callback(process.kill)
         process.start()
         self.nodes.append(process)
@@ -43,12 +43,15 @@ class Place:
 
     def valkey(self) -> servers.RedisServer:
         """A Valkey that keeps what it acknowledges."""
-        options = ("--appendonly", "yes", "--appendfsync", "always")
-        return self._stack.enter_context(servers.valkey(self.folder / "valkey", *options))
+        return self._stack.enter_context(servers.valkey(self.folder / "valkey", *DURABLE))
 
-    def redis_settings(self, server: servers.RedisServer, *, shared: bool = False) -> Sequence[str]:
-        """Of a node that stores in it; `shared` with its index."""
-        settings = ["node.store=redis", f"node.redis_url={server.url}", f"node.redis_timeout={TIMEOUT}"]
+    def valkey_cluster(self) -> list[servers.RedisServer]:
+        """Three primaries that share the slots and keep what they acknowledge."""
+        return self._stack.enter_context(servers.valkey_cluster(self.folder / "cluster", *DURABLE))
+
+    def redis_settings(self, url: str, *, shared: bool = False) -> Sequence[str]:
+        """Of a node that stores there; `shared` with its index."""
+        settings = ["node.store=redis", f"node.redis_url={url}", f"node.redis_timeout={TIMEOUT}"]
         if shared:
             settings += ["node.index=redis", "node.eviction=lru", f"node.lease_seconds={LEASE}"]
         return settings
@@ -68,15 +71,6 @@ class Place:
             f"node.object_timeout={TIMEOUT}",
             "node.object_retries=1",
         ]
-
-
-def listens(port: int) -> bool:
-    """Whether somebody accepts connections."""
-    try:
-        socket.create_connection((servers.HOST, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 async def start(*processes: servers.Process) -> None:

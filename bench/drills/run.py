@@ -21,6 +21,7 @@ DRILLS: dict[str, Drill] = {
         node_faults.two_nodes_one_killed,
         server_faults.kill_redis,
         server_faults.pause_redis,
+        server_faults.kill_cluster_primary,
         server_faults.kill_s3,
         server_faults.restart_everything,
     )

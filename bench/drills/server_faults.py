@@ -4,21 +4,21 @@ import asyncio
 
 from drills.load import DEADLINE, Load
 from drills.place import start
-from drills.stage import Outcome, Stage
+from drills.stage import FILLED, Outcome, Stage
 from tests import servers
 
 
 async def kill_redis(stage: Stage) -> Outcome:
     """kill -9 of the Redis that a node stores in; it starts again and has what it acknowledged (appendonly)."""
     server = stage.place.valkey()
-    stage.place.node(*stage.place.redis_settings(server))
+    stage.place.node(*stage.place.redis_settings(server.url))
     return await _killed(stage, server.process)
 
 
 async def pause_redis(stage: Stage) -> Outcome:
     """SIGSTOP of the Redis that a node stores in, for twice as long as a request may take."""
     server = stage.place.valkey()
-    stage.place.node(*stage.place.redis_settings(server))
+    stage.place.node(*stage.place.redis_settings(server.url))
 
     async def fault(load: Load) -> float:
         await load.amid("get")
@@ -26,6 +26,21 @@ async def pause_redis(stage: Stage) -> Outcome:
         await asyncio.sleep(2 * DEADLINE)
         server.process.resume()
         return await load.recovery(0)
+
+    return await stage.play(fault)
+
+
+async def kill_cluster_primary(stage: Stage) -> Outcome:
+    """kill -9 of one of the three primaries of a Cluster; it starts again. Recovery is of objects of all primaries."""
+    cluster = stage.place.valkey_cluster()
+    stage.place.node(*stage.place.redis_settings(servers.cluster_url(cluster)))
+
+    async def fault(load: Load) -> float:
+        await load.amid("put")
+        cluster[0].process.kill()
+        await asyncio.sleep(stage.seconds / 2)
+        await start(cluster[0].process)
+        return sum([await load.recovery(number) for number in range(FILLED)])
 
     return await stage.play(fault)
 
@@ -51,7 +66,7 @@ async def _killed(stage: Stage, server: servers.Process) -> Outcome:
 async def restart_everything(stage: Stage) -> Outcome:
     """kill -9 of two nodes and of the Redis that holds their objects and index; all start again."""
     server = stage.place.valkey()
-    nodes = [stage.place.node(*stage.place.redis_settings(server, shared=True)) for _ in range(2)]
+    nodes = [stage.place.node(*stage.place.redis_settings(server.url, shared=True)) for _ in range(2)]
 
     async def fault(load: Load) -> float:
         await load.amid("put")
