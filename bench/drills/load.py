@@ -121,10 +121,9 @@ class Load:
         return None
 
     async def fill(self, count: int) -> None:
-        """Put the first objects, before anything happens; each must be acknowledged."""
+        """Store the first objects, before anything happens."""
         for number in range(count):
-            if not await self.put(number):
-                raise RuntimeError(f"expected a sound node to take object {number}; it said {self.missed}")
+            await self.stored(number)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -152,15 +151,26 @@ class Load:
         await asyncio.sleep(self.random.uniform(0, 0.003))
 
     async def recovery(self, number: int, node: int = 0) -> float:
-        """Seconds until an acknowledged object comes whole.
+        """Seconds until an acknowledged object comes whole."""
+        return await self._until(lambda: self.get(number, node), f"object {number} to come")
 
-        Raises:
-            RuntimeError: it does not within `RECOVERY_LIMIT`.
-        """
+    async def stored(self, number: int) -> float:
+        """Put an object again until that is acknowledged; returns the seconds."""
+        return await self._until(lambda: self.put(number), f"object {number} to be stored")
+
+    async def stored_anew(self, number: int) -> float:
+        """Put a damaged object again until it comes whole; returns the seconds."""
+
+        async def both() -> bool:
+            return await self.put(number) and await self.get(number)
+
+        return await self._until(both, f"object {number} to be stored anew")
+
+    async def _until(self, done: Callable[[], Awaitable[bool]], what: str) -> float:
         begin = time.monotonic()
-        while not await self.get(number, node):
+        while not await done():
             if time.monotonic() - begin > RECOVERY_LIMIT:
-                raise RuntimeError(f"expected a recovery within {RECOVERY_LIMIT:g} s; misses: {dict(self.missed)}")
+                raise RuntimeError(f"expected {what} within {RECOVERY_LIMIT:g} s; misses: {dict(self.missed)}")
             await asyncio.sleep(0.01)
         return time.monotonic() - begin
 

@@ -74,7 +74,7 @@ async def bit_flips(stage: Stage) -> Outcome:
         slowest = 0.0
         for number in (NEW, NEW + 1):
             key, data, _ = numbered(number)
-            await put_until_acknowledged(load, number)
+            await load.stored(number)
             (path,) = blobs.glob(f"??/{key.hex()}.kvq")
             for first, size in _parts(data):
                 bit = load.random.randrange(8 * size)
@@ -84,8 +84,7 @@ async def bit_flips(stage: Stage) -> Outcome:
                 begin = time.monotonic()
                 if await load.get(number):
                     raise RuntimeError(f"expected bit {bit} from byte {first} to be noticed; the object came whole")
-                await put_until_acknowledged(load, number)
-                await load.recovery(number)
+                await load.stored_anew(number)
                 slowest = max(slowest, time.monotonic() - begin)
         return slowest
 
@@ -117,7 +116,7 @@ async def full_disk(stage: Stage) -> Outcome:
                 await asyncio.sleep(stage.seconds / 2)
             recovery = await load.recovery(0)
             for at in range(6):
-                await put_until_acknowledged(load, NEW + at)
+                await load.stored(NEW + at)
             return recovery
 
         try:
@@ -188,22 +187,9 @@ async def two_nodes_one_killed(stage: Stage) -> Outcome:
         other.kill()
         await asyncio.gather(*puts)
         for number in same:
-            await put_until_acknowledged(load, number)
+            await load.stored(number)
         await start(other)
         return await load.recovery(0, 1)
 
     stage.how = f"lease {LEASE:g} s"
     return await stage.play(fault, rounds=ROUNDS)
-
-
-async def put_until_acknowledged(load: Load, number: int) -> None:
-    """Put an object again until it is stored.
-
-    Raises:
-        RuntimeError: no put of it succeeds for a minute.
-    """
-    give_up = time.monotonic() + 60
-    while not await load.put(number):
-        if time.monotonic() > give_up:
-            raise RuntimeError(f"expected object {number} to be stored in the end; misses: {dict(load.missed)}")
-        await asyncio.sleep(0.05)
