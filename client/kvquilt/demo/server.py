@@ -1,14 +1,29 @@
 """A `kvquilt serve` in a process of its own, on free ports."""
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from kvquilt_codec.errors import UnavailableError
+
+
+@contextmanager
+def exiting_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as an exit does, so that what it began is ended too. Only in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -27,7 +42,7 @@ def serving(data_dir: Path, settings: Sequence[str] = (), *, grace_seconds: floa
         "--json",
         *(word for flag in flags for word in ("--set", flag)),
     ]
-    with tempfile.TemporaryFile("w+") as log:
+    with exiting_on_sigterm(), tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)  # noqa: S603  our own command
         try:
             line = process.stdout.readline() if process.stdout is not None else ""
