@@ -12,7 +12,7 @@ def kvquilt(*arguments, code=0, **environment):
         [sys.executable, "-m", "kvquilt", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=840,
         env={**os.environ, **environment},
     )
     assert result.returncode == code, result.stderr[-2000:]
