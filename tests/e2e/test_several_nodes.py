@@ -16,7 +16,7 @@ DOCUMENT = Document("one", np.random.default_rng(3).integers(3, 500, 400).tolist
 SEGMENTS = [DOCUMENT.content, [5, 6, 7]]
 OPTIONS = {"level": "lossless", "shared_prefix": [11, 12, 13], "policy": "none"}
 SETTINGS = {
-    "chunk_tokens": 32,
+    "chunk_tokens": 16,  # so many chunks that no node is without one, wherever their ports place them
     "warm_up_passages": 0,
     "background": False,
     "health_seconds": 0.2,
