@@ -43,23 +43,13 @@ def _of_set(name: str, lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _row(name: str, summary: Summary, reused: float) -> dict[str, Any]:
-    trial, relative = summary.trial, summary.kl_ratio
+    trial = summary.trial
     return {
         "set": name,
-        "policy": trial.policy,
-        "variant": trial.variant,
+        **summary.row("cacheblend10"),
         "warm_up": trial.warm_up if trial.variant == WARM else "",
-        "level": trial.level,
-        "recompute_ratio": trial.recompute_ratio,
-        "kl_geomean": summary.kl_geomean,
-        "kl_vs_cacheblend10": None if relative is None else relative[0],
-        "kl_vs_cacheblend10_ci": None if relative is None else list(relative[1:]),
-        "top1_agreement": summary.top1_agreement,
-        "answer_agreement": summary.answer_agreement,
         "answers_right_in_full": summary.right_in_full,
-        "cpu_vs_full": summary.cpu_share,
         "recomputed_share": summary.tokens_recomputed / reused if reused else None,
-        "cases": summary.cases,
     }
 
 

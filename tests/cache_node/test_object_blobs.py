@@ -96,7 +96,7 @@ async def test_refused_credentials_and_missing_buckets_are_told_without_secrets(
         *((url, {}) for url in (f"s3://key:{SECRET}@bucket/x", f"az://container/x?sig={SECRET}", "s3://")),
         ("gs://bucket/x", {"endpoint": "http://h"}),
         ("gs://bucket/x", {"secret": SECRET}),
-        ("file:///tmp/x", {"secret": SECRET}),
+        ("file:///folder/x", {"secret": SECRET}),
         ("s3://bucket/x", {"endpoint": "no url"}),
     ],
 )

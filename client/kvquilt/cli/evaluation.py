@@ -124,21 +124,7 @@ def _coder(path: Path, model_fingerprint: str) -> "JointCoder":
 
 
 def _row(line: "Summary") -> dict[str, Any]:
-    trial, relative = line.trial, line.kl_ratio
-    return {
-        "policy": trial.policy,
-        "variant": trial.variant,
-        "level": trial.level,
-        "recompute_ratio": trial.recompute_ratio,
-        "kl_geomean": line.kl_geomean,
-        "kl_vs_cacheblend15": None if relative is None else relative[0],
-        "kl_vs_cacheblend15_ci": None if relative is None else list(relative[1:]),
-        "top1_agreement": line.top1_agreement,
-        "answer_agreement": line.answer_agreement,
-        "cpu_vs_full": line.cpu_share,
-        "tokens_recomputed": line.tokens_recomputed,
-        "cases": line.cases,
-    }
+    return {**line.row("cacheblend15"), "tokens_recomputed": line.tokens_recomputed}
 
 
 def _decided(context: str, decision: "Decision") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from kvquilt_rpc.version import VERSION
 
 def command(
     traces: Annotated[
-        list[Path], typer.Argument(help="Mooncake's JSON lines, plain or .gz; or kvquilt's access log, .parquet.")
+        list[Path], typer.Argument(help="Mooncake's JSON lines, plain or .gz; or an access log, .parquet.")
     ],
     capacity: Annotated[
         str, typer.Option("--capacity", help="Sizes like 1GiB, or shares of the trace's unique bytes like 50%.")

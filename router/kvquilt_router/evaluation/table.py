@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Any
 
 from kvquilt_router.evaluation.statistics import geometric_mean, ratio
 from kvquilt_router.evaluation.types import Outcome, Trial
@@ -42,6 +43,23 @@ class Summary:
     def answer_agreement(self) -> float | None:
         """Share of the answers that full prefill gets right which stay right; `None` if it gets none."""
         return self.right / self.right_in_full if self.right_in_full else None
+
+    def row(self, reference: str) -> dict[str, Any]:
+        """What tables of all kinds say of it; `reference` names what `kl_ratio` is relative to."""
+        relative = self.kl_ratio
+        return {
+            "policy": self.trial.policy,
+            "variant": self.trial.variant,
+            "level": self.trial.level,
+            "recompute_ratio": self.trial.recompute_ratio,
+            "kl_geomean": self.kl_geomean,
+            f"kl_vs_{reference}": None if relative is None else relative[0],
+            f"kl_vs_{reference}_ci": None if relative is None else list(relative[1:]),
+            "top1_agreement": self.top1_agreement,
+            "answer_agreement": self.answer_agreement,
+            "cpu_vs_full": self.cpu_share,
+            "cases": self.cases,
+        }
 
 
 def summarise(measured: Measured, reference: Trial | None = None) -> list[Summary]:

@@ -10,8 +10,8 @@ from kvquilt_proto.v1 import cache_node_pb2
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes.breaker import BreakerState, CircuitBreaker
+from kvquilt_rpc.nodes.placement import Site
 from kvquilt_rpc.nodes.types import NodeState, PoolOptions
-from kvquilt_rpc.placement import Site
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvquilt_codec.errors import BadRequestError, KvquiltError
-from kvquilt_rpc.placement import Site
+from kvquilt_rpc.nodes.placement import Site
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes.member import Member
 from kvquilt_rpc.nodes.membership import Membership, Resolve
+from kvquilt_rpc.nodes.placement import Site
 from kvquilt_rpc.nodes.routing import Routing
 from kvquilt_rpc.nodes.types import PoolOptions
-from kvquilt_rpc.placement import Site
 from kvquilt_rpc.security import Credentials
 
 log = logging.getLogger(__name__)

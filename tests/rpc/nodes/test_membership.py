@@ -8,7 +8,7 @@ import pytest
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_rpc.nodes.membership import Membership, parse_address
-from kvquilt_rpc.placement import Site
+from kvquilt_rpc.nodes.placement import Site
 
 
 class Names:

@@ -7,7 +7,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvquilt_rpc.placement import Site, bounded, ranked, replicas
+from kvquilt_rpc.nodes.placement import Site, bounded, ranked, replicas
 
 KEYS = [number.to_bytes(32, "little") for number in range(2000)]
 SITES = [Site(f"10.0.0.{number}:7411") for number in range(1, 7)]
@@ -72,7 +72,7 @@ def test_replicas_are_different_members_in_their_order(key, count):
 
 def test_another_process_agrees():
     script = (
-        "import json, sys; from kvquilt_rpc.placement import Site, ranked\n"
+        "import json, sys; from kvquilt_rpc.nodes.placement import Site, ranked\n"
         "sites = [Site(name) for name in reversed(json.loads(sys.argv[1]))]\n"
         "keys = [n.to_bytes(32, 'little') for n in range(50)]\n"
         "print(json.dumps([[s.name for s in ranked(sites, key)] for key in keys]))"
