@@ -5,9 +5,7 @@ Values are Laplace-distributed with a width a channel, and 64 tables of discreti
 symbols. Writes results/entropy.json.
 """
 
-import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -16,19 +14,14 @@ from numpy.typing import NDArray
 from kvquilt_kernels.native import NativeKernels, instruction_sets
 from kvquilt_kernels.types import Bytes, FrequencyTables, frequencies_from_weights
 from report import publish
+from timing import median_seconds
 
 TOKENS, RUNS, TABLES = 256, 41, 64
 
 
 def gsymbols(count: int, call: Callable[[], Any]) -> float:
-    """Symbols per nanosecond, the median of several runs after one."""
-    call()
-    seconds = []
-    for _ in range(RUNS):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return count / median(seconds) / 1e9
+    """Symbols per nanosecond."""
+    return count / median_seconds(call, RUNS) / 1e9
 
 
 def laplace(width: float, alphabet: int) -> NDArray[np.float64]:

@@ -6,9 +6,6 @@ NumPy splits them, which takes about as long as zstd. Of float32 the same model'
 Writes results/lossless.json.
 """
 
-import time
-from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from kvquilt_codec.section.exponents import ExponentsRans
 from kvquilt_codec.types import TOKEN_BLOCK, Array
 from kvquilt_router.engine import load_model
 from report import publish
+from timing import median_seconds
 
 RUNS = 9
 LENGTHS = {"bfloat16": (128, 256, 512, 1024), "float32": (256,)}
@@ -53,17 +51,6 @@ class PlanesZstd:
         out[...] = back.view(out.dtype).reshape(out.shape)
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Median of several runs after one."""
-    call()
-    taken = []
-    for _ in range(RUNS):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-    return median(taken)
-
-
 def size_of(payload: Any) -> int:
     """Bytes of a section: a mode and a length for each plane of the comparator."""
     return len(payload) if isinstance(payload, bytes) else sum(5 + len(data) for _, data in payload)
@@ -83,8 +70,8 @@ def measure(dtype: str, length: int, tensors: list[Array], codec: Any) -> dict[s
         for payload, out in zip(payloads, outs, strict=True):
             codec.decode(payload, out)
 
-    encode_s = seconds(lambda: [codec.encode(section) for section in sections])
-    decode_s = seconds(decode)
+    encode_s = median_seconds(lambda: [codec.encode(section) for section in sections], RUNS)
+    decode_s = median_seconds(decode, RUNS)
     for section, out in zip(sections, outs, strict=True):
         if section.tobytes() != out.tobytes():
             raise ValueError(f"expected {codec.name} to be lossless; it is not")

@@ -3,9 +3,6 @@
 Billions of multiplications and additions a second, on one thread. Writes results/products.json.
 """
 
-import time
-from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,20 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from kvquilt_kernels.native import NativeKernels, instruction_sets
 from report import publish
+from timing import median_seconds
 
 TOKENS, RUNS = 256, 41
 SHAPES = ((384, 384), (768, 384), (1024, 1024), (2048, 1024))
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    """The median of several runs after one."""
-    call()
-    taken = []
-    for _ in range(RUNS):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-    return median(taken)
 
 
 def speeds(matrix: NDArray[np.float32]) -> dict[str, Any]:
@@ -35,11 +22,11 @@ def speeds(matrix: NDArray[np.float32]) -> dict[str, Any]:
     x = np.random.default_rng(2).standard_normal((TOKENS, rows)).astype(np.float32)
     gflop = 2 * TOKENS * rows * columns / 1e9
     row: dict[str, Any] = {"case": f"[{TOKENS}, {rows}] @ [{rows}, {columns}]"}
-    row["numpy_float32_gflop_s"] = gflop / seconds(lambda: x @ matrix)
+    row["numpy_float32_gflop_s"] = gflop / median_seconds(lambda: x @ matrix, RUNS)
     for isa in instruction_sets():
         kernels = NativeKernels(isa)
         prepared = kernels.prepare_matrix(matrix)
-        row[f"{isa}_gflop_s"] = gflop / seconds(lambda k=kernels, p=prepared: k.multiply(x, p))
+        row[f"{isa}_gflop_s"] = gflop / median_seconds(lambda k=kernels, p=prepared: k.multiply(x, p), RUNS)
     return row
 
 
