@@ -9,7 +9,7 @@ from kvquilt_codec import fingerprints
 from kvquilt_codec.container.head import Header
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.forms import StorageForm
-from kvquilt_codec.identity import check_digest, object_key, variant_key
+from kvquilt_codec.identity import PUBLIC, check_digest, check_namespace, object_key, variant_key
 from kvquilt_codec.types import MAX_CHUNK_TOKENS, VariantKind
 
 MAX_DOCUMENT_ID_BYTES = 1024
@@ -75,9 +75,10 @@ class ObjectMeta:
         sources: what preceded the chunk beyond the shared prefix, in order; at most 64.
         intra: attention that the chunk's tokens gave to the chunk itself, in the unit of `ContextSource.inter`.
         fingerprints: of its text, by which it is found inside longer ones; as `fingerprints.pack` gives them.
+        namespace: whose it is; its keys and fingerprints are under that namespace's secret.
 
     Raises:
-        BadRequestError: digests, sources, attention or fingerprints that cannot be.
+        BadRequestError: digests, sources, attention, fingerprints or a namespace's name that cannot be.
     """
 
     model_fingerprint: str
@@ -92,6 +93,7 @@ class ObjectMeta:
     sources: tuple[ContextSource, ...] = ()
     intra: float = 0.0
     fingerprints: bytes = b""
+    namespace: str = PUBLIC
 
     def __post_init__(self) -> None:
         check_digest(self.chunk_key, "chunk key")
@@ -101,6 +103,7 @@ class ObjectMeta:
             raise BadRequestError(f"expected at most {MAX_SOURCES} sources of a context; got {len(self.sources)}")
         _check_attention("intra", self.intra)
         fingerprints.unpack(self.fingerprints, self.tokens)
+        check_namespace(self.namespace)
 
 
 def _check_attention(name: str, value: float) -> None:
@@ -233,6 +236,7 @@ def to_attributes(meta: ObjectMeta) -> dict[str, str]:
         "document_ids": msgspec.json.encode(meta.document_ids).decode(),
         "fingerprints": base64.b85encode(meta.fingerprints).decode(),
         "intra": repr(meta.intra),
+        "namespace": meta.namespace,
         "prefix_digest": meta.prefix_digest.hex(),
         "sources": encode_sources(meta.sources),
     }
@@ -262,6 +266,7 @@ def from_header(header: Header) -> ObjectMeta:
             sources=decode_sources(given.get("sources", "[]")),
             intra=float(given.get("intra", "0")),
             fingerprints=base64.b85decode(given.get("fingerprints", "")),
+            namespace=given.get("namespace", PUBLIC),
         )
     except (msgspec.MsgspecError, ValueError, BadRequestError) as error:
         raise IntegrityError(f"expected well-formed attributes in the header; got {error}") from None

@@ -54,6 +54,7 @@ class Storer:
 
     def _meta(self, job: VariantJob, computed: Computed, seconds: float) -> ObjectMeta:
         planner, ref = self._planner, job.ref
+        namespace = planner.namespace_of(ref.public)
         return ObjectMeta(
             planner.fingerprint,
             job.documents,
@@ -66,9 +67,8 @@ class Storer:
             context_digest(job.prefix),
             computed.sources,
             computed.intra,
-            fingerprints.pack(
-                fingerprints.fingerprints(planner.namespace_of(ref.public), planner.fingerprint, ref.token_ids)
-            ),
+            fingerprints.pack(fingerprints.fingerprints(namespace, planner.fingerprint, ref.token_ids)),
+            namespace.name,
         )
 
     def _encoded(self, job: VariantJob, computed: Computed, meta: ObjectMeta) -> bytes:

@@ -15,7 +15,7 @@ from kvquilt_codec.catalog import (
 )
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.forms import StorageForm
-from kvquilt_codec.identity import DIGEST_BYTES
+from kvquilt_codec.identity import DIGEST_BYTES, PUBLIC
 from kvquilt_codec.levels import KlBound, LevelRequest
 from kvquilt_codec.types import MAX_CHUNK_TOKENS, MAX_LAYERS, DataType, KVLayout, LayerShape, Level, VariantKind
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2
@@ -133,6 +133,7 @@ def meta_to_wire(meta: ObjectMeta) -> cache_node_pb2.ObjectMeta:
         ],
         intra=meta.intra,
         fingerprints=meta.fingerprints,
+        namespace=meta.namespace,
     )
 
 
@@ -161,6 +162,7 @@ def meta_from_wire(message: cache_node_pb2.ObjectMeta) -> ObjectMeta:
         sources=tuple(ContextSource(source.chunk_key, source.token_count, source.inter) for source in message.sources),
         intra=message.intra,
         fingerprints=message.fingerprints,
+        namespace=message.namespace or PUBLIC,
     )
 
 

@@ -1,6 +1,7 @@
 """Stores under every eviction policy: the cap at its boundary, what a restart knows, what a failure leaves."""
 
 import asyncio
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ from kvquilt_cache_node.eviction import POLICIES, EvictionPolicy, make_policy
 from kvquilt_cache_node.eviction.lfu import Lfu
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import Database, FileBlobs, IndexedStore, MemoryBlobs, SqliteIndex
+from kvquilt_cache_node.store.uses import PendingUses
 from kvquilt_codec.errors import BadRequestError, CapacityError
 from tests.contracts.store_objects import data_of, key_of, keys_in, meta_of, put, ticking
 from tests.contracts.store_profiles import profiles_in, put_coded, put_profile
@@ -114,23 +116,26 @@ async def test_what_is_worth_most_per_byte_stays_under_gdsf() -> None:
 
 
 async def test_victims_of_a_transaction_that_failed_can_still_be_evicted() -> None:
-    class Failing(Database):
+    class Failing(PendingUses):
+        """After what is written first in the transaction nothing can be written."""
+
         failing = False
 
-        def _flush_uses(self) -> None:
-            super()._flush_uses()
+        def write(self, db: sqlite3.Connection) -> None:
+            super().write(db)
             if self.failing:
-                self._db.execute("PRAGMA query_only=ON")
+                db.execute("PRAGMA query_only=ON")
 
-    index = Failing(":memory:", ticking(), Lfu())
+    index = Database(":memory:", ticking(), Lfu())
+    index._uses = uses = Failing()
     store = IndexedStore(MemoryBlobs(), SqliteIndex(index), CAPACITY)
     for number in range(10):
         await put(store, number, 100)
-    index.failing = True
+    uses.failing = True
     for _ in range(3):
         with pytest.raises(Exception, match="index that can be written"):
             await put(store, 10, 300)
-    index.failing = False
+    uses.failing = False
     index._db.execute("PRAGMA query_only=OFF")
     assert len(await keys_in(store)) == 10
     assert await put(store, 10, 1000) is True

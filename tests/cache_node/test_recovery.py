@@ -11,12 +11,15 @@ import pytest
 
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import IndexedStore, open_store
-from kvquilt_codec.errors import NotFoundError, UnavailableError
+from kvquilt_cache_node.store.rows import VERSION
+from kvquilt_codec.errors import IntegrityError, NotFoundError, UnavailableError
 from kvquilt_codec.fingerprints import unpack
 from kvquilt_codec.types import Level
 from tests.codec.samples import FINGERPRINT, PREFIX, make_chunk, make_object
 
-OBJECTS = [make_object(make_chunk(5, seed=seed), Level.HIGH, f"doc {seed}", "all") for seed in range(4)]
+OBJECTS = [
+    make_object(make_chunk(5, seed=seed), Level.HIGH, f"doc {seed}", "all", namespace="team-a") for seed in range(4)
+]
 SIZE = len(OBJECTS[0][1])
 
 
@@ -182,6 +185,26 @@ async def test_a_damaged_index_is_rebuilt_from_the_objects(folder: Path, damage:
     await store.close()
     if damage is not delete:
         assert len(list(folder.glob("index.sqlite.damaged-*"))) == 1, "the evidence is kept"
+
+
+def of_format(index: Path, version: int) -> None:
+    with sqlite3.connect(index) as database:
+        database.execute(f"PRAGMA user_version={version}")
+    database.close()
+
+
+async def test_an_index_of_an_older_format_is_rebuilt_and_one_of_a_newer_left_alone(folder: Path) -> None:
+    index = folder / "index.sqlite"
+    of_format(index, VERSION - 1)
+    store = await reopened(folder)
+    await assert_holds(store, [0, 1, 2, 3])
+    await store.close()
+    of_format(index, VERSION + 1)
+    before = index.read_bytes()
+    with pytest.raises(IntegrityError, match=f"format {VERSION} or older .* got format {VERSION + 1}") as caught:
+        await reopened(folder)
+    assert caught.value.reason == "unknown_version"
+    assert index.read_bytes() == before
 
 
 @pytest.mark.parametrize("page", range(1, 5))

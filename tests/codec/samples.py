@@ -9,6 +9,7 @@ from kvquilt_codec import catalog, container, fingerprints, identity
 from kvquilt_codec.catalog import ContextSource, ObjectMeta
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.forms import StorageForm
+from kvquilt_codec.identity import PUBLIC
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout, LayerShape, Level, Part, SideInfo, VariantKind
 
@@ -82,6 +83,7 @@ def make_object(
     *documents: str,
     fingerprint: str = FINGERPRINT,
     coder: JointCoder | None = None,
+    namespace: str = PUBLIC,
 ) -> tuple[bytes, bytes, ObjectMeta]:
     """Key, container and description of a chunk, as a writer puts them."""
     form = StorageForm(level, "" if coder is None else coder.digest)
@@ -101,6 +103,7 @@ def make_object(
         sources,
         chunk.tokens / 3,
         found,
+        namespace,
     )
     made = chunk_identity(chunk, fingerprint=fingerprint, attributes=catalog.to_attributes(meta))
     data = container.encode(chunk, level, made, coder)

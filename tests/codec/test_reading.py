@@ -175,7 +175,7 @@ def test_attributes_beyond_their_limit_are_refused() -> None:
 
 
 def test_the_header_gives_back_key_and_description() -> None:
-    key, data, meta = make_object(make_chunk(), Level.HIGH, "doc one", 'doc "two"')
+    key, data, meta = make_object(make_chunk(), Level.HIGH, "doc one", 'doc "two"', namespace="team-a")
     header = container.verify(data).header
     assert catalog.key_of(header) == key
     assert catalog.from_header(header) == meta
@@ -186,7 +186,19 @@ def test_missing_attributes_take_neutral_values() -> None:
     identity = chunk_identity(CHUNK, attributes={"prefix_digest": prefix.hex()})
     header = container.parse_head(container.encode(CHUNK, Level.LOSSLESS, identity)).header
     expected = ObjectMeta(
-        FINGERPRINT, (), 300, VariantKind.BASE, LOSSLESS, 0.0, identity.chunk_key, CONTEXT, prefix, (), 0.0, b""
+        FINGERPRINT,
+        (),
+        300,
+        VariantKind.BASE,
+        LOSSLESS,
+        0.0,
+        identity.chunk_key,
+        CONTEXT,
+        prefix,
+        (),
+        0.0,
+        b"",
+        "public",
     )
     assert catalog.from_header(header) == expected
 
@@ -220,6 +232,8 @@ def test_missing_attributes_take_neutral_values() -> None:
         {"fingerprints": "not base85:"},
         {"fingerprints": "00000"},
         {"fingerprints": base64.b85encode(b"\xff\xff" + bytes(16)).decode()},
+        {"namespace": ""},
+        {"namespace": "a/b"},
     ],
     ids=lambda attributes: str(attributes)[:40],
 )

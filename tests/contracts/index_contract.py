@@ -53,11 +53,11 @@ class IndexContract(ABC):
         return indexes[0]
 
     async def test_a_row_gives_back_what_was_said_of_the_object(self, indexes: list[Index]) -> None:
-        meta = meta_of("b", "a", chunk=1, fingerprints=[3, 4])
+        meta = meta_of("b", "a", chunk=1, fingerprints=[3, 4], namespace="team-a")
         await store(indexes[0], 1, 123, meta)
         (info,) = await indexes[-1].find([key_of(1), key_of(2), key_of(1)])
         assert (info.key, info.stored_bytes, info.use_count) == (key_of(1), 123, 0)
-        assert info.meta == meta_of("a", "b", chunk=1), "documents sorted; fingerprints are not given back"
+        assert info.meta == meta_of("a", "b", chunk=1, namespace="team-a"), "documents sorted, no fingerprints"
         assert await indexes[-1].stored(key_of(1)) == Stored(info.created, 123)
         assert info.created == info.last_used
 

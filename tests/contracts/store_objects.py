@@ -7,6 +7,7 @@ from kvquilt_cache_node.types import Store
 from kvquilt_codec.catalog import ContextSource, ObjectMeta
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES, pack
 from kvquilt_codec.forms import LOSSLESS, StorageForm
+from kvquilt_codec.identity import PUBLIC
 from kvquilt_codec.types import VariantKind
 
 Clock = Callable[[], float]
@@ -40,11 +41,12 @@ def meta_of(
     kind: VariantKind = VariantKind.BASE,
     form: StorageForm = LOSSLESS,
     fingerprints: Sequence[int] = (),
+    namespace: str = PUBLIC,
 ) -> ObjectMeta:
     """Description of an object that these documents hold; fingerprint i is at offset i."""
     packed = pack([(number, fingerprint_of(number)) for number in fingerprints])
     digests = (digest_of(chunk), digest_of(900), digest_of(prefix))
-    return ObjectMeta(model, documents, 17, kind, form, 0.5, *digests, SOURCES, 3.25, packed)
+    return ObjectMeta(model, documents, 17, kind, form, 0.5, *digests, SOURCES, 3.25, packed, namespace)
 
 
 def fingerprint_of(number: int) -> bytes:

@@ -200,6 +200,7 @@ def documents(*values: str) -> cache_node_pb2.ObjectMeta:
         (source(inter=-0.5), "inter in"),
         (source(inter=float("inf")), "inter in"),
         (source(times=MAX_SOURCES + 1), "at most 64 sources"),
+        (field("namespace", "a/b"), "a namespace of"),
         (wire_meta(lambda message: message.ClearField("level")), "a level"),
         (wire_meta(lambda message: message.ClearField("variant_kind")), "a variant"),
     ],

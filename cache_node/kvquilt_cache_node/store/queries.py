@@ -13,7 +13,7 @@ OLDEST_USE = "SELECT last_used FROM objects WHERE kind = 'object' ORDER BY last_
 ENTRIES = (
     "SELECT key, stored_bytes, compute_seconds, use_count FROM objects WHERE kind = 'object' ORDER BY last_used, key"
 )
-DROP = "DELETE FROM objects WHERE key = ? RETURNING stored_bytes, compute_seconds, use_count"
+DROP = "DELETE FROM objects WHERE key = ? RETURNING stored_bytes, compute_seconds, use_count, namespace"
 
 PROFILES = (
     f"SELECT form, model_fingerprint, stored_bytes, (SELECT count(*) {_USERS}), (SELECT count(*) {_GATES}) "  # noqa: S608

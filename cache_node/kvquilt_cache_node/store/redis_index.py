@@ -15,7 +15,7 @@ from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError,
 
 log = logging.getLogger(__name__)
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 class RedisIndex:

@@ -21,9 +21,10 @@ _MALFORMED = (ValueError, TypeError, IndexError, AttributeError, struct.error, m
 
 def arguments_of(key: bytes, meta: Meta, size: int) -> list[Argument]:
     """What `commit.lua` takes after key and owner."""
-    _, model, tokens, variant, form, seconds, chunk, context, prefix, sources, intra, *_ = row_of(key, meta, size, 0.0)
-    fields: list[Argument] = [kind_of(meta), model, tokens, variant, form, repr(seconds), chunk, context, prefix]
-    fields += [sources, repr(intra), size]
+    row = row_of(key, meta, size, 0.0)
+    _, namespace, model, tokens, variant, form, seconds, chunk, context, prefix, sources, intra = row[:12]
+    fields: list[Argument] = [kind_of(meta), namespace, model, tokens, variant, form, repr(seconds), chunk, context]
+    fields += [prefix, sources, repr(intra), size]
     if not isinstance(meta, ObjectMeta):
         return [*fields, 0]
     prints = [digest + _PRINT.pack(offset, meta.tokens) for offset, digest in unpack(meta.fingerprints, meta.tokens)]
@@ -40,12 +41,13 @@ def info_from(answer: Sequence[Any]) -> ObjectInfo | None:
     try:
         if len(key) != DIGEST_BYTES or None in fields or not fields:
             raise ValueError("a field is missing")
-        kind, model, tokens, variant, form, seconds, chunk, context, prefix, sources, intra, size, *times, uses = fields
+        kind, namespace, model, tokens, variant, form, seconds, chunk, context, prefix, sources, *numbers = fields
         if kind != b"object":
             return None
-        created, used = (float(time) for time in times)
-        row = (key, model.decode(), int(tokens), variant.decode(), form.decode(), float(seconds), chunk, context)
-        whole = (*row, prefix, sources.decode(), float(intra), int(size), created, used, int(uses))
+        intra, size, created, used, uses = numbers
+        row = (key, namespace.decode(), model.decode(), int(tokens), variant.decode(), form.decode(), float(seconds))
+        context_of = (chunk, context, prefix, sources.decode(), float(intra))
+        whole = (*row, *context_of, int(size), float(created), float(used), int(uses))
         return info_of(whole, tuple(sorted(document.decode() for document in documents)))
     except _MALFORMED as error:
         raise IntegrityError(f"expected a row of the index of {bytes(key).hex()[:16]}...; got {error}") from None

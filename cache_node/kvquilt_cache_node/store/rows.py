@@ -9,11 +9,11 @@ from kvquilt_codec.types import VariantKind
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
-  key BLOB PRIMARY KEY, kind TEXT NOT NULL, model_fingerprint TEXT NOT NULL, tokens INTEGER NOT NULL,
-  variant TEXT NOT NULL, form TEXT NOT NULL, compute_seconds REAL NOT NULL, chunk_key BLOB NOT NULL,
-  context_digest BLOB NOT NULL, prefix_digest BLOB NOT NULL, sources TEXT NOT NULL, intra REAL NOT NULL,
-  stored_bytes INTEGER NOT NULL, created REAL NOT NULL, last_used REAL NOT NULL, use_count INTEGER NOT NULL)
-  WITHOUT ROWID;
+  key BLOB PRIMARY KEY, kind TEXT NOT NULL, namespace TEXT NOT NULL, model_fingerprint TEXT NOT NULL,
+  tokens INTEGER NOT NULL, variant TEXT NOT NULL, form TEXT NOT NULL, compute_seconds REAL NOT NULL,
+  chunk_key BLOB NOT NULL, context_digest BLOB NOT NULL, prefix_digest BLOB NOT NULL, sources TEXT NOT NULL,
+  intra REAL NOT NULL, stored_bytes INTEGER NOT NULL, created REAL NOT NULL, last_used REAL NOT NULL,
+  use_count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS objects_by_use ON objects (last_used);
 CREATE INDEX IF NOT EXISTS others_by_use ON objects (last_used, key) WHERE kind <> 'object';
 CREATE INDEX IF NOT EXISTS objects_by_form ON objects (form);
@@ -30,16 +30,16 @@ CREATE TRIGGER IF NOT EXISTS last_of_a_chunk AFTER DELETE ON objects
   WHEN NOT EXISTS (SELECT 1 FROM objects WHERE chunk_key = OLD.chunk_key)
   BEGIN DELETE FROM fingerprints WHERE chunk_key = OLD.chunk_key; END;
 """
-VERSION = 4
+VERSION = 5
 
 COLUMNS = (
-    "key, model_fingerprint, tokens, variant, form, compute_seconds, chunk_key, context_digest, prefix_digest, "
-    "sources, intra, stored_bytes, created, last_used, use_count"
+    "key, namespace, model_fingerprint, tokens, variant, form, compute_seconds, chunk_key, context_digest, "
+    "prefix_digest, sources, intra, stored_bytes, created, last_used, use_count"
 )
 """The order of a `Row`."""
-INSERT = f"INSERT INTO objects (kind, {COLUMNS}) VALUES ({','.join('?' * 16)})"  # noqa: S608  constants
+INSERT = f"INSERT INTO objects (kind, {COLUMNS}) VALUES ({','.join('?' * 17)})"  # noqa: S608  constants
 
-Row = tuple[bytes, str, int, str, str, float, bytes, bytes, bytes, str, float, int, float, float, int]
+Row = tuple[bytes, str, str, int, str, str, float, bytes, bytes, bytes, str, float, int, float, float, int]
 
 
 def kind_of(meta: Meta) -> str:
@@ -48,13 +48,16 @@ def kind_of(meta: Meta) -> str:
 
 
 def row_of(key: bytes, meta: Meta, size: int, now: float) -> Row:
-    """The row of what is new. Profiles and gates have the digest of the profile as their form, like its objects."""
+    """The row of what is new. Profiles and gates have the digest of the profile as their form, like its objects.
+
+    They are of no namespace.
+    """
     if not isinstance(meta, ObjectMeta):
         form = meta.profile_digest if isinstance(meta, GateMeta) else key.hex()
-        return (key, meta.model_fingerprint, 0, "", form, 0.0, b"", b"", b"", "[]", 0.0, size, now, now, 0)
+        return (key, "", meta.model_fingerprint, 0, "", form, 0.0, b"", b"", b"", "[]", 0.0, size, now, now, 0)
     described = (meta.tokens, meta.variant.value, meta.form.name, meta.compute_seconds)
     context = (meta.chunk_key, meta.context_digest, meta.prefix_digest, encode_sources(meta.sources), meta.intra)
-    return (key, meta.model_fingerprint, *described, *context, size, now, now, 0)
+    return (key, meta.namespace, meta.model_fingerprint, *described, *context, size, now, now, 0)
 
 
 def fingerprint_rows(meta: ObjectMeta) -> Iterator[tuple[bytes, bytes, int, int]]:
@@ -65,7 +68,7 @@ def fingerprint_rows(meta: ObjectMeta) -> Iterator[tuple[bytes, bytes, int, int]
 
 def info_of(row: Row, documents: tuple[str, ...]) -> ObjectInfo:
     """What a row, and the documents that hold it, say of an object."""
-    key, fingerprint, tokens, variant, form, seconds, chunk, context, prefix, sources, intra = row[:11]
+    key, namespace, fingerprint, tokens, variant, form, seconds, chunk, context, prefix, sources, intra = row[:12]
     meta = ObjectMeta(
         fingerprint,
         documents,
@@ -78,5 +81,6 @@ def info_of(row: Row, documents: tuple[str, ...]) -> ObjectInfo:
         prefix,
         decode_sources(sources),
         intra,
+        namespace=namespace,
     )
-    return ObjectInfo(key, meta, *row[11:])
+    return ObjectInfo(key, meta, *row[12:])

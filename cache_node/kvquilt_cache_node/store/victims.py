@@ -6,6 +6,7 @@ from typing import cast
 
 from kvquilt_cache_node.eviction import Entry, EvictionPolicy
 from kvquilt_cache_node.store import queries
+from kvquilt_cache_node.store.removing import Dropped, drop
 
 
 def entry_of(size: int, compute_seconds: float, use_count: int) -> Entry:
@@ -51,11 +52,11 @@ class Victims:
             else:
                 key = cast(bytes, policy.evict())
                 self.objects[key] = Entry(1)  # until its row tells more: what follows may fail
-            size, *known = db.execute(queries.DROP, (key,)).fetchone()
+            gone = cast(Dropped, drop(db, key))
             if key in self.objects:
-                self.objects[key] = entry_of(size, *known)
-            self.sizes[key] = size
-            freed += size
+                self.objects[key] = entry_of(gone.size, gone.compute_seconds, gone.use_count)
+            self.sizes[key] = gone.size
+            freed += gone.size
 
     def put_back(self, policy: EvictionPolicy) -> None:
         """Undo what the policy was told, since the transaction failed."""

@@ -67,6 +67,7 @@ class ObjectMeta(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     INTRA_FIELD_NUMBER: _builtins.int
     FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     model_fingerprint: _builtins.str
     token_count: _builtins.int
     variant_kind: _common_pb2.VariantKind.ValueType
@@ -84,6 +85,8 @@ class ObjectMeta(_message.Message):
     """Attention that the chunk's tokens gave to the chunk itself, in the same unit."""
     fingerprints: _builtins.bytes
     """Of the text, 18 bytes each: offset as u16, little-endian, and digest of the k-gram that begins there."""
+    namespace: _builtins.str
+    """Whose it is; empty: `public`."""
     @_builtins.property
     def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Documents that this chunk belongs to."""
@@ -108,10 +111,11 @@ class ObjectMeta(_message.Message):
         sources: _abc.Iterable[Global___ContextSource] | None = ...,
         intra: _builtins.float = ...,
         fingerprints: _builtins.bytes = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_key", b"chunk_key", "compute_seconds", b"compute_seconds", "context_digest", b"context_digest", "document_ids", b"document_ids", "fingerprints", b"fingerprints", "intra", b"intra", "level", b"level", "model_fingerprint", b"model_fingerprint", "prefix_digest", b"prefix_digest", "profile_digest", b"profile_digest", "sources", b"sources", "token_count", b"token_count", "variant_kind", b"variant_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_key", b"chunk_key", "compute_seconds", b"compute_seconds", "context_digest", b"context_digest", "document_ids", b"document_ids", "fingerprints", b"fingerprints", "intra", b"intra", "level", b"level", "model_fingerprint", b"model_fingerprint", "namespace", b"namespace", "prefix_digest", b"prefix_digest", "profile_digest", b"profile_digest", "sources", b"sources", "token_count", b"token_count", "variant_kind", b"variant_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

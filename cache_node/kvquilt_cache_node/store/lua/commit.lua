@@ -1,15 +1,16 @@
--- Enter what is written under a reservation. ARGV: key, owner, 12 fields of the row, number of fingerprints, these, documents.
+-- Enter what is written under a reservation. ARGV: key, owner, 13 fields of the row, number of fingerprints, these, documents.
 local key, owner = ARGV[1], ARGV[2]
-local kind, model, tokens, variant, form, seconds, chunk, context, prefix, sources, intra, bytes = unpack(ARGV, 3, 14)
-local first = 16 + tonumber(ARGV[15])
+local kind, namespace, model, tokens, variant, form, seconds, chunk, context, prefix, sources, intra, bytes =
+  unpack(ARGV, 3, 15)
+local first = 17 + tonumber(ARGV[16])
 if call('HEXISTS', SIZES, key) == 1 then return 'stored' end
 local _, held = holder(key)
 if not holds(owner, key, server_time()) or held < tonumber(bytes) then return 'lost' end
 local now = tick()
 unhold(key)
-call('HSET', named('row', key), 'kind', kind, 'model', model, 'tokens', tokens, 'variant', variant, 'form', form,
-  'seconds', seconds, 'chunk', chunk, 'context', context, 'prefix', prefix, 'sources', sources, 'intra', intra,
-  'bytes', bytes, 'created', exact(now), 'used', exact(now), 'uses', '0')
+call('HSET', named('row', key), 'kind', kind, 'namespace', namespace, 'model', model, 'tokens', tokens, 'variant', variant,
+  'form', form, 'seconds', seconds, 'chunk', chunk, 'context', context, 'prefix', prefix, 'sources', sources,
+  'intra', intra, 'bytes', bytes, 'created', exact(now), 'used', exact(now), 'uses', '0')
 call('HSET', SIZES, key, bytes)
 call('HINCRBY', SUMS, 'used', bytes)
 if kind == 'object' then
@@ -18,7 +19,7 @@ if kind == 'object' then
   call('HINCRBY', SUMS, 'objects', 1)
   call('ZADD', variants_of(chunk, prefix, model), exact(now), key)
   call('SADD', named('chunk', chunk), key)
-  for at = 16, first - 1 do
+  for at = 17, first - 1 do
     call('ZADD', named('print', string.sub(ARGV[at], 1, 16)), 0, print_of(model, chunk, string.sub(ARGV[at], 17)))
     call('SADD', named('prints', chunk), ARGV[at])
   end

@@ -130,8 +130,8 @@ local function row_of(key)
   local name, held = named('row', key), named('held', key)
   local fields = {}
   if call('TYPE', name).ok == 'hash' then
-    fields = call('HMGET', name, 'kind', 'model', 'tokens', 'variant', 'form', 'seconds', 'chunk', 'context', 'prefix',
-      'sources', 'intra', 'bytes', 'created', 'used', 'uses')
+    fields = call('HMGET', name, 'kind', 'namespace', 'model', 'tokens', 'variant', 'form', 'seconds', 'chunk', 'context',
+      'prefix', 'sources', 'intra', 'bytes', 'created', 'used', 'uses')
   end
   return { key, fields, call('TYPE', held).ok == 'set' and call('SMEMBERS', held) or {} }
 end
