@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kvquilt_cache_node.profiles import Profiles
-from kvquilt_cache_node.types import Store
+from kvquilt_cache_node.types import Namespaces, Store
 from kvquilt_codec import catalog, container
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity, ContainerHead, DecodedChunk
 from kvquilt_codec.container.head import PREFIX
-from kvquilt_codec.errors import BadRequestError, IntegrityError
+from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import Array, KVChunk, KVLayout, LayerShape, Part, TokenIds
 
@@ -111,15 +111,25 @@ class Asked:
             raise BadRequestError("expected an encoded read of the quality layers that are missing; got decoded")
 
 
-async def read(store: Store, profiles: Profiles, key: bytes, model_fingerprint: str, asked: Asked) -> Reading:
-    """Read an object, or a part of it and no more, for a caller that runs `model_fingerprint`.
+async def read(
+    store: Store,
+    profiles: Profiles,
+    key: bytes,
+    model_fingerprint: str,
+    asked: Asked,
+    namespaces: Namespaces = None,
+) -> Reading:
+    """Read an object, or a part of it and no more, for a caller that runs `model_fingerprint`; a use of it.
 
     Raises:
-        NotFoundError: no such object, or (decoded) not the profile that it is coded with.
+        NotFoundError: no such object of these namespaces, or (decoded) not the profile that it is coded with.
         FingerprintMismatchError: it is of another model.
         IntegrityError: its bytes are damaged; it is deleted, so that it can be stored again.
         BadRequestError: layers or quality layers that the object has not.
     """
+    # First, so that another namespace's object takes as long as one that does not exist.
+    if not await store.touch([key], (), namespaces) and namespaces is not None:
+        raise NotFoundError(f"expected object {key.hex()[:16]}... in the store; it is not there")
     try:
         (prefix,) = await store.get(key, [(0, PREFIX.size)])
         (head_bytes,) = await store.get(key, [(0, container.head_bytes(prefix))])
@@ -140,7 +150,6 @@ async def read(store: Store, profiles: Profiles, key: bytes, model_fingerprint: 
         except IntegrityError:
             await _drop(store, key)
             raise
-    await store.touch([key])
     return reading
 
 

@@ -9,20 +9,23 @@ from kvquilt_cache_node import objects
 from kvquilt_cache_node.gates import Gates
 from kvquilt_cache_node.objects import Asked
 from kvquilt_cache_node.profiles import Profiles
+from kvquilt_cache_node.scope import Scope
 from kvquilt_cache_node.types import Store
 from kvquilt_codec import catalog
+from kvquilt_codec.catalog import ForgetReceipt
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES
 from kvquilt_codec.forms import check_hex_digest
 from kvquilt_codec.gate import file as gate_file
-from kvquilt_codec.identity import check_digest
+from kvquilt_codec.identity import check_digest, check_namespace
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file as profile_file
 from kvquilt_codec.types import check_token_ids
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc import convert, frames, status
+from kvquilt_rpc.callers import caller
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.status import Context
 from kvquilt_rpc.version import VERSION
@@ -55,6 +58,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         header = await frames.uploaded_header(request_iterator)
         key = check_digest(header.object_key, "object key")
         meta = convert.meta_from_wire(header.meta)
+        Scope(caller()).check_put(meta.namespace)
         coder = None
         if digest := meta.form.profile_digest:
             await self._profiles.require(digest, meta.model_fingerprint)
@@ -74,7 +78,8 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         layers = range(request.layers.begin, request.layers.end) if request.HasField("layers") else None
         asked = Asked(layers, request.quality_layers or None, request.held_quality_layers, request.decoded)
         try:
-            reading = await objects.read(self._store, self._profiles, key, request.model_fingerprint, asked)
+            readable = Scope(caller()).readable
+            reading = await objects.read(self._store, self._profiles, key, request.model_fingerprint, asked, readable)
         except IntegrityError as error:
             if error.reason != "profile_damaged":
                 self._counters.add("objects_damaged")
@@ -97,7 +102,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     @status.unary
     async def StatChunks(self, request: pb.StatChunksRequest, context: Context) -> pb.StatChunksResponse:
         """Tell which objects exist."""
-        found = await self._store.stat(_keys(request.object_keys))
+        found = await self._store.stat(_keys(request.object_keys), Scope(caller()).readable)
         return pb.StatChunksResponse(objects=[convert.info_to_wire(info) for info in found.values()])
 
     @status.streaming
@@ -108,9 +113,10 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         keys = _keys(request.chunk_keys, "chunk key")
         prefix = check_digest(request.prefix_digest, "prefix digest")
         limit = _limit(request.limit, 16, MAX_VARIANTS)
+        readable = Scope(caller()).readable
         for begin in range(0, len(keys), CHUNKS_A_MESSAGE):
             batch = keys[begin : begin + CHUNKS_A_MESSAGE]
-            found = await self._store.find_variants(batch, request.model_fingerprint, prefix, limit)
+            found = await self._store.find_variants(batch, request.model_fingerprint, prefix, limit, readable)
             for infos in found.values():
                 yield pb.FindVariantsResponse(objects=[convert.info_to_wire(info) for info in infos])
 
@@ -126,10 +132,11 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
                 f"expected at most {MAX_FINGERPRINTS} fingerprints of {FINGERPRINT_BYTES} bytes each; "
                 f"got {len(asked)}, or others"
             )
+        readable = Scope(caller()).readable
         # In batches: others want the index too.
         for begin in range(0, len(asked), FINGERPRINTS_A_MESSAGE):
             batch = asked[begin : begin + FINGERPRINTS_A_MESSAGE]
-            matches = await self._store.find_chunks(batch, request.model_fingerprint, limit)
+            matches = await self._store.find_chunks(batch, request.model_fingerprint, limit, readable)
             if matches:
                 yield pb.FindChunksResponse(
                     matches=[convert.match_to_wire(replace(m, fingerprint=begin + m.fingerprint)) for m in matches]
@@ -138,19 +145,33 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     @status.unary
     async def TouchChunks(self, request: pb.TouchChunksRequest, context: Context) -> pb.TouchChunksResponse:
         """Let documents hold objects, and count a use."""
-        found = await self._store.touch(_keys(request.object_keys), _documents(request.document_ids))
+        keys, documents, scope = _keys(request.object_keys), _documents(request.document_ids), Scope(caller())
+        found = await self._store.touch(keys, documents, scope.writable if documents else scope.readable)
         return pb.TouchChunksResponse(found_keys=found)
 
     @status.unary
     async def ForgetChunks(self, request: pb.ForgetChunksRequest, context: Context) -> pb.ForgetChunksResponse:
         """Delete objects."""
-        # Only objects: a profile goes when nothing is coded with it.
-        keys = list(await self._store.stat(_keys(request.object_keys)))
-        receipt = await self._store.forget(keys, _documents(request.document_ids))
+        receipt = await self._forget(request, Scope(caller()))
         self._counters.add("objects_forgotten", len(receipt.deleted))
         return pb.ForgetChunksResponse(
-            deleted_keys=receipt.deleted, deleted_bytes=receipt.deleted_bytes, kept_shared=receipt.kept_shared
+            deleted_keys=receipt.deleted,
+            deleted_bytes=receipt.deleted_bytes,
+            kept_shared=receipt.kept_shared,
+            more=bool(request.namespace) and len(receipt.deleted) > 0,
         )
+
+    async def _forget(self, request: pb.ForgetChunksRequest, scope: Scope) -> ForgetReceipt:
+        if request.namespace:
+            if request.object_keys or request.document_ids:
+                raise BadRequestError("expected keys and documents, or a namespace with all that it has; got both")
+            scope.check_all(check_namespace(request.namespace))
+            return await self._store.forget_namespace(request.namespace)
+        documents = _documents(request.document_ids)
+        owner = scope.owner(bool(documents))
+        # Only objects: a profile goes when nothing is coded with it.
+        keys = list(await self._store.stat(_keys(request.object_keys), scope.writable))
+        return await self._store.forget(keys, documents, owner)
 
     @status.unary
     async def PutProfile(

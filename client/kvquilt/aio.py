@@ -204,12 +204,11 @@ class AsyncClient:
         async with translated():
             return wire.plan(well_formed(await self._stub.PlanBlend(request, timeout=deadline)))
 
-    async def forget(self, *document_ids: str, deadline: float = 60.0) -> ForgetReport:
-        """Delete everything stored for documents."""
+    async def forget(self, *document_ids: str, everything: bool = False, deadline: float = 60.0) -> ForgetReport:
+        """Delete all that is stored for documents; or, without any, everything that the caller's namespace has."""
+        request = pb.ForgetRequest(document_ids=document_ids, everything=everything)
         async with translated():
-            receipt = well_formed(
-                await self._stub.Forget(pb.ForgetRequest(document_ids=document_ids), timeout=deadline)
-            )
+            receipt = well_formed(await self._stub.Forget(request, timeout=deadline))
         return ForgetReport(receipt.objects_deleted, receipt.bytes_deleted, receipt.objects_kept_shared)
 
     async def models(self, *, deadline: float = 10.0) -> tuple[ModelInfo, ...]:

@@ -81,9 +81,9 @@ class Client:
         """See `AsyncClient.plan`."""
         return self._run(self._client.plan(segments, **options))
 
-    def forget(self, *document_ids: str, deadline: float = 60.0) -> ForgetReport:
+    def forget(self, *document_ids: str, everything: bool = False, deadline: float = 60.0) -> ForgetReport:
         """See `AsyncClient.forget`."""
-        return self._run(self._client.forget(*document_ids, deadline=deadline))
+        return self._run(self._client.forget(*document_ids, everything=everything, deadline=deadline))
 
     def models(self, *, deadline: float = 10.0) -> tuple[ModelInfo, ...]:
         """See `AsyncClient.models`."""

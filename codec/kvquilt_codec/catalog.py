@@ -210,6 +210,14 @@ class ForgetReceipt:
     deleted_bytes: int
     kept_shared: int
 
+    def __add__(self, other: "ForgetReceipt") -> "ForgetReceipt":
+        """Both together."""
+        return ForgetReceipt(
+            self.deleted + other.deleted,
+            self.deleted_bytes + other.deleted_bytes,
+            self.kept_shared + other.kept_shared,
+        )
+
 
 _Sources = tuple[tuple[str, int, float], ...]
 

@@ -9,7 +9,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,10 +21,12 @@ from kvquilt_router.computing import Computed, VariantJob, sources_of
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine_thread import EngineThread
+from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.planning import Planner
 from kvquilt_router.precompute import PrefetchResult
 from kvquilt_router.tenants import Acting, Tenant
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Prompt
+from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes, ObjectRef
 
@@ -45,18 +47,26 @@ class _Work:
         tenant: whose it is; the public one's if its key is public.
         blended: the blend that computed its KV already, in its exact context, where there is one.
         neighbour: whether it is stored because of what precedes the chunk in a prompt.
+        begun: when its request began; see `Forgetting`.
     """
 
     job: VariantJob
     tenant: Tenant
     blended: Blended | None = None
     neighbour: bool = False
+    begun: int = 0
+
+    @property
+    def namespace(self) -> str:
+        """Whose it is."""
+        return self.tenant.planner.namespace.name
 
 
 class Background:
     """Stores what requests leave behind, for one model and all namespaces.
 
     Args:
+        forgetting: tells what was begun before its namespace was forgotten.
         queue_length: most pieces of work that wait.
         pair_bytes: most bytes of `pair` and `exact` variants that are stored because neighbours were seen.
         default_corpus: whose warm-up passages missed chunks are computed after.
@@ -68,6 +78,7 @@ class Background:
         thread: EngineThread,
         nodes: CacheNodes,
         counters: Counters,
+        forgetting: Forgetting,
         *,
         stat_deadline: float,
         queue_length: int,
@@ -78,6 +89,7 @@ class Background:
         self._thread = thread
         self._nodes = nodes
         self._counters = counters
+        self._forgetting = forgetting
         self._stat_deadline = stat_deadline
         self._pair_bytes = pair_bytes
         self._corpus = default_corpus
@@ -97,18 +109,18 @@ class Background:
             ref = outcome.ref
             if ref.segment == 0 and outcome.found is None and acting.may_store(ref, prompt, 0):
                 job = VariantJob(ref, VariantKind.EXACT, prompt.prefix[: ref.begin])
-                self._put(_Work(job, acting.of(ref)))
+                self._put(_Work(job, acting.of(ref)), acting)
         missed = self._missed(blended, acting)
         exact = self._exact(blended, missed, acting)
         for work in exact:
-            self._put(work)
+            self._put(work, acting)
         at_hand = {(work.job.ref.begin, context_digest(work.job.context)) for work in exact}
         for job in self._planned(prompt, blended, missed, acting):
             if (job.ref.begin, context_digest(job.context)) not in at_hand:
-                self._put(_Work(job, acting.of(job.ref)))
+                self._put(_Work(job, acting.of(job.ref)), acting)
         if self._pair_bytes > 0:
             for job in self._neighbours(prompt, blended.report.chunks, acting):
-                self._put(_Work(job, acting.of(job.ref), neighbour=True))
+                self._put(_Work(job, acting.of(job.ref), neighbour=True), acting)
 
     def _missed(self, blended: Blended, acting: Acting) -> list[ChunkRef]:
         """The chunks that would be found if they were stored, and may be; not those whose text other chunks hold."""
@@ -198,7 +210,10 @@ class Background:
                 jobs.append(VariantJob(ref, VariantKind.PAIR, prompt.prefix, sources, after_public=before.ref.public))
         return jobs
 
-    def _put(self, work: _Work) -> None:
+    def _put(self, work: _Work, acting: Acting) -> None:
+        work = replace(work, begun=acting.begun)
+        if self._forgetting.is_over(work.namespace, work.begun):
+            return
         key = work.tenant.storer.key(work.job)
         if key in self._queued:
             return
@@ -215,8 +230,13 @@ class Background:
         while True:
             work = await self._queue.get()
             try:
-                await self._do(work)
+                self._forgetting.resume(work.begun)
+                with acting_in(work.namespace):
+                    await self._do(work)
             except errors.KvquiltError as error:
+                if self._forgetting.is_over(work.namespace, work.begun):
+                    self._counters.add("background_dropped")
+                    continue
                 self._counters.add("background_failed")
                 log.warning("a chunk could not be stored in the background: %s", error)
             except Exception:
@@ -227,6 +247,17 @@ class Background:
                 self._queued.discard(work.tenant.storer.key(work.job))
                 self._let_go(work)
                 self._queue.task_done()
+
+    def forget(self, namespace: str) -> None:
+        """Drop what waits of a namespace."""
+        for work in [self._queue.get_nowait() for _ in range(self._queue.qsize())]:
+            if work.namespace == namespace:
+                self._queued.discard(work.tenant.storer.key(work.job))
+                self._let_go(work)
+                self._counters.add("background_dropped")
+            else:
+                self._queue.put_nowait(work)
+            self._queue.task_done()
 
     def _let_go(self, work: _Work) -> None:
         if work.blended is not None:

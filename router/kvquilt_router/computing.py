@@ -1,6 +1,7 @@
 """Computes variants of chunks: the KV of a chunk after a context, and how far it depends on that context."""
 
 import itertools
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ CONTEXT_BYTES = 1 << 30
 class ContextCache:
     """KV of contexts that chunks were computed after, by namespace: whether another tenant was there shall not show.
 
+    Kept by the engine's thread, forgotten by the event loop.
+
     Args:
         capacity_bytes: most memory of all together, the latest one apart.
     """
@@ -31,20 +34,29 @@ class ContextCache:
     def __init__(self, capacity_bytes: int = CONTEXT_BYTES) -> None:
         self._capacity = capacity_bytes
         self._kept: OrderedDict[tuple[str, bytes], list[LayerTensors]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, namespace: str, digest: bytes) -> list[LayerTensors] | None:
         """What is kept of a context; a use of it."""
-        layers = self._kept.get((namespace, digest))
-        if layers is not None:
-            self._kept.move_to_end((namespace, digest))
-        return layers
+        with self._lock:
+            layers = self._kept.get((namespace, digest))
+            if layers is not None:
+                self._kept.move_to_end((namespace, digest))
+            return layers
 
     def keep(self, namespace: str, digest: bytes, layers: list[LayerTensors]) -> None:
         """Keep a context; the least recently used ones make room."""
-        self._kept[namespace, digest] = layers
-        self._kept.move_to_end((namespace, digest))
-        while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > self._capacity:
-            self._kept.popitem(last=False)
+        with self._lock:
+            self._kept[namespace, digest] = layers
+            self._kept.move_to_end((namespace, digest))
+            while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > self._capacity:
+                self._kept.popitem(last=False)
+
+    def forget(self, namespace: str) -> None:
+        """Drop what is kept of a namespace."""
+        with self._lock:
+            for key in [key for key in self._kept if key[0] == namespace]:
+                del self._kept[key]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

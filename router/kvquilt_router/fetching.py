@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvquilt_codec import errors
+from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.container import ContainerDecoder, DecodedChunk, HeldContainer
 from kvquilt_codec.levels import OperatingPoint
 from kvquilt_router.arriving import Arrivals
@@ -14,6 +15,7 @@ from kvquilt_router.misses import miss_reason
 from kvquilt_router.placement import check_fits
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, Found, Key, key_of
+from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes, ObjectRef
 
@@ -111,7 +113,7 @@ class Fetcher:
         received = _Received()
         if outcome.found is None:
             raise ValueError("expected an outcome that was found")
-        ref, (key, point) = ObjectRef.of(outcome.found.info), key_of(outcome.found)
+        ref, (_, point) = ObjectRef.of(outcome.found.info), key_of(outcome.found)
         try:
             async with slots:
                 if self._held.capacity:
@@ -120,21 +122,21 @@ class Fetcher:
         except errors.KvquiltError as error:
             arrivals.fail()
             arrivals.move()
-            return None, self._missed(key, error), received.bytes
+            return None, self._missed(outcome.found.info, error), received.bytes
 
     def _checked(self, outcome: ChunkOutcome, found: Found, chunk: DecodedChunk) -> str:
         """The reason why a chunk that came cannot be used; empty if it can."""
         try:
             check_fits(outcome, chunk)
         except errors.KvquiltError as error:
-            return self._missed(found.info.key, error)
+            return self._missed(found.info, error)
         return ""
 
-    def _missed(self, key: bytes, error: errors.KvquiltError) -> str:
-        log.warning("chunk %s missed: %s", key.hex()[:16], error)
-        self._held.drop(key)
+    def _missed(self, info: ObjectInfo, error: errors.KvquiltError) -> str:
+        log.warning("chunk %s missed: %s", info.key.hex()[:16], error)
+        self._held.drop(info.key)
         if isinstance(error, errors.IntegrityError):
-            self._forget(key)
+            self._forget(info)
         return miss_reason(error)
 
     async def _streamed(
@@ -178,12 +180,13 @@ class Fetcher:
             ref, self._fingerprint, quality_layers=depth, deadline=deadline, received=received.add
         )
 
-    def _forget(self, key: bytes) -> None:
+    def _forget(self, info: ObjectInfo) -> None:
         """Let the nodes drop a damaged object, so that it can be stored again; off the request's path."""
 
         async def forget() -> None:
             try:
-                await self._nodes.forget(keys=[key], deadline=self._forget_deadline)
+                with acting_in(info.meta.namespace):
+                    await self._nodes.forget(keys=[info.key], deadline=self._forget_deadline)
             except errors.KvquiltError as error:
                 log.warning("a damaged object could not be dropped: %s", error)
 

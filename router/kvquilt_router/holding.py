@@ -1,6 +1,7 @@
 """Encoded chunks that a router keeps, so that a finer level costs only the missing quality layers."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from kvquilt_codec.container import HeldContainer
 
@@ -34,3 +35,8 @@ class HeldChunks:
         """Keep nothing of an object."""
         if (held := self._held.pop(key, None)) is not None:
             self._bytes -= held.nbytes
+
+    def drop_all(self, keys: Iterable[bytes]) -> None:
+        """Keep nothing of these objects."""
+        for key in keys:
+            self.drop(key)

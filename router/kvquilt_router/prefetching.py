@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from kvquilt_codec.catalog import check_document_id
 from kvquilt_codec.errors import BadRequestError, PermissionDeniedError
 from kvquilt_codec.levels import OperatingPoint
 from kvquilt_proto.v1 import router_pb2 as pb
@@ -12,6 +11,7 @@ from kvquilt_router.engine import LoadedModel
 from kvquilt_router.misses import node_calls
 from kvquilt_router.precompute import PrefetchResult
 from kvquilt_router.tenants import Acting
+from kvquilt_rpc.callers import acting_in
 
 
 def require_write(allowed: bool, what: str) -> None:
@@ -59,10 +59,8 @@ async def prefetched(
         tenant = acting.public if public else acting.tenant
         own = [tokens for known, tokens in passages if known or not public]
         warm_up = tenant.warm_ups.choose(request.corpus, [tokens for _, tokens in chosen], own)
-        names = {check_document_id(tenant.document_id(name)): name for name, _ in chosen}
-        items = [(name, tokens) for name, (_, tokens) in zip(names, chosen, strict=True)]
         stored = tenant.precomputer.documents(
-            items,
+            chosen,
             prefix,
             point,
             warm_up,
@@ -71,9 +69,8 @@ async def prefetched(
         )
         async with aclosing(stored) as results:
             while True:
-                with node_calls():
+                with node_calls(), acting_in(tenant.planner.namespace.name):
                     result = await anext(results, None)
                 if result is None:
                     break
-                result.document_id = names[result.document_id]
                 yield result

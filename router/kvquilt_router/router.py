@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import torch
 
+from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import Namespace
 from kvquilt_codec.levels import parse_level
 from kvquilt_proto.v1 import router_pb2_grpc
@@ -19,6 +20,7 @@ from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.fetching import Fetcher
 from kvquilt_router.finding import Finder
+from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.gate.opening import open_gate
 from kvquilt_router.holding import HeldChunks
@@ -51,8 +53,8 @@ def check_settings(settings: RouterSettings) -> None:
     """Refuse settings that no router can run with.
 
     Raises:
-        BadRequestError: an unknown policy; a short master secret, or none for a namespace that takes one; see also
-            `Authenticator` and `open_channel`.
+        BadRequestError: an unknown policy; a short master secret, or none for a namespace that takes one; one namespace
+            for all calls of nodes; see also `Authenticator` and `open_channel`.
         NotFoundError: a file that is named is missing.
     """
     if settings.policy != wire.AUTO:
@@ -60,6 +62,11 @@ def check_settings(settings: RouterSettings) -> None:
     namespace_of(settings.namespace, master_secret(settings))
     if settings.master_secret is not None:
         namespace_of("any", master_secret(settings))
+    if settings.node_credentials.namespace:
+        raise BadRequestError(
+            "expected no router.node_credentials.namespace: calls of nodes act in their callers' namespaces; got "
+            f"{settings.node_credentials.namespace!r}"
+        )
     Authenticator(settings.security, settings.host)
 
 
@@ -93,10 +100,11 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
             profile = await open_profile(settings.profile, loaded.fingerprint, nodes, deadline=settings.put_deadline)
             profile.point(parse_level(settings.level))
             gate = await open_gate(settings, loaded.fingerprint, profile, nodes)
-            served = _served(loaded, thread, nodes, counters, profile, gate.held, settings)
+            forgetting = Forgetting()
+            served = _served(loaded, thread, nodes, counters, profile, gate.held, forgetting, settings)
             server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters)
             router_pb2_grpc.add_RouterServiceServicer_to_server(
-                RouterService([served], nodes, settings, counters), server.server
+                RouterService([served], nodes, settings, counters, forgetting), server.server
             )
             address = await server.start()
             running = (served.background.run(), served.auditor.run(), profile.settle(), gate.settle())
@@ -119,6 +127,7 @@ def _served(
     counters: Counters,
     profile: ModelProfile,
     gate: HeldGate,
+    forgetting: Forgetting,
     settings: RouterSettings,
 ) -> ServedModel:
     engine = model.engine
@@ -126,12 +135,13 @@ def _served(
     contexts = ContextCache()
     pace = Pace()
     slots = asyncio.Semaphore(settings.max_blends)
+    held = HeldChunks(int(settings.held_bytes))
     fetcher = Fetcher(
         nodes,
         model.fingerprint,
         counters,
         profile,
-        HeldChunks(int(settings.held_bytes)),
+        held,
         forget_deadline=settings.stat_deadline,
         fetch_deadline=settings.fetch_deadline,
         concurrency=settings.fetch_concurrency,
@@ -141,7 +151,7 @@ def _served(
         deadline = settings.stat_deadline
         planner = Planner(namespace, model.fingerprint, settings.chunk_tokens)
         computer = VariantComputer(engine, planner, attention_sums=settings.attention_sums, contexts=contexts)
-        storer = Storer(nodes, planner, profile, deadline=settings.put_deadline)
+        storer = Storer(nodes, planner, profile, forgetting, deadline=settings.put_deadline)
         starter = Starter(
             engine,
             thread,
@@ -178,10 +188,16 @@ def _served(
         thread,
         nodes,
         counters,
+        forgetting,
         stat_deadline=settings.stat_deadline,
         queue_length=settings.background_queue,
         pair_bytes=int(settings.pair_bytes),
     )
     auditor = Auditor(engine, thread, gate, counters, share=settings.audit_share, chance=random.random)
-    tenants = Tenants(tenant, master_secret(settings), settings.max_namespaces, anchors.forget)
-    return ServedModel(model, tenants, background, auditor, profile, gate)
+
+    def forget(namespace: str) -> None:
+        anchors.forget(namespace)
+        contexts.forget(namespace)
+
+    tenants = Tenants(tenant, master_secret(settings), settings.max_namespaces, forget)
+    return ServedModel(model, tenants, background, auditor, profile, gate, held)

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from kvquilt_codec import errors
-from kvquilt_codec.catalog import check_document_id
+from kvquilt_codec.catalog import ForgetReceipt, check_document_id
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_router import wire
@@ -13,7 +13,9 @@ from kvquilt_router.auditing import Auditor
 from kvquilt_router.background import Background
 from kvquilt_router.blending import Blended
 from kvquilt_router.engine import LoadedModel
+from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.gate.held import HeldGate
+from kvquilt_router.holding import HeldChunks
 from kvquilt_router.misses import node_calls
 from kvquilt_router.policies import POLICIES
 from kvquilt_router.precompute import PrefetchResult
@@ -23,7 +25,7 @@ from kvquilt_router.settings import RouterSettings
 from kvquilt_router.tenants import Acting, Tenants
 from kvquilt_router.types import Prompt
 from kvquilt_rpc import convert, frames, status
-from kvquilt_rpc.callers import NAMESPACE_KEY, caller
+from kvquilt_rpc.callers import ACTING, NAMESPACE_KEY, caller
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes
 from kvquilt_rpc.status import Context
@@ -43,14 +45,21 @@ class ServedModel:
     auditor: Auditor
     profile: ModelProfile
     gate: HeldGate
+    held: HeldChunks
 
 
 class RouterService(router_pb2_grpc.RouterServiceServicer):
     """See `router.proto`."""
 
     def __init__(
-        self, served: list[ServedModel], nodes: CacheNodes, settings: RouterSettings, counters: Counters
+        self,
+        served: list[ServedModel],
+        nodes: CacheNodes,
+        settings: RouterSettings,
+        counters: Counters,
+        forgetting: Forgetting,
     ) -> None:
+        self._forgetting = forgetting
         self._served = served
         self._nodes = nodes
         self._settings = settings
@@ -61,7 +70,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         return next(served for served in self._served if served.loaded is chosen)
 
     def _acting(self, served: ServedModel) -> Acting:
-        """The caller's part of a model.
+        """The caller's part of a model; calls of nodes act in its namespace from now on.
 
         Raises:
             BadRequestError: a caller of every namespace that names none; a namespace without a secret.
@@ -84,7 +93,9 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                 reason="namespace_missing",
             )
         tenants = served.tenants
-        return Acting(tenants.of(namespace), tenants.public, identity.may_write(namespace), identity.public_write)
+        ACTING.set(namespace)
+        may = (identity.may_write(namespace), identity.public_write)
+        return Acting(tenants.of(namespace), tenants.public, *may, self._forgetting.begin())
 
     @status.streaming
     async def Blend(self, request: pb.BlendRequest, context: Context) -> AsyncGenerator[pb.BlendResponse, None]:
@@ -143,20 +154,35 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
 
     @status.unary
     async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
-        """Delete documents."""
-        if not 1 <= len(request.document_ids) <= MAX_DOCUMENTS:
-            raise errors.BadRequestError(f"expected 1..{MAX_DOCUMENTS} document ids; got {len(request.document_ids)}")
+        """Delete documents, or all of a namespace."""
+        least = 0 if request.everything else 1
+        if not least <= len(request.document_ids) <= MAX_DOCUMENTS * least:
+            raise errors.BadRequestError(
+                f"expected 1..{MAX_DOCUMENTS} document ids, or none with everything; got {len(request.document_ids)}"
+            )
         acting = self._acting(self._served[0])
         require_write(acting.may_write, "forget")
-        own = acting.tenant.document_id
-        documents = [check_document_id(own(check_document_id(document))) for document in request.document_ids]
+        documents = [check_document_id(document) for document in request.document_ids]
         with node_calls():
-            receipt = await self._nodes.forget(documents=documents, deadline=self._settings.put_deadline)
+            if request.everything:
+                receipt = await self._forget_namespace(acting.tenant.planner.namespace.name)
+            else:
+                receipt = await self._nodes.forget(documents=documents, deadline=self._settings.put_deadline)
+        for served in self._served:
+            served.held.drop_all(receipt.deleted)
         return pb.ForgetResponse(
             objects_deleted=len(receipt.deleted),
             bytes_deleted=receipt.deleted_bytes,
             objects_kept_shared=receipt.kept_shared,
         )
+
+    async def _forget_namespace(self, namespace: str) -> ForgetReceipt:
+        """What the router knows first: it must store nothing again of what the nodes forget."""
+        for served in self._served:
+            served.tenants.forget(namespace)
+            served.background.forget(namespace)
+        await self._forgetting.forget(namespace)
+        return await self._nodes.forget_namespace(namespace, deadline=self._settings.put_deadline)
 
     def _models(self) -> list[pb.Model]:
         return [wire.model_message(served.loaded, served.profile, served.gate) for served in self._served]

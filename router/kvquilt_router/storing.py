@@ -8,6 +8,7 @@ from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.identity import context_digest, object_key, variant_key
 from kvquilt_codec.joint import JointCoder
 from kvquilt_router.computing import Computed, VariantJob
+from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.planning import Planner
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_rpc.nodes import CacheNodes
@@ -17,10 +18,20 @@ class Storer:
     """Stores variants of one model's chunks.
 
     Args:
+        forgetting: refuses what was begun before its namespace was forgotten.
         deadline: seconds that one put may take.
     """
 
-    def __init__(self, nodes: CacheNodes, planner: Planner, profile: ModelProfile, *, deadline: float) -> None:
+    def __init__(
+        self,
+        nodes: CacheNodes,
+        planner: Planner,
+        profile: ModelProfile,
+        forgetting: Forgetting,
+        *,
+        deadline: float,
+    ) -> None:
+        self._forgetting = forgetting
         self._nodes = nodes
         self._planner = planner
         self._profile = profile
@@ -46,6 +57,7 @@ class Storer:
         """Encode and put; whether it was stored now (`False`: it was there), and its size in bytes.
 
         Raises:
+            UnavailableError: its namespace was forgotten since this began (reason `namespace_forgotten`).
             KvquiltError: it cannot be stored.
         """
         meta = await asyncio.to_thread(self._meta, job, computed, seconds)
@@ -80,6 +92,10 @@ class Storer:
 
     async def _put(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
         """Store an object, and before it the profile if a node has lost it, or never got it."""
+        with self._forgetting.storing(meta.namespace):
+            return await self._put_now(key, data, meta)
+
+    async def _put_now(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
         try:
             return await self._nodes.put(key, data, meta, deadline=self._deadline)
         except errors.NotFoundError as error:

@@ -30,12 +30,6 @@ class Tenant:
     warm_ups: WarmUps
     prefixes: KnownPrefixes
 
-    def document_id(self, document_id: str) -> str:
-        """A document's id as cache nodes know it, which no other namespace's can be equal to."""
-        name = self.planner.namespace.name
-        # A namespace's name has no "/", so what precedes the first one tells whose it is.
-        return document_id if name == PUBLIC and not document_id.startswith("@") else f"@{name}/{document_id}"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Acting:
@@ -46,12 +40,14 @@ class Acting:
         public: the public one.
         may_write: whether it may store in its own.
         may_write_public: whether it may store in the public one.
+        begun: when its request began; see `Forgetting`.
     """
 
     tenant: Tenant
     public: Tenant
     may_write: bool
     may_write_public: bool
+    begun: int = 0
 
     def of(self, ref: ChunkRef) -> Tenant:
         """Whose a chunk is."""
@@ -110,6 +106,13 @@ class Tenants:
         while len(self._known) > self._capacity:
             self._forget(self._known.popitem(last=False)[0])
         return tenant
+
+    def forget(self, name: str) -> None:
+        """Remember nothing of a namespace."""
+        self._known.pop(name, None)
+        self._forget(name)
+        if name == PUBLIC:
+            self.public = self._build(Namespace.public())
 
 
 def namespace_of(name: str, master_secret: bytes) -> Namespace:

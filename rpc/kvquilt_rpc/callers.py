@@ -1,6 +1,8 @@
 """Who calls: the identity behind a call, as services read it."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
@@ -86,3 +88,20 @@ def caller() -> Identity:
         LookupError: outside a call of a server whose guard sets it: a mistake in our own code.
     """
     return CALLER.get()
+
+
+ACTING: ContextVar[str] = ContextVar("kvquilt_acting", default="")
+"""The namespace that calls made from here act in, unless the channel's credentials name one; empty: none.
+
+A router serves many namespaces over one channel to a node, so it says with each call whose it is.
+"""
+
+
+@contextmanager
+def acting_in(namespace: str) -> Iterator[None]:
+    """Calls that are begun inside act in a namespace. Not around a `yield`: what is outside would act in it too."""
+    token = ACTING.set(namespace)
+    try:
+        yield
+    finally:
+        ACTING.reset(token)

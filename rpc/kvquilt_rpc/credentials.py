@@ -8,7 +8,7 @@ import grpc
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import check_namespace
 from kvquilt_rpc.authentication import AUTHORIZATION
-from kvquilt_rpc.callers import NAMESPACE_KEY
+from kvquilt_rpc.callers import ACTING, NAMESPACE_KEY
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.tls import channel_credentials, is_loopback
 from kvquilt_rpc.tokens import MAX_TOKEN_BYTES
@@ -29,7 +29,7 @@ def credentialed_channel(
     tls = credentials.tls or credentials.tls_ca is not None
     if not tls and (credentials.tls_cert is not None or credentials.tls_key is not None):
         raise BadRequestError("expected tls or tls_ca with tls_cert and tls_key; got neither")
-    metadata = _metadata(credentials)
+    metadata = _acting(credentials.namespace, _metadata(credentials))
     if tls:
         secured = channel_credentials(credentials.tls_ca, credentials.tls_cert, credentials.tls_key)
         channel = grpc.aio.secure_channel(target, secured, options=options)
@@ -41,26 +41,36 @@ def credentialed_channel(
                 "allow_cleartext=true if something in between encrypts"
             )
         channel = grpc.aio.insecure_channel(target, options=options)
-    return channel if metadata is None else _Telling(channel, metadata)
+    return _Telling(channel, metadata)
 
 
 def _host(target: str) -> str:
     return target.removeprefix("dns:").removeprefix("///").rpartition(":")[0]
 
 
-def _metadata(credentials: Credentials) -> Callable[[], Metadata] | None:
-    fixed: list[tuple[str, str]] = []
-    if credentials.namespace:
-        fixed.append((NAMESPACE_KEY, check_namespace(credentials.namespace)))
+def _acting(default: str, others: Callable[[], Metadata]) -> Callable[[], Metadata]:
+    """The namespace that a call acts in, the credentials' if they name one, and other metadata."""
+    if default:
+        check_namespace(default)
+
+    def metadata() -> Metadata:
+        namespace = default or ACTING.get()
+        return (*others(), (NAMESPACE_KEY, namespace)) if namespace else others()
+
+    return metadata
+
+
+def _metadata(credentials: Credentials) -> Callable[[], Metadata]:
     if credentials.token is not None and credentials.token_file is not None:
         raise BadRequestError("expected a token or a token_file; got both")
-    if credentials.token is not None:
-        fixed.append((AUTHORIZATION, _bearer(credentials.token.get_secret_value().encode(), "the token")))
     if credentials.token_file is not None:
         path = credentials.token_file
         watched = Watched([path], lambda contents: _bearer(contents[0], str(path)))
-        return lambda: (*fixed, (AUTHORIZATION, watched.get()))
-    return (lambda: tuple(fixed)) if fixed else None
+        return lambda: ((AUTHORIZATION, watched.get()),)
+    if credentials.token is None:
+        return lambda: ()
+    token = _bearer(credentials.token.get_secret_value().encode(), "the token")
+    return lambda: ((AUTHORIZATION, token),)
 
 
 def _bearer(content: bytes, where: str) -> str:

@@ -10,6 +10,7 @@ from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.types import KVChunk
 from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
 from kvquilt_rpc import convert, frames
+from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_files import NodeGates, NodeProfiles
@@ -45,11 +46,12 @@ class NodeClient:
         await self._channel.close()
 
     async def put(self, key: bytes, container: bytes, meta: ObjectMeta, *, deadline: float) -> bool:
-        """Store an encoded chunk; `False` if the object was there already."""
+        """Store an encoded chunk, acting in its namespace; `False` if the object was there already."""
         header = cache_node_pb2.PutChunkHeader(
             object_key=key, meta=convert.meta_to_wire(meta), payload_bytes=len(container)
         )
-        return await self._put(header, [container], deadline)
+        with acting_in(meta.namespace):
+            return await self._put(header, [container], deadline)
 
     async def put_tensors(self, key: bytes, chunk: KVChunk, meta: ObjectMeta, *, deadline: float) -> bool:
         """Send raw tensors, which the node encodes as `meta.form`; `False` if the object was there already."""
@@ -65,7 +67,8 @@ class NodeClient:
             ),
         )
         buffers = [tensor.tobytes() for layer in zip(chunk.keys, chunk.values, strict=True) for tensor in layer]
-        return await self._put(header, buffers, deadline)
+        with acting_in(meta.namespace):
+            return await self._put(header, buffers, deadline)
 
     async def _put(self, header: cache_node_pb2.PutChunkHeader, buffers: Sequence[bytes], deadline: float) -> bool:
         def requests() -> Iterator[cache_node_pb2.PutChunkRequest]:
@@ -239,6 +242,20 @@ class NodeClient:
         async with translated():
             response = well_formed(await self._stub.ForgetChunks(request, timeout=deadline))
         return ForgetReceipt(tuple(response.deleted_keys), response.deleted_bytes, response.kept_shared)
+
+    async def forget_namespace(self, namespace: str, *, deadline: float) -> ForgetReceipt:
+        """Delete all objects of a namespace, some thousands a call; `deadline` is of each call."""
+        request = cache_node_pb2.ForgetChunksRequest(namespace=namespace)
+        receipt = ForgetReceipt((), 0, 0)
+        more = True
+        while more:
+            async with translated():
+                with acting_in(namespace):
+                    response = well_formed(await self._stub.ForgetChunks(request, timeout=deadline))
+            _check_answer(not response.more or len(response.deleted_keys) > 0)
+            receipt += ForgetReceipt(tuple(response.deleted_keys), response.deleted_bytes, response.kept_shared)
+            more = response.more
+        return receipt
 
     async def serving(self, *, deadline: float) -> bool:
         """Whether the node takes calls, by the standard health service; `False` while it drains."""

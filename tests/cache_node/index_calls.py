@@ -2,10 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 
-from kvquilt_cache_node.types import Index
+from kvquilt_cache_node.index_types import Index
 from kvquilt_codec.catalog import GateMeta, ProfileMeta
-from kvquilt_codec.errors import CapacityError, IntegrityError, UnavailableError
+from kvquilt_codec.errors import CapacityError, IntegrityError, PermissionDeniedError, UnavailableError
 from kvquilt_codec.forms import StorageForm
+from kvquilt_codec.identity import PUBLIC
 from kvquilt_codec.types import Level
 from tests.contracts.index_contract import store
 from tests.contracts.store_objects import CAPACITY, MODEL, digest_of, fingerprint_of, key_of, meta_of
@@ -35,17 +36,18 @@ async def everything(index: Index) -> int:
         lambda: index.stored(key_of(1)),
         lambda: index.may_delete(key_of(1)),
         lambda: index.use([key_of(1), key_of(50)], ["doc", "other"]),
-        lambda: index.add_documents(key_of(1), ["doc", "third"]),
+        lambda: index.add_documents(key_of(1), ["doc", "third"], PUBLIC),
         lambda: index.commit(key_of(2), 10, meta_of("doc", chunk=1)),
         lambda: index.reserve(key_of(3), CAPACITY - 20, CAPACITY),
         lambda: index.commit(key_of(3), CAPACITY - 20, meta_of("doc", chunk=1)),
         lambda: index.remove([key_of(1)], ["doc", "other"]),
+        lambda: index.remove_namespace(PUBLIC),
         lambda: index.release([key_of(1), key_of(3)]),
     ]
     refused = 0
     for call in calls:
         try:
             await call()
-        except (IntegrityError, CapacityError, UnavailableError):
+        except (IntegrityError, CapacityError, UnavailableError, PermissionDeniedError):
             refused += 1
     return refused

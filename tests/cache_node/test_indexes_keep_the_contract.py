@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from kvquilt_cache_node.eviction.lru import Lru
+from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.store import Database, SqliteIndex
-from kvquilt_cache_node.types import Index
 from tests import servers
 from tests.cache_node.remote import redis_index
 from tests.contracts.index_contract import IndexContract

@@ -86,8 +86,8 @@ async def test_a_sound_file_without_a_row_is_adopted_with_its_documents(folder: 
     without_row(folder, 1)
     store = await reopened(folder)
     await assert_holds(store, [0, 1, 2, 3])
-    assert len((await store.forget([], ["all"])).deleted) == 0
-    assert len((await store.forget([], ["doc 1"])).deleted) == 1, "its documents came back with it"
+    assert len((await store.forget([], ["all"], "team-a")).deleted) == 0
+    assert len((await store.forget([], ["doc 1"], "team-a")).deleted) == 1, "its documents came back with it"
     await store.close()
 
 
@@ -181,7 +181,7 @@ async def test_a_damaged_index_is_rebuilt_from_the_objects(folder: Path, damage:
     damage(folder / "index.sqlite")
     store = await reopened(folder)
     await assert_holds(store, [0, 1, 2, 3])
-    assert len((await store.forget([], ["doc 1", "all"])).deleted) == 1
+    assert len((await store.forget([], ["doc 1", "all"], "team-a")).deleted) == 1
     await store.close()
     if damage is not delete:
         assert len(list(folder.glob("index.sqlite.damaged-*"))) == 1, "the evidence is kept"

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from kvquilt_cache_node.eviction.lru import Lru
+from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.store import Database, FileBlobs, IndexedStore, SqliteIndex
 from kvquilt_cache_node.store.opening import describe
 from kvquilt_cache_node.store.redis_client import RedisClient, RedisOptions
 from kvquilt_cache_node.store.redis_index import RedisIndex
 from kvquilt_cache_node.store.repair import Repair, Repaired
-from kvquilt_cache_node.types import Blobs, Index
+from kvquilt_cache_node.types import Blobs
 from kvquilt_codec.fingerprints import unpack
 from kvquilt_codec.profile import file as profile_file
 from kvquilt_codec.types import Level

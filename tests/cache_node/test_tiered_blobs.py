@@ -5,10 +5,11 @@ import random
 
 import pytest
 
+from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store import MemoryBlobs
 from kvquilt_cache_node.store.fault import FaultBlobs, Faults
 from kvquilt_cache_node.store.tiered import TieredBlobs
-from kvquilt_cache_node.types import COUNTERS, Stored
+from kvquilt_cache_node.types import COUNTERS
 from kvquilt_codec.errors import IntegrityError, KvquiltError, NotFoundError, UnavailableError
 from kvquilt_rpc.counters import Counters
 from tests.cache_node.tiers import Watched, tier

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from random import Random
 
 from kvquilt_cache_node.eviction import DEFAULT, make_policy
+from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store.hot import HotBlobs
 from kvquilt_cache_node.store.tiered import Check, LookUp, TieredBlobs
-from kvquilt_cache_node.types import COUNTERS, Blobs, ByteRange, Stored
+from kvquilt_cache_node.types import COUNTERS, Blobs, ByteRange
 from kvquilt_rpc.counters import Counters
 
 

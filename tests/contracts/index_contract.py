@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from kvquilt_cache_node.types import Index, Stored
+from kvquilt_cache_node.index_types import Index, Stored
 from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
 from kvquilt_codec.errors import CapacityError, UnavailableError
 from kvquilt_codec.forms import StorageForm

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from kvquilt_cache_node.types import Index
+from kvquilt_cache_node.index_types import Index
+from kvquilt_cache_node.types import Namespaces
 from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
-from kvquilt_codec.errors import CapacityError
+from kvquilt_codec.errors import CapacityError, PermissionDeniedError
 from kvquilt_codec.forms import LOSSLESS, StorageForm
+from kvquilt_codec.identity import PUBLIC
 from kvquilt_codec.types import Level
 from tests.contracts.index_model import Model
 from tests.contracts.store_objects import CAPACITY, MODEL, Clock, digest_of, fingerprint_of, meta_of
@@ -27,6 +29,9 @@ keys = st.integers(0, 11).map(lambda number: bytes([number]) * 32)
 objects = st.integers(0, 7).map(lambda number: bytes([number]) * 32)
 documents = st.sets(st.sampled_from(["one", "two", "three"])).map(sorted).map(tuple)
 nodes = st.integers(0, 1)
+OWNERS = ("a", "b", PUBLIC)
+scopes = st.one_of(st.none(), st.sets(st.sampled_from([*OWNERS, "c"])).map(sorted).map(tuple))
+owners = st.sampled_from(["", *OWNERS])
 
 
 def described(key: bytes, held_by: tuple[str, ...]) -> Meta:
@@ -38,8 +43,9 @@ def described(key: bytes, held_by: tuple[str, ...]) -> Meta:
         return GateMeta(MODEL, digest)
     chunk = number % CHUNKS
     form = StorageForm(Level.HIGH, digest) if number > 7 else LOSSLESS
+    owner = OWNERS[chunk]
     # What a text's fingerprints are depends on nothing but the text.
-    return meta_of(*held_by, chunk=chunk, prefix=number % PREFIXES, form=form, fingerprints=[chunk, 9])
+    return meta_of(*held_by, chunk=chunk, prefix=number % PREFIXES, form=form, fingerprints=[chunk, 9], namespace=owner)
 
 
 def make_machine(open_indexes: OpenIndexes, folder: Path) -> Callable[[], RuleBasedStateMachine]:
@@ -69,9 +75,12 @@ def make_machine(open_indexes: OpenIndexes, folder: Path) -> Callable[[], RuleBa
                 return
             if key in self.model.entries:
                 assert self.runner.run(self.at(node).reserve(key, size, CAPACITY)) is None
-                assert self.runner.run(self.at(node).add_documents(key, by)) is self.model.hold(key, by)
+                owner = self.model.entries[key].namespace
+                with pytest.raises(PermissionDeniedError):
+                    self.runner.run(self.at(node).add_documents(key, by, "c"))
+                assert self.runner.run(self.at(node).add_documents(key, by, owner)) is self.model.hold(key, by)
                 return
-            assert self.runner.run(self.at(node).add_documents(key, by)) is False
+            assert self.runner.run(self.at(node).add_documents(key, by, "a")) is False
             if not self.model.fits(size):
                 with pytest.raises(CapacityError):
                     self.runner.run(self.at(node).reserve(key, size, CAPACITY))
@@ -94,32 +103,49 @@ def make_machine(open_indexes: OpenIndexes, folder: Path) -> Callable[[], RuleBa
                 self.runner.run(self.writers[key].release([key]))
                 del self.model.reserved[key]
 
-        @rule(node=nodes, used=st.lists(keys, max_size=4, unique=True), by=documents)
-        def use(self, node: int, used: list[bytes], by: tuple[str, ...]) -> None:
-            assert self.runner.run(self.at(node).use(used, by)) == self.model.use(used, by)
+        @rule(node=nodes, used=st.lists(keys, max_size=4, unique=True), by=documents, of=scopes)
+        def use(self, node: int, used: list[bytes], by: tuple[str, ...], of: Namespaces) -> None:
+            assert self.runner.run(self.at(node).use(used, by, of)) == self.model.use(used, by, of)
 
-        @rule(node=nodes, named=st.lists(keys, max_size=2), forgotten=documents)
-        def remove(self, node: int, named: list[bytes], forgotten: tuple[str, ...]) -> None:
-            dropped, shared = self.runner.run(self.at(node).remove(named, forgotten))
-            assert (dropped, shared) == self.model.remove(named, forgotten)
+        @rule(node=nodes, named=st.lists(keys, max_size=2), forgotten=documents, owner=owners)
+        def remove(self, node: int, named: list[bytes], forgotten: tuple[str, ...], owner: str) -> None:
+            dropped, shared = self.runner.run(self.at(node).remove(named, forgotten, owner))
+            assert (dropped, shared) == self.model.remove(named, forgotten, owner)
+            self.delete(node, dropped)
+
+        @rule(node=nodes, owner=owners)
+        def remove_namespace(self, node: int, owner: str) -> None:
+            if owner:
+                dropped = self.runner.run(self.at(node).remove_namespace(owner))
+                assert dropped == self.model.remove_namespace(owner)
+                self.delete(node, dropped)
+
+        def delete(self, node: int, dropped: Mapping[bytes, int]) -> None:
             for key in dropped:
                 assert self.runner.run(self.at(node).may_delete(key)), "this node dropped it"
             self.runner.run(self.at(node).release(list(dropped)))
 
-        @rule(node=nodes, prefix=st.integers(0, PREFIXES), limit=st.integers(1, 3))
-        def find_variants(self, node: int, prefix: int, limit: int) -> None:
+        @rule(node=nodes, prefix=st.integers(0, PREFIXES), limit=st.integers(1, 3), of=scopes)
+        def find_variants(self, node: int, prefix: int, limit: int, of: Namespaces) -> None:
             chunks = [digest_of(number) for number in range(CHUNKS + 1)]
-            found = self.runner.run(self.at(node).find_variants(chunks, MODEL, digest_of(prefix), limit))
-            known = {chunk: self.model.variants(chunk, digest_of(prefix), MODEL) for chunk in chunks}
+            found = self.runner.run(self.at(node).find_variants(chunks, MODEL, digest_of(prefix), limit, of))
+            known = {chunk: self.model.variants(chunk, digest_of(prefix), MODEL, of) for chunk in chunks}
             assert {c: [info.key for info in infos] for c, infos in found.items()} == {
                 c: there[:limit] for c, there in known.items() if there
             }
 
-        @rule(node=nodes, limit=st.integers(1, CHUNKS))
-        def find_chunks(self, node: int, limit: int) -> None:
+        @rule(node=nodes, limit=st.integers(1, CHUNKS), of=scopes)
+        def find_chunks(self, node: int, limit: int, of: Namespaces) -> None:
             asked = [fingerprint_of(number) for number in (9, *range(CHUNKS), 99)]
-            found = self.runner.run(self.at(node).find_chunks(asked, MODEL, limit))
-            assert found == self.model.chunks(asked, MODEL, limit)
+            found = self.runner.run(self.at(node).find_chunks(asked, MODEL, limit, of))
+            assert found == self.model.chunks(asked, MODEL, limit, of)
+
+        @rule(node=nodes, of=scopes)
+        def find(self, node: int, of: Namespaces) -> None:
+            known = {key for key in self.model.objects() if self.model.seen(key, of)}
+            assert {info.key for info in self.runner.run(self.at(node).find(None, of))} == known
+            asked = [bytes([number]) * 32 for number in range(12)]
+            assert {info.key for info in self.runner.run(self.at(node).find(asked, of))} == known
 
         @rule(node=nodes)
         def profiles_and_gates(self, node: int) -> None:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from kvquilt_cache_node.types import Namespaces
 from kvquilt_codec.catalog import ChunkMatch, GateMeta, Meta, ObjectMeta
 from kvquilt_codec.fingerprints import unpack
+from kvquilt_codec.identity import PUBLIC
 
 
 @dataclass
@@ -14,6 +16,11 @@ class Entry:
     meta: Meta
     documents: set[str]
     uses: int = 0
+
+    @property
+    def namespace(self) -> str:
+        """Whose it is; empty: nobody's."""
+        return self.meta.namespace if isinstance(self.meta, ObjectMeta) else ""
 
     def form(self, key: bytes) -> str:
         """Of a profile and its gates: the profile's digest, which is the name of the form that needs them."""
@@ -28,6 +35,10 @@ class Model:
     entries: dict[bytes, Entry] = field(default_factory=dict)
     stored: list[bytes] = field(default_factory=list)
     reserved: dict[bytes, tuple[int, Meta]] = field(default_factory=dict)
+
+    def seen(self, key: bytes, namespaces: Namespaces) -> bool:
+        """Whether something is of these namespaces."""
+        return namespaces is None or self.entries[key].namespace in namespaces
 
     @property
     def used(self) -> int:
@@ -66,17 +77,21 @@ class Model:
             entry.documents |= set(documents)
         return entry is not None
 
-    def use(self, keys: list[bytes], documents: tuple[str, ...]) -> list[bytes]:
+    def use(self, keys: list[bytes], documents: tuple[str, ...], namespaces: Namespaces) -> list[bytes]:
         """Those that exist."""
-        found = [key for key in keys if self.hold(key, documents)]
+        found = [key for key in keys if key in self.entries and self.seen(key, namespaces)]
+        found = [key for key in found if self.hold(key, documents)]
         for key in found:
             entry = self.entries[key] = self.entries.pop(key)
             entry.uses += 1
         return found
 
-    def remove(self, keys: list[bytes], documents: tuple[str, ...]) -> tuple[dict[bytes, int], int]:
+    def remove(self, keys: list[bytes], documents: tuple[str, ...], namespace: str) -> tuple[dict[bytes, int], int]:
         """What is dropped, and how many stay for others."""
-        touched = {key: entry for key, entry in self.entries.items() if entry.documents & set(documents)}
+        owner = namespace or PUBLIC
+        keys = [key for key in keys if key in self.entries and self.seen(key, (namespace,) if namespace else None)]
+        own = {key: entry for key, entry in self.entries.items() if entry.namespace == owner}
+        touched = {key: entry for key, entry in own.items() if entry.documents & set(documents)}
         for entry in touched.values():
             entry.documents -= set(documents)
         shared = {key for key, entry in touched.items() if entry.documents and key not in keys}
@@ -94,20 +109,26 @@ class Model:
         """The objects, the least recently used first."""
         return {key: entry.meta for key, entry in self.entries.items() if isinstance(entry.meta, ObjectMeta)}
 
-    def variants(self, chunk: bytes, prefix: bytes, model: str) -> list[bytes]:
+    def remove_namespace(self, namespace: str) -> dict[bytes, int]:
+        """All of a namespace, while it is no more than goes at once."""
+        gone = [key for key, entry in self.entries.items() if entry.namespace == namespace]
+        return {key: self.entries.pop(key).size for key in gone}
+
+    def variants(self, chunk: bytes, prefix: bytes, model: str, namespaces: Namespaces) -> list[bytes]:
         """Keys of a chunk's objects, the most recently used first."""
         wanted = (chunk, prefix, model)
-        found = [k for k, m in self.objects().items() if (m.chunk_key, m.prefix_digest, m.model_fingerprint) == wanted]
+        seen = {key: meta for key, meta in self.objects().items() if self.seen(key, namespaces)}
+        found = [k for k, m in seen.items() if (m.chunk_key, m.prefix_digest, m.model_fingerprint) == wanted]
         return found[::-1]
 
-    def chunks(self, fingerprints: list[bytes], model: str, limit: int) -> list[ChunkMatch]:
+    def chunks(self, fingerprints: list[bytes], model: str, limit: int, namespaces: Namespaces) -> list[ChunkMatch]:
         """Chunks by fingerprints."""
         found: list[ChunkMatch] = []
         for number, fingerprint in enumerate(fingerprints):
             matches = {
                 (meta.chunk_key, offset, meta.tokens)
-                for meta in self.objects().values()
-                if meta.model_fingerprint == model
+                for key, meta in self.objects().items()
+                if meta.model_fingerprint == model and self.seen(key, namespaces)
                 for offset, digest in unpack(meta.fingerprints, meta.tokens)
                 if digest == fingerprint
             }

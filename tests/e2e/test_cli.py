@@ -52,6 +52,13 @@ def test_prefetch_ask_status_inspect_forget(server, folder):
     assert held["model_fingerprint"] == status["models"][0]["fingerprint"]
     (receipt,) = answer("forget", *(folder / f"{i}.txt" for i in range(3)), "--router", router)
     assert receipt["objects_deleted"] == 3
+    (receipt,) = answer("forget", "--namespace", "public", "--router", router)
+    assert receipt["objects_deleted"] == 1, "the shared prefix, which no document holds"
+    (receipt,) = answer("forget", "--namespace", "public", "--node", status["nodes"][0]["target"])
+    assert receipt == {"objects_deleted": 0, "bytes_deleted": 0, "objects_kept_shared": 0}
+    kvquilt("forget", "--router", router, code=2)
+    kvquilt("forget", "a document", "--namespace", "public", code=2)
+    kvquilt("forget", "a document", "--node", status["nodes"][0]["target"], code=2)
 
 
 def test_inspect_of_a_damaged_file_exits_4(server, folder, tmp_path):

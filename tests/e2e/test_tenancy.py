@@ -113,6 +113,43 @@ def test_a_tenant_forgets_its_own_document_whatever_another_calls_its(tenants):
     assert hits(a, TEXT) == [0, 1]
 
 
+def test_a_forgotten_namespace_is_missed_and_all_others_are_not(model, tmp_path):
+    """Its warm-up passages, prefixes and waiting work go too: nothing brings back what was forgotten."""
+    signer, server = running(model, tmp_path, background=True)
+    with server as address:
+        tenants = Tenants(address, signer)
+        writer = tenants.client("writer", "w", public_write=True)
+        a, b, operator = tenants.client("a"), tenants.client("b"), tenants.client("op", "*")
+        prefetch(writer, "head", Public(OTHER), prefix=Public(PREFIX))
+        for client in (a, b):
+            prefetch(client, "text", TEXT, corpus="letters")
+        for number in range(20):
+            a.blend([[number + 3] * 40, QUESTION], shared_prefix=PREFIX)  # its chunks wait to be stored
+        receipt = a.forget(everything=True)
+        assert receipt.objects_deleted >= 2
+        assert receipt.bytes_deleted > 0
+        assert operator.status().counters["background_failed"] == 0
+        found = status(operator)
+        assert hits(a, TEXT) == []
+        assert hits(a, *([number + 3] * 40 for number in range(20))) == []
+        assert hits(a, Public(OTHER), prefix=Public(PREFIX)) == [0, 1]
+        assert hits(b, TEXT) == [0, 1]
+        assert prefetch(a, "text", TEXT, corpus="letters") == 2, "and begins anew"
+        assert status(operator) == found + 2
+        assert tenants.client("op", "*", namespace="b").forget(everything=True).objects_deleted >= 2
+        assert hits(b, TEXT) == []
+        with pytest.raises(BadRequestError, match="or none with everything"):
+            a.forget("text", everything=True)
+        with pytest.raises(PermissionDeniedError):
+            tenants.client("a", "a", namespace="public").forget(everything=True)
+        tenants.close()
+
+
+def status(client):
+    """Objects on all nodes."""
+    return sum(node.objects for node in client.status().nodes)
+
+
 def test_what_a_router_learns_of_one_tenant_serves_no_other(tenants):
     """Prefixes split plain prompts, corpora give warm-up passages: both would show what another tenant does."""
     a, b = tenants.client("a"), tenants.client("b")
@@ -220,7 +257,7 @@ def test_namespaces_beyond_the_limit_begin_again_with_what_they_stored(model, tm
 def test_a_router_shows_its_nodes_who_it_is(model, tmp_path):
     signer = Signer.new(tmp_path / "key")
     node = NodeSettings(port=0, store="memory", security=ServerSecurity(token_key=signer.public))
-    known = Credentials(token=signer.token("router-1", "*"))
+    known = Credentials(token=signer.token("router-1", "*", public_write=True))
     with in_thread(lambda: running_node(node)) as first, in_thread(lambda: running_node(node)) as second:
         addresses = [first, second]
         options = {"background": False, "warm_up_passages": 0, "chunk_tokens": 16, "health_seconds": 0.05}

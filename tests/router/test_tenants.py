@@ -37,13 +37,16 @@ def test_a_namespace_takes_a_master_secret():
         Tenants(tenant, MASTER, 2).of("../a")
 
 
-def test_document_ids_of_two_namespaces_are_never_equal():
-    tenants = Tenants(tenant, MASTER, 9)
-    names = ("public", "a", "a.b")
-    ids = ("x", "@a/x", "@public/x", "@public/@a/x", "b/x", "/x", "@")
-    stored = {tenants.of(name).document_id(given) for name in names for given in ids}
-    assert len(stored) == len(names) * len(ids)
-    assert tenants.public.document_id("x") == "x"
+def test_a_forgotten_namespace_begins_anew():
+    forgotten = []
+    tenants = Tenants(tenant, MASTER, 9, forgotten.append)
+    a, b, public = tenants.of("a"), tenants.of("b"), tenants.public
+    tenants.forget("a")
+    tenants.forget("public")
+    assert tenants.of("a") is not a
+    assert tenants.of("b") is b
+    assert tenants.of("public") is tenants.public is not public
+    assert forgotten == ["a", "public"]
 
 
 @pytest.mark.parametrize("known_prefix", [True, False])

@@ -12,12 +12,15 @@ import trustme
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_codec.errors import KvquiltError
+from kvquilt_codec.types import Level
 from kvquilt_rpc.callers import Identity
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.security import Credentials, ServerSecurity
 from kvquilt_rpc.tokens import create_key, create_token
-from tests.cache_node.calls import CONTAINER, KEY, META
+from tests.cache_node.calls import CHUNK
+from tests.codec.samples import make_object
 
+KEY, CONTAINER, META = make_object(CHUNK, Level.HIGH, namespace="a")
 DEADLINE = 20.0
 
 

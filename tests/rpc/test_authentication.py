@@ -17,9 +17,9 @@ from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc.security import ServerSecurity
 from kvquilt_rpc.status import from_rpc_error
-from tests.cache_node.calls import KEY
 from tests.rpc.certificates import (
     DEADLINE,
+    KEY,
     Authority,
     Signer,
     as_client,
@@ -94,7 +94,7 @@ async def test_identities_are_read_again(authority: Authority, identities: Path)
         calling(address, **as_client(authority, "new.example")) as client,
     ):
         assert await refused(client) == {(PermissionDeniedError, "certificate_unknown")}
-        identities.write_text(identities.read_text() + "new.example: {namespaces: [b]}\n")
+        identities.write_text(identities.read_text() + "new.example: {namespaces: [a]}\n")
         await every_kind_of_call(client)
 
 

@@ -43,6 +43,6 @@ async def test_calls_at_once_are_limited_until_one_ends(signer: Signer) -> None:
 
 async def test_bytes_of_a_stream_count(signer: Signer) -> None:
     security = ServerSecurity(token_key=signer.public, bytes_per_second=len(CONTAINER) // 10)
-    async with node(security) as address, calling(address, token=signer.token()) as client:
+    async with node(security) as address, calling(address, token=signer.token(public_write=True)) as client:
         assert await client.put(KEY, CONTAINER, META, deadline=DEADLINE)
         assert await refused(client) == {(CapacityError, "byte_rate_limited")}

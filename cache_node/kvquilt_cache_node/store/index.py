@@ -2,17 +2,19 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from kvquilt_cache_node.eviction import EvictionPolicy
+from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store import reading, removing
 from kvquilt_cache_node.store.connection import connect, transaction
+from kvquilt_cache_node.store.owners import check_owner
 from kvquilt_cache_node.store.rows import INSERT, fingerprint_rows, kind_of, row_of
 from kvquilt_cache_node.store.uses import PendingUses
 from kvquilt_cache_node.store.victims import Victims, entry_of, fill
-from kvquilt_cache_node.types import Stored, Usage
+from kvquilt_cache_node.types import Namespaces, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import CapacityError
 
@@ -49,11 +51,13 @@ class Index:
             self._uses.write_if_possible(self._db)
             self._db.close()
 
-    def add_documents(self, key: bytes, documents: Sequence[str]) -> bool:
-        """Let more documents hold an object; `False` if there is no such object."""
+    def add_documents(self, key: bytes, documents: Sequence[str], namespace: str = "") -> bool:
+        """Let more documents hold an object; `False` if there is none. See `index_types.Index.add_documents`."""
         with self._lock, self._transaction():
-            if self._db.execute("SELECT 1 FROM objects WHERE key = ?", (key,)).fetchone() is None:
+            row = self._db.execute("SELECT namespace FROM objects WHERE key = ?", (key,)).fetchone()
+            if row is None:
                 return False
+            check_owner(key, row[0], namespace)
             self._insert_documents(key, documents)
             return True
 
@@ -102,11 +106,10 @@ class Index:
             self._used += size
             self._reserved -= size if reserved else 0
 
-    def use(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
+    def use(self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None) -> list[bytes]:
         """Count a use of each object and let more documents hold it; return the keys that exist."""
         with self._lock:
-            exists = "SELECT 1 FROM objects WHERE key = ?"
-            found = [key for key in keys if self._db.execute(exists, (key,)).fetchone()]
+            found = removing.existing(self._db, keys, namespaces)
             for key in found:
                 self._uses.add(key, self._clock())
                 if key in self._policy:
@@ -120,17 +123,24 @@ class Index:
                 self._uses.write_if_possible(self._db)
             return found
 
-    def remove(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> tuple[dict[bytes, int], int]:
+    def remove(
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = ""
+    ) -> tuple[dict[bytes, int], int]:
         """Drop rows by key, and by document those that no other document holds.
 
-        See `types.Index.remove`.
+        See `index_types.Index.remove`.
         """
         with self._lock:
             with self._transaction():
-                removed = removing.remove(self._db, keys, documents)
-            for key, gone in removed.dropped.items():
-                self._gone(key, gone)
-            return {key: gone.size for key, gone in removed.dropped.items()}, removed.kept
+                removed = removing.remove(self._db, keys, documents, namespace)
+            return self._gone(removed.dropped), removed.kept
+
+    def remove_namespace(self, namespace: str) -> dict[bytes, int]:
+        """Drop rows of a namespace, at most `FORGET_BATCH`."""
+        with self._lock:
+            with self._transaction():
+                removed = removing.remove_namespace(self._db, namespace)
+            return self._gone(removed.dropped)
 
     def stored(self, key: bytes) -> Stored | None:
         """When something was stored, and how big it is."""
@@ -146,7 +156,7 @@ class Index:
                 there = self._db.execute(same, (key, stored_at)).fetchone()
                 gone = removing.drop(self._db, key) if there else None
             if gone is not None:
-                self._gone(key, gone)
+                self._gone({key: gone})
             return gone is not None
 
     def profiles(self) -> list[ProfileInfo]:
@@ -160,26 +170,35 @@ class Index:
         with self._lock:
             return reading.gates(self._db, model_fingerprint, profile_digest)
 
-    def find(self, keys: Sequence[bytes] | None = None) -> list[ObjectInfo]:
+    def find(self, keys: Sequence[bytes] | None = None, namespaces: Namespaces = None) -> list[ObjectInfo]:
         """What is known of the objects among `keys`, or of all objects, the most recently used first."""
         with self._lock:
             self._uses.write_if_possible(self._db)
             with self._transaction():
-                return reading.everything(self._db) if keys is None else reading.objects(self._db, keys)
+                if keys is None:
+                    return reading.everything(self._db, namespaces)
+                return reading.objects(self._db, keys, namespaces)
 
     def find_variants(
-        self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+        self,
+        chunk_keys: Sequence[bytes],
+        model_fingerprint: str,
+        prefix_digest: bytes,
+        limit: int,
+        namespaces: Namespaces = None,
     ) -> dict[bytes, list[ObjectInfo]]:
         """Objects by chunk key, at most `limit` of each, the most recently used first."""
         with self._lock:
             self._uses.write_if_possible(self._db)
             with self._transaction():
-                return reading.variants(self._db, chunk_keys, model_fingerprint, prefix_digest, limit)
+                return reading.variants(self._db, chunk_keys, model_fingerprint, prefix_digest, limit, namespaces)
 
-    def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
+    def find_chunks(
+        self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int, namespaces: Namespaces = None
+    ) -> list[ChunkMatch]:
         """Chunks that have these fingerprints, at most `limit` of each."""
         with self._lock, self._transaction():
-            return reading.matches(self._db, fingerprints, model_fingerprint, limit)
+            return reading.matches(self._db, fingerprints, model_fingerprint, limit, namespaces)
 
     def sizes(self) -> dict[bytes, int]:
         """All keys with the sizes of their objects."""
@@ -195,13 +214,15 @@ class Index:
     def _transaction(self) -> AbstractContextManager[None]:
         return transaction(self._db)
 
-    def _gone(self, key: bytes, gone: removing.Dropped) -> None:
-        """What was in the database is there no more; memory follows."""
-        self._uses.drop(key)
-        self._policy.remove(key)
-        self._used -= gone.size
+    def _gone(self, dropped: Mapping[bytes, removing.Dropped]) -> dict[bytes, int]:
+        """What was in the database is there no more; memory follows. Returns sizes."""
+        for key, gone in dropped.items():
+            self._uses.drop(key)
+            self._policy.remove(key)
+            self._used -= gone.size
+        return {key: gone.size for key, gone in dropped.items()}
 
     def _insert_documents(self, key: bytes, documents: Sequence[str]) -> None:
         # No document holds a profile or a gate: it would go with the document.
-        insert = "INSERT OR IGNORE INTO documents SELECT ?, key FROM objects WHERE key = ? AND kind = 'object'"
-        self._db.executemany(insert, [(document, key) for document in documents])
+        those = "SELECT namespace, ?, key FROM objects WHERE key = ? AND kind = 'object'"
+        self._db.executemany(f"INSERT OR IGNORE INTO documents {those}", [(document, key) for document in documents])

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.store.leaving import Departure, Leaving, settled
-from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Index, Usage
+from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, Usage
 from kvquilt_codec.catalog import (
     ChunkMatch,
     ForgetReceipt,
@@ -75,8 +76,7 @@ class IndexedStore:
 
     async def _put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
         async with self._exclusive(key):
-            documents = meta.document_ids if isinstance(meta, ObjectMeta) else ()
-            if not await self._reserve(key, len(data), documents):
+            if not await self._reserve(key, len(data), meta):
                 return False
             try:
                 # Before the write: the cap holds for the bytes on the medium, not only for the sum in the index, and
@@ -96,10 +96,11 @@ class IndexedStore:
             await self.forget([bytes.fromhex(info.digest) for info in surplus], [])
         return True
 
-    async def _reserve(self, key: bytes, size: int, documents: Sequence[str]) -> bool:
+    async def _reserve(self, key: bytes, size: int, meta: Meta) -> bool:
         """Hold a key, and let the bytes go that are in the way; or let more documents hold what is there."""
+        documents, namespace = (meta.document_ids, meta.namespace) if isinstance(meta, ObjectMeta) else ((), "")
         wait, give_up = _WAITS[0], time.monotonic() + _WAIT_SECONDS
-        while not await self._index.add_documents(key, documents):
+        while not await self._index.add_documents(key, documents, namespace):
             async with self._choosing:
                 victims = await self._index.reserve(key, size, self._capacity)
                 if victims is not None:
@@ -127,31 +128,48 @@ class IndexedStore:
                 await self._index.remove_lost(key, stored.at)
                 raise
 
-    async def touch(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
+    async def touch(
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
+    ) -> list[bytes]:
         """See `Store.touch`."""
-        return await self._index.use(keys, documents)
+        return await self._index.use(keys, documents, namespaces)
 
-    async def stat(self, keys: Sequence[bytes]) -> dict[bytes, ObjectInfo]:
+    async def stat(self, keys: Sequence[bytes], namespaces: Namespaces = None) -> dict[bytes, ObjectInfo]:
         """See `Store.stat`."""
-        return {info.key: info for info in await self._index.find(list(keys))}
+        return {info.key: info for info in await self._index.find(list(keys), namespaces)}
 
     async def find_variants(
-        self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+        self,
+        chunk_keys: Sequence[bytes],
+        model_fingerprint: str,
+        prefix_digest: bytes,
+        limit: int,
+        namespaces: Namespaces = None,
     ) -> dict[bytes, list[ObjectInfo]]:
         """See `Store.find_variants`."""
-        return await self._index.find_variants(chunk_keys, model_fingerprint, prefix_digest, limit)
+        return await self._index.find_variants(chunk_keys, model_fingerprint, prefix_digest, limit, namespaces)
 
-    async def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
+    async def find_chunks(
+        self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int, namespaces: Namespaces = None
+    ) -> list[ChunkMatch]:
         """See `Store.find_chunks`."""
-        return await self._index.find_chunks(fingerprints, model_fingerprint, limit)
+        return await self._index.find_chunks(fingerprints, model_fingerprint, limit, namespaces)
 
-    async def forget(self, keys: Sequence[bytes], documents: Sequence[str]) -> ForgetReceipt:
+    async def forget(self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "") -> ForgetReceipt:
         """See `Store.forget`."""
         async with self._choosing:
-            dropped, shared = await self._index.remove(keys, documents)
+            dropped, shared = await self._index.remove(keys, documents, namespace)
             leaving = self._delete_all(dropped)
         await settled(leaving)
         return ForgetReceipt(tuple(dropped), sum(dropped.values()), shared)
+
+    async def forget_namespace(self, namespace: str) -> ForgetReceipt:
+        """See `Store.forget_namespace`."""
+        async with self._choosing:
+            dropped = await self._index.remove_namespace(namespace)
+            leaving = self._delete_all(dropped)
+        await settled(leaving)
+        return ForgetReceipt(tuple(dropped), sum(dropped.values()), 0)
 
     async def profiles(self) -> list[ProfileInfo]:
         """See `Store.profiles`."""

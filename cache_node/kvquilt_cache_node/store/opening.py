@@ -3,6 +3,7 @@
 from random import Random
 
 from kvquilt_cache_node.eviction import DEFAULT, make_policy
+from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.hot import HotBlobs
 from kvquilt_cache_node.store.indexed import IndexedStore
@@ -10,7 +11,7 @@ from kvquilt_cache_node.store.opening_blobs import open_blobs
 from kvquilt_cache_node.store.opening_index import open_index
 from kvquilt_cache_node.store.repair import Repair
 from kvquilt_cache_node.store.tiered import TieredBlobs
-from kvquilt_cache_node.types import COUNTERS, Blobs, Index
+from kvquilt_cache_node.types import COUNTERS, Blobs
 from kvquilt_codec import catalog, container
 from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
 from kvquilt_codec.container.head import MAGIC

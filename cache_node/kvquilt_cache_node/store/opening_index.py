@@ -7,12 +7,12 @@ from pathlib import Path
 from random import Random
 
 from kvquilt_cache_node.eviction import EvictionPolicy, make_policy
+from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.index import Index as Database
 from kvquilt_cache_node.store.locking import locked
 from kvquilt_cache_node.store.opening_blobs import not_installed
 from kvquilt_cache_node.store.sqlite_index import SqliteIndex
-from kvquilt_cache_node.types import Index
 from kvquilt_codec.errors import CapacityError, UnavailableError
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,9 @@
 """What the index asks its table in more than a line. All that is put into these texts are constants."""
 
+import json
+
 from kvquilt_cache_node.store.rows import COLUMNS
+from kvquilt_cache_node.types import Namespaces
 
 _USERS = "FROM objects AS user WHERE user.kind = 'object' AND user.form = objects.form"
 _GATES = "FROM objects AS gate WHERE gate.kind = 'gate' AND gate.form = objects.form"
@@ -23,15 +26,26 @@ GATES = (
     "SELECT lower(hex(key)), model_fingerprint, form, stored_bytes, created FROM objects "
     "WHERE kind = 'gate' AND form = ? AND model_fingerprint = ? ORDER BY created DESC, key"
 )
+
+SEEN = "(? OR namespace IN (SELECT value FROM json_each(?)))"
+"""Whether an object is of the namespaces that are asked about; `seen_by` gives the two variables."""
+
+
+def seen_by(namespaces: Namespaces) -> tuple[bool, str]:
+    """What `SEEN` is asked with."""
+    return namespaces is None, json.dumps([] if namespaces is None else list(namespaces))
+
+
+EXISTS = f"SELECT 1 FROM objects WHERE key = ? AND {SEEN}"  # noqa: S608
 VARIANTS = (
     f"SELECT {COLUMNS} FROM objects WHERE chunk_key = ? AND prefix_digest = ? AND model_fingerprint = ? "  # noqa: S608
-    "ORDER BY last_used DESC, key LIMIT ?"
+    f"AND {SEEN} ORDER BY last_used DESC, key LIMIT ?"
 )
-MATCHES = """
+MATCHES = f"""
 SELECT chunk_key, offset, tokens FROM fingerprints WHERE fingerprint = ? AND EXISTS (
-  SELECT 1 FROM objects WHERE objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ?)
+  SELECT 1 FROM objects WHERE objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ? AND {SEEN})
 ORDER BY chunk_key, offset LIMIT ?
-"""
+"""  # noqa: S608
 
 UNHELD = """
 SELECT key FROM objects WHERE kind = 'object' AND chunk_key = (SELECT chunk_key FROM objects WHERE key = ?)
@@ -39,3 +53,5 @@ AND NOT EXISTS (
   SELECT 1 FROM documents JOIN objects AS held ON held.key = documents.key WHERE held.chunk_key = objects.chunk_key)
 """
 """Objects of the same text as an object's, if no document holds any object of it."""
+
+OF_NAMESPACE = "SELECT key FROM objects WHERE kind = 'object' AND namespace = ? LIMIT ?"

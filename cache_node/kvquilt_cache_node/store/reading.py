@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from kvquilt_cache_node.store import queries
 from kvquilt_cache_node.store.rows import COLUMNS, Row, info_of
+from kvquilt_cache_node.types import Namespaces
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, ObjectInfo, ProfileInfo
 
 _VARIABLES = 500  # keys a query, below SQLite's limit of bound variables
@@ -20,43 +21,56 @@ def gates(db: sqlite3.Connection, model_fingerprint: str, profile_digest: str) -
     return [GateInfo(*row) for row in db.execute(queries.GATES, (profile_digest, model_fingerprint))]
 
 
-def everything(db: sqlite3.Connection) -> list[ObjectInfo]:
+def everything(db: sqlite3.Connection, namespaces: Namespaces = None) -> list[ObjectInfo]:
     """All objects, the most recently used first."""
-    chosen = f"SELECT {COLUMNS} FROM objects WHERE kind = 'object' ORDER BY last_used DESC, key"  # noqa: S608
-    return [_info(db, row) for row in db.execute(chosen).fetchall()]
+    among = f"kind = 'object' AND {queries.SEEN} ORDER BY last_used DESC, key"
+    rows = db.execute(f"SELECT {COLUMNS} FROM objects WHERE {among}", queries.seen_by(namespaces))  # noqa: S608
+    return [_info(db, row) for row in rows.fetchall()]
 
 
-def objects(db: sqlite3.Connection, keys: Sequence[bytes]) -> list[ObjectInfo]:
+def objects(db: sqlite3.Connection, keys: Sequence[bytes], namespaces: Namespaces = None) -> list[ObjectInfo]:
     """The objects that exist among `keys`."""
+    seen = queries.seen_by(namespaces)
     rows: list[Row] = []
     for begin in range(0, len(keys), _VARIABLES):
         batch = keys[begin : begin + _VARIABLES]
         marks = ",".join("?" * len(batch))
-        chosen = f"SELECT {COLUMNS} FROM objects WHERE key IN ({marks}) AND kind = 'object'"  # noqa: S608  marks only
-        rows += db.execute(chosen, batch)
+        among = f"key IN ({marks}) AND kind = 'object' AND {queries.SEEN}"
+        rows += db.execute(f"SELECT {COLUMNS} FROM objects WHERE {among}", (*batch, *seen))  # noqa: S608  marks only
     return [_info(db, row) for row in rows]
 
 
 def variants(
-    db: sqlite3.Connection, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+    db: sqlite3.Connection,
+    chunk_keys: Sequence[bytes],
+    model_fingerprint: str,
+    prefix_digest: bytes,
+    limit: int,
+    namespaces: Namespaces = None,
 ) -> dict[bytes, list[ObjectInfo]]:
     """Objects by chunk key, at most `limit` of each, the most recently used first."""
     found: dict[bytes, list[ObjectInfo]] = {}
+    seen = queries.seen_by(namespaces)
     for chunk in dict.fromkeys(chunk_keys):
-        rows = db.execute(queries.VARIANTS, (chunk, prefix_digest, model_fingerprint, limit)).fetchall()
+        rows = db.execute(queries.VARIANTS, (chunk, prefix_digest, model_fingerprint, *seen, limit)).fetchall()
         if rows:
             found[chunk] = [_info(db, row) for row in rows]
     return found
 
 
 def matches(
-    db: sqlite3.Connection, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int
+    db: sqlite3.Connection,
+    fingerprints: Sequence[bytes],
+    model_fingerprint: str,
+    limit: int,
+    namespaces: Namespaces = None,
 ) -> list[ChunkMatch]:
     """Chunks that have these fingerprints, at most `limit` of each."""
+    seen = queries.seen_by(namespaces)
     return [
         ChunkMatch(number, *row)
         for number, fingerprint in enumerate(fingerprints)
-        for row in db.execute(queries.MATCHES, (fingerprint, model_fingerprint, limit))
+        for row in db.execute(queries.MATCHES, (fingerprint, model_fingerprint, *seen, limit))
     ]
 
 

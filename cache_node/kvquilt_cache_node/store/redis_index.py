@@ -4,18 +4,23 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from kvquilt_cache_node.index_types import Stored
+from kvquilt_cache_node.store.owners import refuse_owner
 from kvquilt_cache_node.store.redis_client import RedisClient
 from kvquilt_cache_node.store.redis_holds import BATCH, Holds, batches
 from kvquilt_cache_node.store.redis_records import Names
-from kvquilt_cache_node.store.redis_rows import arguments_of, gate_from, info_from, match_from, profile_from
+from kvquilt_cache_node.store.redis_rows import arguments_of, gate_from, info_from, match_from, profile_from, scope_of
 from kvquilt_cache_node.store.redis_scripts import REPAIR, Scripts
-from kvquilt_cache_node.types import Stored, Usage
+from kvquilt_cache_node.types import FORGET_BATCH, Namespaces, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, UnavailableError
+from kvquilt_codec.identity import PUBLIC
 
 log = logging.getLogger(__name__)
 
-FORMAT = "2"
+FORMAT = "3"
+_ANOTHERS = 2
+"""What `add_documents.lua` answers about a key that is another namespace's."""
 
 
 class RedisIndex:
@@ -92,9 +97,12 @@ class RedisIndex:
         await self._holds.close()
         await self._scripts.close()
 
-    async def add_documents(self, key: bytes, documents: Sequence[str]) -> bool:
+    async def add_documents(self, key: bytes, documents: Sequence[str], namespace: str = "") -> bool:
         """See `Index.add_documents`."""
-        return bool(await self._scripts.run("add_documents", key, *documents))
+        there = await self._scripts.run("add_documents", key, namespace, *documents)
+        if there == _ANOTHERS:
+            refuse_owner(key, namespace)
+        return bool(there)
 
     async def reserve(self, key: bytes, size: int, capacity: int) -> list[bytes] | None:
         """See `Index.reserve`."""
@@ -143,15 +151,19 @@ class RedisIndex:
         """See `Index.may_delete`."""
         return bool(await self._scripts.run("may_delete", self._holds.owner, self._holds.lease, key))
 
-    async def use(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
+    async def use(
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
+    ) -> list[bytes]:
         """See `Index.use`."""
         found: list[bytes] = []
         for batch in batches(keys):
-            there = await self._scripts.run("use", len(documents), *documents, *batch)
+            there = await self._scripts.run("use", scope_of(namespaces), len(documents), *documents, *batch)
             found += [key for key, exists in zip(batch, there, strict=True) if exists]
         return found
 
-    async def remove(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> tuple[dict[bytes, int], int]:
+    async def remove(
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = ""
+    ) -> tuple[dict[bytes, int], int]:
         """See `Index.remove`."""
         dropped: dict[bytes, int] = {}
         shared: set[bytes] = set()
@@ -161,12 +173,25 @@ class RedisIndex:
             more = True
             while more:
                 mine = (self._holds.owner, self._holds.lease, BATCH)
-                gone, others, more = await self._scripts.run("forget_documents", *mine, *names)
+                gone, others, more = await self._scripts.run("forget_documents", *mine, namespace or PUBLIC, *names)
                 dropped |= self._dropped(gone)
                 shared |= set(others)
+        scope = scope_of((namespace,) if namespace else None)
         for batch in batches(keys):
-            dropped |= self._dropped(await self._scripts.run("drop", self._holds.owner, self._holds.lease, *batch))
+            mine_too = (self._holds.owner, self._holds.lease, scope)
+            dropped |= self._dropped(await self._scripts.run("drop", *mine_too, *batch))
         return dropped, len(shared - dropped.keys())
+
+    async def remove_namespace(self, namespace: str) -> dict[bytes, int]:
+        """See `Index.remove_namespace`."""
+        dropped: dict[bytes, int] = {}
+        while len(dropped) < FORGET_BATCH:
+            mine = (self._holds.owner, self._holds.lease, BATCH)
+            gone = self._dropped(await self._scripts.run("drop_namespace", *mine, namespace))
+            if not gone:
+                break
+            dropped |= gone
+        return dropped
 
     async def stored(self, key: bytes) -> Stored | None:
         """See `Index.stored`."""
@@ -190,33 +215,41 @@ class RedisIndex:
         found = [gate_from(answer) for answer in await self._scripts.run("gates", profile_digest)]
         return [info for info in found if info.model_fingerprint == model_fingerprint]
 
-    async def find(self, keys: Sequence[bytes] | None = None) -> list[ObjectInfo]:
+    async def find(self, keys: Sequence[bytes] | None = None, namespaces: Namespaces = None) -> list[ObjectInfo]:
         """See `Index.find`. One round trip for each 128 keys."""
         if keys is None:
-            everything = await self.find(list(await self._scripts.sizes()))
+            everything = await self.find(list(await self._scripts.sizes()), namespaces)
             return sorted(everything, key=lambda info: (-info.last_used, info.key))
         found: list[ObjectInfo] = []
         for batch in batches(list(dict.fromkeys(keys))):
-            found += _infos(await self._scripts.run("find", *batch))
+            found += _infos(await self._scripts.run("find", scope_of(namespaces), *batch))
         return found
 
     async def find_variants(
-        self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+        self,
+        chunk_keys: Sequence[bytes],
+        model_fingerprint: str,
+        prefix_digest: bytes,
+        limit: int,
+        namespaces: Namespaces = None,
     ) -> dict[bytes, list[ObjectInfo]]:
         """See `Index.find_variants`."""
         found: dict[bytes, list[ObjectInfo]] = {}
         for batch in batches(list(dict.fromkeys(chunk_keys))):
-            of = (model_fingerprint, prefix_digest, limit)
+            of = (model_fingerprint, prefix_digest, limit, scope_of(namespaces))
             for chunk, rows in zip(batch, await self._scripts.run("find_variants", *of, *batch), strict=True):
                 if infos := _infos(rows):
                     found[chunk] = infos
         return found
 
-    async def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
+    async def find_chunks(
+        self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int, namespaces: Namespaces = None
+    ) -> list[ChunkMatch]:
         """See `Index.find_chunks`."""
         found: list[ChunkMatch] = []
+        of = (model_fingerprint, limit, scope_of(namespaces))
         for number, batch in enumerate(batches(fingerprints)):
-            answers = await self._scripts.run("find_chunks", model_fingerprint, limit, *batch)
+            answers = await self._scripts.run("find_chunks", *of, *batch)
             for place, matches in enumerate(answers):
                 found += [match_from(number * BATCH + place, match) for match in matches]
         return found

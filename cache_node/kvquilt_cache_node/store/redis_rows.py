@@ -8,6 +8,7 @@ import msgspec
 
 from kvquilt_cache_node.store.redis_scripts import Argument
 from kvquilt_cache_node.store.rows import info_of, kind_of, row_of
+from kvquilt_cache_node.types import Namespaces
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.fingerprints import unpack
@@ -29,6 +30,11 @@ def arguments_of(key: bytes, meta: Meta, size: int) -> list[Argument]:
         return [*fields, 0]
     prints = [digest + _PRINT.pack(offset, meta.tokens) for offset, digest in unpack(meta.fingerprints, meta.tokens)]
     return [*fields, len(prints), *prints, *meta.document_ids]
+
+
+def scope_of(namespaces: Namespaces) -> str:
+    """Namespaces as scripts take them: their names, each between spaces; empty: everybody's."""
+    return "" if namespaces is None else f" {' '.join(namespaces)} "
 
 
 def info_from(answer: Sequence[Any]) -> ObjectInfo | None:

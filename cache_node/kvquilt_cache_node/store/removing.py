@@ -1,10 +1,12 @@
 """How rows leave the index in SQLite: each by `drop`, within the transaction of whoever wants it gone."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kvquilt_cache_node.store import queries
+from kvquilt_cache_node.types import FORGET_BATCH, Namespaces
+from kvquilt_codec.identity import PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +37,43 @@ class Removed:
     dropped: dict[bytes, Dropped] = field(default_factory=dict)
     kept: int = 0
 
+    def drop(self, db: sqlite3.Connection, keys: Iterable[bytes]) -> None:
+        """Drop these rows, as far as they are there."""
+        for key in keys:
+            gone = drop(db, key)
+            if gone is not None:
+                self.dropped[key] = gone
 
-def remove(db: sqlite3.Connection, keys: Sequence[bytes], documents: Sequence[str]) -> Removed:
-    """Drop rows by key, and by document those that no other document holds. See `types.Index.remove`."""
+
+def existing(db: sqlite3.Connection, keys: Sequence[bytes], namespaces: Namespaces = None) -> list[bytes]:
+    """Those of the keys that there is something of, in their order."""
+    seen = queries.seen_by(namespaces)
+    return [key for key in keys if db.execute(queries.EXISTS, (key, *seen)).fetchone()]
+
+
+def remove(db: sqlite3.Connection, keys: Sequence[bytes], documents: Sequence[str], namespace: str) -> Removed:
+    """Drop rows by key, and by document those that no other document holds. See `index_types.Index.remove`."""
     removed = Removed()
-    named = set(keys)
+    named = set(existing(db, keys, (namespace,)) if namespace else keys)
+    owner = namespace or PUBLIC
     touched: set[bytes] = set()
     unheld: set[bytes] = set()
     for document in documents:
-        rows = db.execute("SELECT key FROM documents WHERE document_id = ?", (document,))
+        rows = db.execute("SELECT key FROM documents WHERE namespace = ? AND document_id = ?", (owner, document))
         touched |= {key for (key,) in rows}
-        db.execute("DELETE FROM documents WHERE document_id = ?", (document,))
+        db.execute("DELETE FROM documents WHERE namespace = ? AND document_id = ?", (owner, document))
     for key in touched:
         if db.execute("SELECT 1 FROM documents WHERE key = ?", (key,)).fetchone():
             removed.kept += key not in named
         else:
             unheld.add(key)
             unheld |= {variant for (variant,) in db.execute(queries.UNHELD, (key,))}
-    for key in named | unheld:
-        gone = drop(db, key)
-        if gone is not None:
-            removed.dropped[key] = gone
+    removed.drop(db, named | unheld)
+    return removed
+
+
+def remove_namespace(db: sqlite3.Connection, namespace: str) -> Removed:
+    """Drop rows of a namespace, at most `FORGET_BATCH`."""
+    removed = Removed()
+    removed.drop(db, [key for (key,) in db.execute(queries.OF_NAMESPACE, (namespace, FORGET_BATCH)).fetchall()])
     return removed

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from kvquilt_cache_node.types import Blobs, Index
+from kvquilt_cache_node.index_types import Index
+from kvquilt_cache_node.types import Blobs
 from kvquilt_codec.catalog import Meta
 from kvquilt_codec.errors import CapacityError, IntegrityError, NotFoundError
 from kvquilt_codec.identity import DIGEST_BYTES

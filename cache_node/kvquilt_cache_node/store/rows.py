@@ -17,10 +17,11 @@ CREATE TABLE IF NOT EXISTS objects (
 CREATE INDEX IF NOT EXISTS objects_by_use ON objects (last_used);
 CREATE INDEX IF NOT EXISTS others_by_use ON objects (last_used, key) WHERE kind <> 'object';
 CREATE INDEX IF NOT EXISTS objects_by_form ON objects (form);
+CREATE INDEX IF NOT EXISTS objects_by_namespace ON objects (namespace, stored_bytes) WHERE kind = 'object';
 CREATE INDEX IF NOT EXISTS objects_by_chunk ON objects (chunk_key, prefix_digest, last_used);
 CREATE TABLE IF NOT EXISTS documents (
-  document_id TEXT NOT NULL, key BLOB NOT NULL REFERENCES objects ON DELETE CASCADE,
-  PRIMARY KEY (document_id, key)) WITHOUT ROWID;
+  namespace TEXT NOT NULL, document_id TEXT NOT NULL, key BLOB NOT NULL REFERENCES objects ON DELETE CASCADE,
+  PRIMARY KEY (namespace, document_id, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS documents_by_key ON documents (key);
 CREATE TABLE IF NOT EXISTS fingerprints (
   fingerprint BLOB NOT NULL, chunk_key BLOB NOT NULL, offset INTEGER NOT NULL, tokens INTEGER NOT NULL,

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import IO
 
+from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store.index import Index as Database
-from kvquilt_cache_node.types import Stored, Usage
+from kvquilt_cache_node.types import Namespaces, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import UnavailableError
 
@@ -23,9 +24,9 @@ class SqliteIndex:
         self._lock = lock
         self._reserved: dict[bytes, int] = {}
 
-    async def add_documents(self, key: bytes, documents: Sequence[str]) -> bool:
+    async def add_documents(self, key: bytes, documents: Sequence[str], namespace: str = "") -> bool:
         """See `Index.add_documents`."""
-        return await asyncio.to_thread(self._database.add_documents, key, documents)
+        return await asyncio.to_thread(self._database.add_documents, key, documents, namespace)
 
     async def reserve(self, key: bytes, size: int, capacity: int) -> list[bytes] | None:
         """See `Index.reserve`."""
@@ -57,13 +58,21 @@ class SqliteIndex:
         """See `Index.may_delete`."""
         return await self.stored(key) is None
 
-    async def use(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> list[bytes]:
+    async def use(
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
+    ) -> list[bytes]:
         """See `Index.use`."""
-        return await asyncio.to_thread(self._database.use, keys, documents)
+        return await asyncio.to_thread(self._database.use, keys, documents, namespaces)
 
-    async def remove(self, keys: Sequence[bytes], documents: Sequence[str] = ()) -> tuple[dict[bytes, int], int]:
+    async def remove(
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = ""
+    ) -> tuple[dict[bytes, int], int]:
         """See `Index.remove`."""
-        return await asyncio.to_thread(self._database.remove, keys, documents)
+        return await asyncio.to_thread(self._database.remove, keys, documents, namespace)
+
+    async def remove_namespace(self, namespace: str) -> dict[bytes, int]:
+        """See `Index.remove_namespace`."""
+        return await asyncio.to_thread(self._database.remove_namespace, namespace)
 
     async def stored(self, key: bytes) -> Stored | None:
         """See `Index.stored`."""
@@ -81,20 +90,28 @@ class SqliteIndex:
         """See `Index.gates`."""
         return await asyncio.to_thread(self._database.gates, model_fingerprint, profile_digest)
 
-    async def find(self, keys: Sequence[bytes] | None = None) -> list[ObjectInfo]:
+    async def find(self, keys: Sequence[bytes] | None = None, namespaces: Namespaces = None) -> list[ObjectInfo]:
         """See `Index.find`."""
-        return await asyncio.to_thread(self._database.find, keys)
+        return await asyncio.to_thread(self._database.find, keys, namespaces)
 
     async def find_variants(
-        self, chunk_keys: Sequence[bytes], model_fingerprint: str, prefix_digest: bytes, limit: int
+        self,
+        chunk_keys: Sequence[bytes],
+        model_fingerprint: str,
+        prefix_digest: bytes,
+        limit: int,
+        namespaces: Namespaces = None,
     ) -> dict[bytes, list[ObjectInfo]]:
         """See `Index.find_variants`."""
         find = self._database.find_variants
-        return await asyncio.to_thread(find, chunk_keys, model_fingerprint, prefix_digest, limit)
+        return await asyncio.to_thread(find, chunk_keys, model_fingerprint, prefix_digest, limit, namespaces)
 
-    async def find_chunks(self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int) -> list[ChunkMatch]:
+    async def find_chunks(
+        self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int, namespaces: Namespaces = None
+    ) -> list[ChunkMatch]:
         """See `Index.find_chunks`."""
-        return await asyncio.to_thread(self._database.find_chunks, fingerprints, model_fingerprint, limit)
+        find = self._database.find_chunks
+        return await asyncio.to_thread(find, fingerprints, model_fingerprint, limit, namespaces)
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Index.sizes`."""

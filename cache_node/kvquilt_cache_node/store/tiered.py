@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.hot import Count, HotBlob, HotBlobs, Ranges, Recent
 from kvquilt_cache_node.store.ranges import check_ranges
-from kvquilt_cache_node.types import Blobs, ByteRange, Stored
+from kvquilt_cache_node.types import Blobs, ByteRange
 from kvquilt_codec.errors import IntegrityError, KvquiltError
 from kvquilt_codec.identity import check_digest
 

@@ -1,4 +1,4 @@
-"""`kvquilt prefetch`, `forget`, `status`: what calls a running router."""
+"""`kvquilt prefetch`, `status`: what calls a running router."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kvquilt.cli.options import ConfigFile, Corpus, Json, Level, Router, Set, overrides
-from kvquilt.cli.output import PARTIAL, err, explained, out, print_json, print_table, size
+from kvquilt.cli.output import PARTIAL, err, explained, print_json, print_table, size
 from kvquilt.cli.settings import ClientSettings, load
 from kvquilt.documents import read_documents
 from kvquilt.sync import Client
@@ -65,27 +65,6 @@ def prefetch(
         if failed:
             err.print(next(item.failure_reason for item in done if item.failed), markup=False)
             raise typer.Exit(PARTIAL)
-
-
-def forget(
-    documents: Annotated[list[str], typer.Argument(help="Document ids; for files, the paths they were prefetched by.")],
-    router: Router = None,
-    flags: Set = None,
-    config: ConfigFile = None,
-    as_json: Json = False,
-) -> None:
-    """Delete everything stored for documents. Text that another document holds too stays, and is counted."""
-    with explained(as_json):
-        settings = client_settings(config, flags, router)
-        with Client(settings.router, settings.credentials) as client:
-            receipt = client.forget(*documents, deadline=settings.deadline)
-        if as_json:
-            print_json(receipt)
-        else:
-            out.print(
-                f"deleted {receipt.objects_deleted} objects, {size(receipt.bytes_deleted)}; "
-                f"kept {receipt.objects_kept_shared} that other documents hold"
-            )
 
 
 def status(router: Router = None, flags: Set = None, config: ConfigFile = None, as_json: Json = False) -> None:

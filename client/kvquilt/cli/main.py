@@ -12,6 +12,7 @@ from kvquilt.cli import (
     calls,
     evaluation,
     files,
+    forgetting,
     inspection,
     profiles,
     repair,
@@ -54,7 +55,7 @@ app.command(rich_help_panel="Run")(servers.router)
 app.command(rich_help_panel="Use")(calls.prefetch)
 app.command(rich_help_panel="Run")(repair.repair)
 app.command(rich_help_panel="Use")(ask.ask)
-app.command(rich_help_panel="Use")(calls.forget)
+app.command(rich_help_panel="Use")(forgetting.forget)
 app.command(rich_help_panel="Look")(calls.status)
 app.command(rich_help_panel="Look")(inspection.inspect)
 app.command(rich_help_panel="Look")(files.model)

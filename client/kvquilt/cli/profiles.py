@@ -1,28 +1,25 @@
 """`kvquilt profile`: codec profiles and their gates, as files and on cache nodes; how a card is shown."""
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from kvquilt.cli.gates import gate_beside, points_of, print_gate
+from kvquilt.cli.nodes import call_nodes
 from kvquilt.cli.options import ConfigFile, Json, Nodes, Set, overrides
 from kvquilt.cli.output import explained, out, print_json, print_table, size
-from kvquilt.cli.settings import load
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
 from kvquilt_codec.gate import Gate
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.levels import level_cards
 from kvquilt_codec.profile import file
-from kvquilt_rpc.nodes import CacheNodes, open_nodes
+from kvquilt_rpc.nodes import CacheNodes
 
 profile_app = typer.Typer(no_args_is_help=True, help="Show codec profiles, and give them to the cache nodes.")
-
-Result = TypeVar("Result")
 
 
 @profile_app.command("put")
@@ -50,7 +47,7 @@ def put(
                 done.append({"digest": gate_file.digest(gate), "bytes": len(gate), "stored": new})
             return done
 
-        put, *gates = _call(config, overrides(flags, router__nodes=node), stored)
+        put, *gates = call_nodes(config, overrides(flags, router__nodes=node), stored)
         if as_json:
             print_json(put | {"gate": gates[0] if gates else None})
             return
@@ -63,7 +60,7 @@ def put(
 def list_profiles(node: Nodes = None, flags: Set = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """List the profiles that the cache nodes have."""
     with explained(as_json):
-        found = _call(
+        found = call_nodes(
             config,
             overrides(flags, router__nodes=node),
             lambda nodes, deadline: nodes.profiles.list(deadline=deadline),
@@ -90,7 +87,7 @@ def show(
     """Show a profile's card: its levels, what each takes and does, and what it was learned from; and its gate."""
     with explained(as_json):
         if re.fullmatch("[0-9a-f]{64}", which) and not Path(which).exists():
-            data, gate, missing = _call(config, overrides(flags, router__nodes=node), _from_node(which))
+            data, gate, missing = call_nodes(config, overrides(flags, router__nodes=node), _from_node(which))
         else:
             data = _read(Path(which))
             gate, missing = _gate_of(Path(which), data)
@@ -168,14 +165,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise NotFoundError(f"expected a profile's file; got {error}") from None
-
-
-def _call(config: Path | None, flags: list[str], call: Callable[[CacheNodes, float], Awaitable[Result]]) -> Result:
-    settings = load(config, flags).settings.router
-
-    async def called() -> Result:
-        credentials = settings.node_credentials
-        async with open_nodes(settings.nodes, settings.pool_options(), credentials=credentials) as nodes:
-            return await call(nodes, settings.put_deadline)
-
-    return asyncio.run(called())

@@ -622,8 +622,13 @@ class ForgetChunksRequest(_message.Message):
 
     OBJECT_KEYS_FIELD_NUMBER: _builtins.int
     DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Instead of keys and documents: all that this namespace has, at most 4096 objects in one call."""
     @_builtins.property
-    def object_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def object_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Of the namespace that the call acts in; if it acts in none, everybody's."""
+
     @_builtins.property
     def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -631,10 +636,11 @@ class ForgetChunksRequest(_message.Message):
         *,
         object_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         document_ids: _abc.Iterable[_builtins.str] | None = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "object_keys", b"object_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "namespace", b"namespace", "object_keys", b"object_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -647,9 +653,12 @@ class ForgetChunksResponse(_message.Message):
     DELETED_KEYS_FIELD_NUMBER: _builtins.int
     DELETED_BYTES_FIELD_NUMBER: _builtins.int
     KEPT_SHARED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     deleted_bytes: _builtins.int
     kept_shared: _builtins.int
     """Objects that stay because another document holds them too."""
+    more: _builtins.bool
+    """The namespace may have more objects: call again."""
     @_builtins.property
     def deleted_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Keys of the objects that were deleted."""
@@ -660,10 +669,11 @@ class ForgetChunksResponse(_message.Message):
         deleted_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         deleted_bytes: _builtins.int = ...,
         kept_shared: _builtins.int = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_bytes", b"deleted_bytes", "deleted_keys", b"deleted_keys", "kept_shared", b"kept_shared"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_bytes", b"deleted_bytes", "deleted_keys", b"deleted_keys", "kept_shared", b"kept_shared", "more", b"more"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

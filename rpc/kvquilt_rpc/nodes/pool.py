@@ -222,13 +222,24 @@ class NodePool:
     async def forget(
         self, *, keys: Sequence[bytes] = (), documents: Sequence[str] = (), deadline: float
     ) -> ForgetReceipt:
-        """See `CacheNodes`. Of nodes that share their stores one deletes first: what several delete counts once."""
+        """See `CacheNodes`."""
 
         async def work(client: NodeClient, _: Sequence[bytes], seconds: float) -> ForgetReceipt:
             return await client.forget(keys=keys, documents=documents, deadline=seconds)
 
+        return await self._forget(Call("forget", work), deadline)
+
+    async def forget_namespace(self, namespace: str, *, deadline: float) -> ForgetReceipt:
+        """See `CacheNodes`."""
+
+        async def work(client: NodeClient, _: Sequence[bytes], seconds: float) -> ForgetReceipt:
+            return await client.forget_namespace(namespace, deadline=seconds)
+
+        return await self._forget(Call("forget_namespace", work), deadline)
+
+    async def _forget(self, call: Call[ForgetReceipt], deadline: float) -> ForgetReceipt:
+        """On all nodes. Of those that share their stores one deletes first: what several delete counts once."""
         end = time.monotonic() + deadline
-        call = Call("forget", work)
         self._routing.usable()
         members = list(self._routing.members.values())
         first = members[:1] if self._options.shared_store else []

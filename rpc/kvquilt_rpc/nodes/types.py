@@ -248,5 +248,12 @@ class CacheNodes(Protocol):
             KvquiltError: a node did not do it. Others may have: forget again.
         """
 
+    async def forget_namespace(self, namespace: str, *, deadline: float) -> ForgetReceipt:
+        """Delete all objects of a namespace on all nodes; one receipt for all.
+
+        Raises:
+            KvquiltError: a node did not do all of it within the deadline. Forget again.
+        """
+
     async def states(self, *, deadline: float) -> list[NodeState]:
         """How each member is, by address."""

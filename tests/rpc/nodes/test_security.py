@@ -28,7 +28,7 @@ def signer(tmp_path):
 
 @pytest.mark.parametrize("how", ["token", "tls and token", "certificate"])
 async def test_calls_and_health_probes_pass_nodes_that_ask_who_calls(how, authority, signer, tmp_path):
-    token = {"token": signer.token("router", "*")}
+    token = {"token": signer.token("router", "*", public_write=True)}
     if how == "token":
         security, credentials = ServerSecurity(token_key=signer.public), Credentials(**token)
     elif how == "tls and token":
@@ -36,7 +36,7 @@ async def test_calls_and_health_probes_pass_nodes_that_ask_who_calls(how, author
         credentials = Credentials(tls_ca=authority.pem, **token)
     else:
         identities = tmp_path / "identities.yaml"
-        identities.write_text("router.example: {identity: router, namespaces: ['*']}\n")
+        identities.write_text("router.example: {identity: router, namespaces: ['*'], public_write: true}\n")
         security, credentials = mutual(authority, identities), Credentials(**as_client(authority, "router.example"))
     async with AsyncExitStack() as stack:
         addresses = [await stack.enter_async_context(node(security)) for _ in range(2)]
@@ -87,7 +87,7 @@ async def test_the_certificate_of_a_node_has_the_name_that_stood_for_its_address
 
 
 async def test_a_token_goes_over_no_network_in_clear_text_whatever_a_name_stands_for(signer):
-    credentials = Credentials(token=signer.token("router", "*"))
+    credentials = Credentials(token=signer.token("router", "*", public_write=True))
     names = ["127.0.0.1:7411"]
     options = PoolOptions(resolve_seconds=0.05)
     opened = open_nodes(["dns:///nodes.test:7411"], options, credentials=credentials, resolver=lambda *_: list(names))

@@ -14,7 +14,9 @@ call('HSET', named('row', key), 'kind', kind, 'namespace', namespace, 'model', m
 call('HSET', SIZES, key, bytes)
 call('HINCRBY', SUMS, 'used', bytes)
 if kind == 'object' then
-  call('ZADD', ORDER, priority(0, tonumber(seconds), tonumber(bytes), now), key)
+  local rank = priority(0, tonumber(seconds), tonumber(bytes), now)
+  call('ZADD', ORDER, rank, key)
+  call('ZADD', named('namespace', namespace), rank, key)
   call('ZADD', USES, exact(now), key)
   call('HINCRBY', SUMS, 'objects', 1)
   call('ZADD', variants_of(chunk, prefix, model), exact(now), key)

@@ -58,6 +58,17 @@ local function hold(key, owner, bytes, expiry)
   if bytes ~= 0 then call('HINCRBY', SUMS, 'reserved', bytes) end
 end
 
+-- `scope` is names between spaces, or empty: everybody's.
+local function is_in(scope, namespace) return scope == '' or string.find(scope, ' ' .. namespace .. ' ', 1, true) ~= nil end
+
+local function is_seen(scope, key)
+  return call('HEXISTS', SIZES, key) == 1
+    and (scope == '' or is_in(scope, call('HGET', named('row', key), 'namespace') or ''))
+end
+
+-- A namespace's name has no "/".
+local function document_of(namespace, id) return named('document', namespace .. '/' .. id) end
+
 local function is_needed(form) return tonumber(call('HGET', FORMS, form) or '0') > 0 end
 
 local function move(key, from, to)
@@ -97,8 +108,10 @@ local function drop(key, owner, expiry)
   if not size then return nil end
   local name = named('row', key)
   local row = {}
-  if call('TYPE', name).ok == 'hash' then row = call('HMGET', name, 'kind', 'chunk', 'prefix', 'model', 'form') end
-  local kind, chunk, prefix, model, form = unpack(row)
+  if call('TYPE', name).ok == 'hash' then row = call('HMGET', name, 'kind', 'chunk', 'prefix', 'model', 'form', 'namespace') end
+  local kind, chunk, prefix, model, form, namespace = unpack(row)
+  namespace = namespace or ''
+
   local documents = kind == 'object' and call('SMEMBERS', named('held', key)) or {}
   call('UNLINK', name)
   call('HDEL', SIZES, key)
@@ -112,7 +125,8 @@ local function drop(key, owner, expiry)
     call('ZREM', named('gates', form), key)
   elseif kind == 'object' then
     call('HINCRBY', SUMS, 'objects', -1)
-    for _, document in ipairs(documents) do call('SREM', named('document', document), key) end
+    for _, document in ipairs(documents) do call('SREM', document_of(namespace, document), key) end
+    call('ZREM', named('namespace', namespace), key)
     call('UNLINK', named('held', key))
     call('ZREM', variants_of(chunk, prefix, model), key)
     call('SREM', named('chunk', chunk), key)
@@ -137,10 +151,11 @@ local function row_of(key)
 end
 
 local function hold_documents(key, first)
-  if call('HGET', named('row', key), 'kind') ~= 'object' then return end
+  local kind, namespace = unpack(call('HMGET', named('row', key), 'kind', 'namespace'))
+  if kind ~= 'object' then return end
   for at = first, #ARGV do
     call('SADD', named('held', key), ARGV[at])
-    call('SADD', named('document', ARGV[at]), key)
+    call('SADD', document_of(namespace or '', ARGV[at]), key)
   end
 end
 

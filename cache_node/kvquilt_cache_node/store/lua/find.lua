@@ -1,6 +1,6 @@
--- Rows of objects. ARGV: keys. Returns key, fields and documents of each that is there.
+-- Rows of objects. ARGV: scope, keys. Returns key, fields and documents of each that is there.
 local found = {}
-for _, key in ipairs(ARGV) do
-  if call('HEXISTS', SIZES, key) == 1 then found[#found + 1] = row_of(key) end
+for at = 2, #ARGV do
+  if is_seen(ARGV[1], ARGV[at]) then found[#found + 1] = row_of(ARGV[at]) end
 end
 return found

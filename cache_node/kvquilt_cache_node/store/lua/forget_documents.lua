@@ -1,8 +1,8 @@
 -- Let documents hold some objects of the first of them no more, and drop what nobody holds then.
--- ARGV: owner, lease, batch, documents. Returns keys and sizes of what was dropped; keys that others hold; whether the
+-- ARGV: owner, lease, batch, namespace, documents. Returns keys and sizes of what was dropped; keys that others hold; whether the
 -- first document holds more.
 local expiry, dropped, shared = server_time() + tonumber(ARGV[2]), {}, {}
-local first = named('document', ARGV[4])
+local first = document_of(ARGV[4], ARGV[5])
 
 local function gone(key)
   local size = drop(key, ARGV[1], expiry)
@@ -14,9 +14,9 @@ end
 
 for _, key in ipairs(call('SRANDMEMBER', first, tonumber(ARGV[3]))) do
   if work > 16 * tonumber(ARGV[3]) then break end
-  for at = 4, #ARGV do
+  for at = 5, #ARGV do
     call('SREM', named('held', key), ARGV[at])
-    call('SREM', named('document', ARGV[at]), key)
+    call('SREM', document_of(ARGV[4], ARGV[at]), key)
   end
   if call('EXISTS', named('held', key)) == 1 then
     shared[#shared + 1] = key

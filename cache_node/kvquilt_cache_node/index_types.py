@@ -1,0 +1,138 @@
+"""The vocabulary of indexes: what there is in a store, whose, how big and how used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kvquilt_cache_node.types import Namespaces, Usage
+from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What an index has under a key.
+
+    Attributes:
+        at: when it was stored, in seconds since the epoch: no two storings of a key have the same time.
+        size: bytes.
+    """
+
+    at: float
+    size: int
+
+
+class Index(Protocol):
+    """What there is, whose, how big and how used; and what must go to make room.
+
+    Several nodes may share one: each method is one atomic step for all of them. A key's bytes are written or deleted by
+    one node at a time, which holds the key: from `reserve` to `commit` or `release`, and from the moment that `reserve`
+    or `remove` dropped its row to `release`. Within one node the caller sees to it that nobody else works on the key.
+    What a node held that died is free again after a while; `reserve` then gives another node its bytes to delete.
+
+    Every method may raise `UnavailableError` (the index cannot be reached or written), `CapacityError` (its own medium
+    is full) and `IntegrityError` (it holds what no index writes).
+    """
+
+    async def add_documents(self, key: bytes, documents: Sequence[str], namespace: str = "") -> bool:
+        """Let more documents hold an object; `False` if there is nothing of this key.
+
+        Args:
+            key: of the object.
+            documents: of its namespace.
+            namespace: whose the object is to be; empty: of a profile or a gate.
+
+        Raises:
+            PermissionDeniedError: it is another's.
+        """
+
+    async def reserve(self, key: bytes, size: int, capacity: int) -> Sequence[bytes] | None:
+        """Hold a key, set `size` bytes apart for its write, and drop the rows that are in the way.
+
+        The caller deletes the bytes of the returned keys, writes, and calls `commit`, or `release` if that failed.
+        To reserve what one holds already changes the size.
+
+        Returns:
+            Keys whose bytes must go before the write; `None` if there is something of this key already, or another node
+            holds it.
+
+        Raises:
+            CapacityError: the room cannot be made: too large for the cap, or others are writing.
+        """
+
+    async def commit(self, key: bytes, size: int, meta: Meta) -> None:
+        """Enter what is written under a reservation: an object, a profile or a gate. From now on it exists.
+
+        Raises:
+            UnavailableError: this node holds the key no more (reason `lease_lost`).
+        """
+
+    async def release(self, keys: Sequence[bytes]) -> None:
+        """Hold these keys no more, and give back what was reserved for them."""
+
+    def abandon(self, key: bytes) -> None:
+        """Hold a key no more, if it is held still, though bytes may be there without a row: others delete them."""
+
+    async def may_delete(self, key: bytes) -> bool:
+        """Whether nothing of this key exists, and this node holds it: then its bytes may be deleted."""
+
+    async def use(
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
+    ) -> list[bytes]:
+        """Count a use of each object and let more documents of its namespace hold it; return the keys that exist."""
+
+    async def remove(
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = ""
+    ) -> tuple[dict[bytes, int], int]:
+        """Drop rows by key, and by document those that no other document holds.
+
+        Keys are those of a namespace only; without one they are everybody's, and documents those of `public`.
+
+        With the last object of a text that a document held go the text's variants that nobody holds: they were stored
+        because of requests, which name no documents.
+
+        Returns:
+            The dropped keys with their sizes, and the number of objects that stay for other documents. The caller
+            deletes the bytes and calls `release`.
+        """
+
+    async def remove_namespace(self, namespace: str) -> dict[bytes, int]:
+        """Drop rows of a namespace, at most `FORGET_BATCH`, as `remove` does; none are left if none were dropped."""
+
+    async def stored(self, key: bytes) -> Stored | None:
+        """When something was stored, and how big it is; `None` if there is nothing of this key."""
+
+    async def remove_lost(self, key: bytes, stored_at: float) -> bool:
+        """Drop the row of a key whose bytes are gone, unless it has been stored again since `stored_at`."""
+
+    async def profiles(self) -> list[ProfileInfo]:
+        """All profiles, the most recently used first."""
+
+    async def gates(self, model_fingerprint: str, profile_digest: str) -> list[GateInfo]:
+        """The gates of a model and a codec profile, the one that was stored last first."""
+
+    async def find(self, keys: Sequence[bytes] | None = None, namespaces: Namespaces = None) -> list[ObjectInfo]:
+        """What is known of the objects among `keys`, or of all objects, the most recently used first."""
+
+    async def find_variants(
+        self,
+        chunk_keys: Sequence[bytes],
+        model_fingerprint: str,
+        prefix_digest: bytes,
+        limit: int,
+        namespaces: Namespaces = None,
+    ) -> dict[bytes, list[ObjectInfo]]:
+        """Objects by chunk key, at most `limit` of each, the most recently used first."""
+
+    async def find_chunks(
+        self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int, namespaces: Namespaces = None
+    ) -> list[ChunkMatch]:
+        """Chunks that have these fingerprints, at most `limit` of each, by chunk key and offset."""
+
+    async def sizes(self) -> dict[bytes, int]:
+        """All keys with the sizes of what is stored under them, in bytes."""
+
+    async def usage(self, capacity: int) -> Usage:
+        """How full the store is; reserved bytes count as used."""
+
+    async def close(self) -> None:
+        """Write what is pending and release what is held."""
