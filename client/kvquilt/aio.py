@@ -6,6 +6,7 @@ from types import TracebackType
 import numpy as np
 
 from kvquilt import wire
+from kvquilt.segments import split_segments
 from kvquilt.types import (
     BlendedKV,
     Document,
@@ -15,7 +16,6 @@ from kvquilt.types import (
     PrefetchProgress,
     Segment,
     Status,
-    split_segments,
 )
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.types import KVLayout, LayerKV, Part, check_token_ids

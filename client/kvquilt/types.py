@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.profile import LevelCard
 from kvquilt_codec.types import KVLayout, LayerKV, TokenIds, VariantKind
 
@@ -100,6 +99,9 @@ class BlendReport:
         observed_deviation: mean relative change of the values of recomputed tokens.
         reused_positions: of the reused tokens, ascending; only of a policy that goes on while the worker decodes.
         reused_deviations: how far the values of each of them are from fresh ones (L1, at one layer).
+        tokens_queued: of the prompt, in chunks that were queued to be stored after it.
+        saved_seconds: estimated time that the cache saved; negative: it cost time; `None`: not known yet.
+        prefill_seconds_per_token: what that estimate takes a token of prefill for.
     """
 
     policy: str
@@ -118,6 +120,9 @@ class BlendReport:
     observed_deviation: float
     reused_positions: tuple[int, ...] = ()
     reused_deviations: tuple[float, ...] = ()
+    tokens_queued: int = 0
+    saved_seconds: float | None = None
+    prefill_seconds_per_token: float | None = None
 
     @property
     def hit(self) -> bool:
@@ -266,7 +271,7 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the router and its nodes are."""
+    """How the router and its nodes are; `usage` has the sums of the caller's own namespaces."""
 
     version: str
     models: tuple[ModelInfo, ...]
@@ -278,17 +283,4 @@ class Status:
     ungated: bool
     counters: dict[str, int]
     nodes: tuple[NodeStatus, ...]
-
-
-def split_segments(segments: Sequence[Segment]) -> tuple[list[Segment], Segment]:
-    """Documents and question of a prompt given as segments, the question last.
-
-    Raises:
-        BadRequestError: no segments, one string where a sequence is meant, or an empty segment.
-    """
-    if isinstance(segments, str) or not segments:
-        raise BadRequestError("expected a sequence of segments, the question last; got none, or a bare string")
-    for number, segment in enumerate(segments, start=1):
-        if len(segment) == 0:
-            raise BadRequestError(f"expected segments of at least one token; segment {number} is empty")
-    return list(segments[:-1]), segments[-1]
+    usage: dict[str, dict[str, int]]

@@ -115,6 +115,9 @@ def report(message: pb.BlendReport) -> BlendReport:
         message.observed_deviation,
         tuple(message.reused_positions),
         tuple(message.reused_deviations),
+        message.tokens_queued,
+        message.saved_seconds if message.HasField("saved_seconds") else None,
+        message.prefill_seconds_per_token if message.HasField("prefill_seconds_per_token") else None,
     )
 
 
@@ -204,6 +207,7 @@ def status(message: pb.GetStatusResponse) -> Status:
         message.ungated,
         dict(sorted(message.counters.items())),
         tuple(_node(node) for node in message.nodes),
+        {own.namespace: dict(sorted(own.counters.items())) for own in message.usage},
     )
 
 

@@ -97,30 +97,41 @@ class Background:
         self._queued: set[bytes] = set()
         self._kept: Counter[int] = Counter()
 
-    def leave(self, blended: Blended, acting: Acting) -> None:
+    def leave(self, blended: Blended, acting: Acting) -> int:
         """Queue what a finished blend missed, and the neighbours that it saw for the first time.
 
         Args:
             blended: see there.
             acting: whose blend it was, and where its caller may store.
+
+        Returns:
+            Tokens of the prompt, each once, in chunks that were queued now.
         """
-        prompt = blended.prompt
+        queued = {(ref.begin, ref.end) for ref in self._queue_all(blended, acting)}
+        positions = np.zeros(len(blended.prompt.token_ids), bool)
+        for begin, end in queued:
+            positions[begin:end] = True
+        return int(positions.sum())
+
+    def _queue_all(self, blended: Blended, acting: Acting) -> list[ChunkRef]:
+        """Queue, and tell the chunks for which there was room and something to do."""
+        prompt, wanted = blended.prompt, []
         for outcome in blended.looked_up:
             ref = outcome.ref
             if ref.segment == 0 and outcome.found is None and acting.may_store(ref, prompt, 0):
                 job = VariantJob(ref, VariantKind.EXACT, prompt.prefix[: ref.begin])
-                self._put(_Work(job, acting.of(ref)), acting)
+                wanted.append(_Work(job, acting.of(ref)))
         missed = self._missed(blended, acting)
         exact = self._exact(blended, missed, acting)
-        for work in exact:
-            self._put(work, acting)
+        wanted += exact
         at_hand = {(work.job.ref.begin, context_digest(work.job.context)) for work in exact}
         for job in self._planned(prompt, blended, missed, acting):
             if (job.ref.begin, context_digest(job.context)) not in at_hand:
-                self._put(_Work(job, acting.of(job.ref)), acting)
+                wanted.append(_Work(job, acting.of(job.ref)))
         if self._pair_bytes > 0:
-            for job in self._neighbours(prompt, blended.report.chunks, acting):
-                self._put(_Work(job, acting.of(job.ref), neighbour=True), acting)
+            neighbours = self._neighbours(prompt, blended.report.chunks, acting)
+            wanted += [_Work(job, acting.of(job.ref), neighbour=True) for job in neighbours]
+        return [work.job.ref for work in wanted if self._put(work, acting)]
 
     def _missed(self, blended: Blended, acting: Acting) -> list[ChunkRef]:
         """The chunks that would be found if they were stored, and may be; not those whose text other chunks hold."""
@@ -210,20 +221,22 @@ class Background:
                 jobs.append(VariantJob(ref, VariantKind.PAIR, prompt.prefix, sources, after_public=before.ref.public))
         return jobs
 
-    def _put(self, work: _Work, acting: Acting) -> None:
+    def _put(self, work: _Work, acting: Acting) -> bool:
         work = replace(work, begun=acting.begun)
         if self._forgetting.is_over(work.namespace, work.begun):
-            return
+            return False
         key = work.tenant.storer.key(work.job)
         if key in self._queued:
-            return
+            return False
         try:
             self._queue.put_nowait(work)
-            self._queued.add(key)
-            if work.blended is not None:
-                self._kept[id(work.blended)] += 1
         except asyncio.QueueFull:
             self._counters.add("background_dropped")
+            return False
+        self._queued.add(key)
+        if work.blended is not None:
+            self._kept[id(work.blended)] += 1
+        return True
 
     async def run(self) -> None:
         """Do what is queued, one piece at a time, while no request wants the engine; runs until cancelled."""
@@ -276,7 +289,8 @@ class Background:
         result = PrefetchResult("", len(job.ref.token_ids))
         if work.blended is not None:
             computed = await self._thread.run_idle(self._taken, work.blended, job, tenant.planner)
-            stored, size = await tenant.storer.store(job, computed, 0.0)
+            seconds = len(job.ref.token_ids) * work.blended.seconds_per_token
+            stored, size = await tenant.storer.store(job, computed, seconds)
             result.stored, result.stored_bytes = int(stored), size
         else:
             await tenant.precomputer.run(job, result)

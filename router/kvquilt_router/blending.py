@@ -18,11 +18,12 @@ from kvquilt_router.fetching import Fetcher
 from kvquilt_router.finding import Finder, Guess, changed
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.lookup import Lookup
+from kvquilt_router.pipelining import Pace
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.starting import Choice, StartedBlend, Starter, with_question
 from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Key, Prompt, key_of
-from kvquilt_rpc.counters import Counters
+from kvquilt_router.usage import Tally, saved_seconds
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,14 @@ class Blended:
         report: what was done.
         assembly: the KV itself.
         looked_up: outcomes of the chunks that the prompt was cut into, before known text was found inside the missed.
+        seconds_per_token: that the engine took for what it computed.
     """
 
     prompt: Prompt
     report: BlendReport
     assembly: Assembly
     looked_up: list[ChunkOutcome]
+    seconds_per_token: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +68,9 @@ class Blender:
     """Blends prompts for one model in one namespace.
 
     Args:
+        tally: counts for the namespace.
+        prefill: how fast the engine computes whole prompts; shared by all namespaces, and told of those blends that
+            compute most of theirs.
         slots: blends at once, of all that share it; further ones wait, since each holds a prompt's whole KV.
         fetch_deadline: seconds that chunks may take to come.
     """
@@ -78,7 +84,8 @@ class Blender:
         finder: Finder,
         fetcher: Fetcher,
         gate: HeldGate,
-        counters: Counters,
+        tally: Tally,
+        prefill: Pace,
         *,
         slots: asyncio.Semaphore,
         fetch_deadline: float,
@@ -90,7 +97,8 @@ class Blender:
         self._finder = finder
         self._fetcher = fetcher
         self._gate = gate
-        self._counters = counters
+        self._tally = tally
+        self._prefill = prefill
         self._fetch_deadline = fetch_deadline
         self._slots = slots
 
@@ -168,15 +176,24 @@ class Blender:
             "overlap": max(0.0, fetched - computation.running - computation.waited),
         }
         assembly = computation.assembly
-        layers = len(assembly.kv.layers)
-        self._starter.pace.measured(computation.engine_seconds, len(assembly.computed), layers)
+        layers, computed = len(assembly.kv.layers), len(assembly.computed)
+        self._starter.pace.measured(computation.engine_seconds, computed, layers)
+        if 2 * computed > assembly.kv.tokens:
+            self._prefill.measured(computation.engine_seconds, computed, layers)
         report.observed_deviation = assembly.observed_deviation
         self._count_tokens(report, blend.choice.prompt, assembly.recomputed)
+        if self._prefill.seconds is not None:
+            report.prefill_seconds_per_token = self._prefill.seconds * layers
+        report.saved_seconds = saved_seconds(report, computation.engine_seconds)
+        self._tally.blended(report)
+        if report.decision.refusal:
+            self._tally.add(f"blends_refused_{report.decision.refusal}")
         deviation = computation.selection.deviation
         if deviation is not None:
             report.reused_positions = np.setdiff1d(computation.problem.candidates, assembly.recomputed)
             report.reused_deviations = deviation[report.reused_positions]
-        yield Blended(blend.choice.prompt, report, assembly, plan.looked_up)
+        each = computation.engine_seconds / max(computed, 1)
+        yield Blended(blend.choice.prompt, report, assembly, plan.looked_up, each)
 
     async def _fetched(
         self, prompt: Prompt, options: BlendOptions, plan: "_Plan", guessed: Sequence[ChunkOutcome]
@@ -224,9 +241,3 @@ class Blender:
         known = report.tokens_exact + report.tokens_reused + report.tokens_recomputed
         report.tokens_computed = len(prompt.token_ids) - known
         report.bf16_bytes = sum(read.values()) * elements * 2
-        self._counters.add("blends")
-        if report.decision.refusal:
-            self._counters.add(f"blends_refused_{report.decision.refusal}")
-        for kind in ("exact", "reused", "recomputed", "computed"):
-            self._counters.add(f"tokens_{kind}", getattr(report, f"tokens_{kind}"))
-        self._counters.add("bytes_fetched", report.fetched_bytes)

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kvquilt_router.dependence import dependence
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine.prefill import AttentionSums
+from kvquilt_router.pipelining import Pace
 from kvquilt_router.planning import Planner
 from kvquilt_router.types import ChunkRef
 
@@ -102,15 +104,23 @@ class VariantComputer:
         attention_sums: keep what a chunk's tokens attended to (policy `contextual` chooses by it), for a second
             computation of that attention.
         contexts: keeps KV of contexts for the next chunks after them.
+        prefill: told how fast chunks are computed.
     """
 
     def __init__(
-        self, engine: Engine, planner: Planner, *, attention_sums: bool = False, contexts: ContextCache | None = None
+        self,
+        engine: Engine,
+        planner: Planner,
+        *,
+        attention_sums: bool = False,
+        contexts: ContextCache | None = None,
+        prefill: Pace | None = None,
     ) -> None:
         self._engine = engine
         self._planner = planner
         self._attention_sums = attention_sums
         self._contexts = ContextCache() if contexts is None else contexts
+        self._pace = Pace() if prefill is None else prefill
 
     def fitting(self, prefix: TokenIds, sources: Sequence[TokenIds], chunk: TokenIds) -> tuple[TokenIds, ...]:
         """The last of the sources that the model's context has room for, with prefix and chunk."""
@@ -159,7 +169,10 @@ class VariantComputer:
             return [self.compute(job) for job in jobs]
         first = jobs[0]
         chunks = [job.ref.token_ids for job in jobs]
-        variants = self._engine.prefill_packed(chunks, self._context(_parts(first)))
+        context = self._context(_parts(first))
+        started = time.perf_counter()
+        variants = self._engine.prefill_packed(chunks, context)
+        self._measured(started, sum(map(len, chunks)))
         bases: Sequence[list[LayerTensors] | None] = [None] * len(jobs)
         if first.sources:
             bases = self._engine.prefill_packed(chunks, self._context(_parts(first)[: min(1, len(first.prefix))]))
@@ -191,9 +204,15 @@ class VariantComputer:
         self, job: VariantJob, context: Sequence[LayerTensors]
     ) -> tuple[list[LayerTensors], AttentionSums | None]:
         if not (self._attention_sums and job.sources):
-            return self._engine.prefill(job.ref.token_ids, context), None
+            started = time.perf_counter()
+            layers = self._engine.prefill(job.ref.token_ids, context)
+            self._measured(started, len(job.ref.token_ids))
+            return layers, None
         ends = np.cumsum([len(job.prefix), *map(len, job.sources)]).tolist()
         return self._engine.prefill_observed(job.ref.token_ids, context, list(itertools.pairwise(ends)))
+
+    def _measured(self, started: float, tokens: int) -> None:
+        self._pace.measured(time.perf_counter() - started, tokens, len(self._engine.traits.layout.layers))
 
     def _context(self, parts: Sequence[TokenIds]) -> list[LayerTensors]:
         """KV of the parts, one after the other, from as much of them as is at hand."""

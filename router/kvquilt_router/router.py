@@ -37,6 +37,7 @@ from kvquilt_router.starting import Starter
 from kvquilt_router.storing import Storer
 from kvquilt_router.tenants import Tenant, Tenants, namespace_of
 from kvquilt_router.types import COUNTERS
+from kvquilt_router.usage import NamespaceUsage
 from kvquilt_router.warming import WarmUps
 from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.counters import Counters
@@ -133,7 +134,8 @@ def _served(
     engine = model.engine
     anchors = AnchorPools(int(settings.anchor_bytes))
     contexts = ContextCache()
-    pace = Pace()
+    pace, prefill = Pace(), Pace()
+    usage = NamespaceUsage(counters)
     slots = asyncio.Semaphore(settings.max_blends)
     held = HeldChunks(int(settings.held_bytes))
     fetcher = Fetcher(
@@ -150,8 +152,11 @@ def _served(
     def tenant(namespace: Namespace) -> Tenant:
         deadline = settings.stat_deadline
         planner = Planner(namespace, model.fingerprint, settings.chunk_tokens)
-        computer = VariantComputer(engine, planner, attention_sums=settings.attention_sums, contexts=contexts)
-        storer = Storer(nodes, planner, profile, forgetting, deadline=settings.put_deadline)
+        tally = usage.of(namespace.name)
+        computer = VariantComputer(
+            engine, planner, attention_sums=settings.attention_sums, contexts=contexts, prefill=prefill
+        )
+        storer = Storer(nodes, planner, profile, forgetting, tally, deadline=settings.put_deadline)
         starter = Starter(
             engine,
             thread,
@@ -169,7 +174,8 @@ def _served(
             Finder(nodes, planner, deadline=deadline),
             fetcher,
             gate,
-            counters,
+            tally,
+            prefill,
             slots=slots,
             fetch_deadline=settings.fetch_deadline,
         )
@@ -198,6 +204,7 @@ def _served(
     def forget(namespace: str) -> None:
         anchors.forget(namespace)
         contexts.forget(namespace)
+        usage.forget(namespace)
 
     tenants = Tenants(tenant, master_secret(settings), settings.max_namespaces, forget)
-    return ServedModel(model, tenants, background, auditor, profile, gate, held)
+    return ServedModel(model, tenants, background, auditor, profile, gate, held, usage)

@@ -1,6 +1,7 @@
 """The RouterService: messages to the router's work and back."""
 
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.tenants import Acting, Tenants
 from kvquilt_router.types import Prompt
+from kvquilt_router.usage import NamespaceUsage, describe
 from kvquilt_rpc import convert, frames, status
 from kvquilt_rpc.callers import ACTING, NAMESPACE_KEY, caller
 from kvquilt_rpc.counters import Counters
@@ -46,6 +48,7 @@ class ServedModel:
     profile: ModelProfile
     gate: HeldGate
     held: HeldChunks
+    usage: NamespaceUsage
 
 
 class RouterService(router_pb2_grpc.RouterServiceServicer):
@@ -114,9 +117,11 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                     header = None
                 if isinstance(part, Blended):
                     if self._settings.background:
-                        served.background.leave(part, acting)
+                        part.report.tokens_queued = served.background.leave(part, acting)
                     served.auditor.offer(part)
-                    yield pb.BlendResponse(report=wire.report_message(part.report))
+                    report = wire.report_message(part.report)
+                    describe(report, part.report)
+                    yield pb.BlendResponse(report=report)
                 else:
                     for frame in frames.split([part], offset):
                         yield pb.BlendResponse(frame=frame)
@@ -184,6 +189,14 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         await self._forgetting.forget(namespace)
         return await self._nodes.forget_namespace(namespace, deadline=self._settings.put_deadline)
 
+    def _usage(self, namespaces: Sequence[str] | None) -> dict[str, dict[str, int]]:
+        """Sums of namespaces (`None`: of all) over the models."""
+        sums: dict[str, Counter[str]] = {}
+        for served in self._served:
+            for name, own in served.usage.snapshot(namespaces).items():
+                sums.setdefault(name, Counter()).update(own)
+        return {name: dict(own) for name, own in sums.items()}
+
     def _models(self) -> list[pb.Model]:
         return [wire.model_message(served.loaded, served.profile, served.gate) for served in self._served]
 
@@ -195,7 +208,9 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
     @status.unary
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """Tell how router and nodes are."""
-        overall = caller().may_see_all
+        identity = caller()
+        overall = identity.may_see_all
+        sums = self._usage(None if overall else identity.namespaces)
         states = await self._nodes.states(deadline=self._settings.stat_deadline)
         return pb.GetStatusResponse(
             version=VERSION,
@@ -209,6 +224,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             # What all tenants do together would tell each of them what the others do.
             counters=self._counters.snapshot() if overall else None,
             nodes=(wire.node_message(state, overall) for state in states),
+            usage=(pb.NamespaceUsage(namespace=name, counters=own) for name, own in sums.items()),
         )
 
 

@@ -11,6 +11,7 @@ from kvquilt_router.computing import Computed, VariantJob
 from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.planning import Planner
 from kvquilt_router.profiles import ModelProfile
+from kvquilt_router.usage import Tally
 from kvquilt_rpc.nodes import CacheNodes
 
 
@@ -19,6 +20,7 @@ class Storer:
 
     Args:
         forgetting: refuses what was begun before its namespace was forgotten.
+        tally: counts for the namespace.
         deadline: seconds that one put may take.
     """
 
@@ -28,6 +30,7 @@ class Storer:
         planner: Planner,
         profile: ModelProfile,
         forgetting: Forgetting,
+        tally: Tally,
         *,
         deadline: float,
     ) -> None:
@@ -35,6 +38,7 @@ class Storer:
         self._nodes = nodes
         self._planner = planner
         self._profile = profile
+        self._tally = tally
         self._deadline = deadline
 
     def key(self, job: VariantJob) -> bytes:
@@ -62,7 +66,10 @@ class Storer:
         """
         meta = await asyncio.to_thread(self._meta, job, computed, seconds)
         data = await asyncio.to_thread(self._encoded, job, computed, meta)
-        return await self._put(self.key(job), data, meta), len(data)
+        stored = await self._put(self.key(job), data, meta)
+        if stored:
+            self._tally.written(meta.tokens, len(data))
+        return stored, len(data)
 
     def _meta(self, job: VariantJob, computed: Computed, seconds: float) -> ObjectMeta:
         planner, ref = self._planner, job.ref

@@ -39,6 +39,10 @@ COUNTERS = (
     "tokens_reused",
     "tokens_recomputed",
     "tokens_computed",
+    "tokens_written",
+    "bytes_written",
+    "milliseconds_saved",
+    "milliseconds_lost",
     "documents_prefetched",
     "puts_failed",
     "background_stored",
@@ -197,6 +201,9 @@ class BlendReport:
         observed_deviation: mean relative change of the values of recomputed tokens, over tokens and layers.
         reused_positions: of the `tokens_reused` in the prompt, ascending; only if the policy measured their deviation.
         reused_deviations: L1 distance of their values from fresh ones, one per position.
+        tokens_queued: of the prompt, each once, in chunks that were queued to be stored after it.
+        prefill_seconds_per_token: of this model, as measured lately; `None`: no prefill of it was measured yet.
+        saved_seconds: see `usage.saved_seconds`.
     """
 
     options: BlendOptions
@@ -211,6 +218,9 @@ class BlendReport:
     observed_deviation: float = 0.0
     reused_positions: Indices = field(default_factory=lambda: np.empty(0, np.int64))
     reused_deviations: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    tokens_queued: int = 0
+    prefill_seconds_per_token: float | None = None
+    saved_seconds: float | None = None
 
     @property
     def fetched_bytes(self) -> int:

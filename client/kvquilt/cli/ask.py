@@ -83,6 +83,8 @@ def _rows(result: dict[str, Any], report: BlendReport | None) -> dict[str, objec
         )
         rows["fetched"] = f"{size(report.fetched_bytes)} ({size(report.bf16_bytes)} as bf16), level {report.level}"
         missed = {chunk.miss_reason for chunk in report.chunks if chunk.miss_reason}
+        rows["to be stored"] = f"{report.tokens_queued} tokens, after this request"
+        rows["saved"] = saved_words(report)
         rows["missed"] = ", ".join(sorted(missed)) or "nothing"
         rows["blend"] = blend_words(report)
     if "difference" in result:
@@ -93,6 +95,15 @@ def _rows(result: dict[str, Any], report: BlendReport | None) -> dict[str, objec
         )
         rows["top-1 agreement"] = f"{result['difference'].top1_agreement:.0%}"
     return rows
+
+
+def saved_words(report: BlendReport) -> str:
+    """What the cache saved, by its own estimate."""
+    if report.saved_seconds is None or report.prefill_seconds_per_token is None:
+        return "not known yet: the router has computed no prompt of this model"
+    verb = "about" if report.saved_seconds >= 0 else "nothing, it cost about"
+    at = f"at {report.prefill_seconds_per_token * 1e3:.2f} ms a token of prefill"
+    return f"{verb} {abs(report.saved_seconds) * 1e3:.0f} ms, {at}"
 
 
 def blend_words(report: BlendReport) -> str:

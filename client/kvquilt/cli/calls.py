@@ -96,6 +96,8 @@ def status(router: Router = None, flags: Set = None, config: ConfigFile = None, 
         for node in state.nodes:
             rows[f"node {node.target}"] = _node_words(node, overall=bool(state.counters))
         print_table("kvquilt", rows | state.counters)
+        for namespace, sums in state.usage.items():
+            print_table(f"namespace {namespace}", sums)
 
 
 def _profile_rows(profile: ProfileStatus | None) -> dict[str, object]:

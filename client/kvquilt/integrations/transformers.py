@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
+from kvquilt.segments import split_segments
 from kvquilt.sync import Client
-from kvquilt.types import BlendedKV, BlendReport, Public, Segment, split_segments
+from kvquilt.types import BlendedKV, BlendReport, Public, Segment
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, KvquiltError
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.engine.chat import chat_frame, tokenise

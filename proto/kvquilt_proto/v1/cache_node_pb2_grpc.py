@@ -95,6 +95,11 @@ class CacheNodeServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateResponse.FromString,
                 _registered_method=True)
+        self.ListObjects = channel.unary_stream(
+                '/kvquilt.v1.CacheNodeService/ListObjects',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsResponse.FromString,
+                _registered_method=True)
         self.GetNodeStatus = channel.unary_unary(
                 '/kvquilt.v1.CacheNodeService/GetNodeStatus',
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetNodeStatusRequest.SerializeToString,
@@ -191,6 +196,13 @@ class CacheNodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListObjects(self, request, context):
+        """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetNodeStatus(self, request, context):
         """Tells how the node is: store, bytes, counters.
         """
@@ -260,6 +272,11 @@ def add_CacheNodeServiceServicer_to_server(servicer, server):
                     servicer.GetGate,
                     request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateResponse.SerializeToString,
+            ),
+            'ListObjects': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListObjects,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsResponse.SerializeToString,
             ),
             'GetNodeStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNodeStatus,
@@ -592,6 +609,33 @@ class CacheNodeService:
             '/kvquilt.v1.CacheNodeService/GetGate',
             kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/ListObjects',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

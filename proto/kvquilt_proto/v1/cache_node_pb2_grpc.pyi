@@ -59,6 +59,8 @@ class CacheNodeServiceStub:
     """
     GetGate: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.GetGateRequest, _cache_node_pb2.GetGateResponse]
     """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
+    ListObjects: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.ListObjectsRequest, _cache_node_pb2.ListObjectsResponse]
+    """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use."""
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]
     """Tells how the node is: store, bytes, counters."""
 
@@ -93,6 +95,8 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     """
     GetGate: _aio.UnaryStreamMultiCallable[_cache_node_pb2.GetGateRequest, _cache_node_pb2.GetGateResponse]  # type: ignore[assignment]
     """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
+    ListObjects: _aio.UnaryStreamMultiCallable[_cache_node_pb2.ListObjectsRequest, _cache_node_pb2.ListObjectsResponse]  # type: ignore[assignment]
+    """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use."""
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]  # type: ignore[assignment]
     """Tells how the node is: store, bytes, counters."""
 
@@ -196,6 +200,14 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.GetGateResponse], _abc.AsyncIterator[_cache_node_pb2.GetGateResponse]]:
         """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
+
+    @_abc_1.abstractmethod
+    def ListObjects(
+        self,
+        request: _cache_node_pb2.ListObjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.ListObjectsResponse], _abc.AsyncIterator[_cache_node_pb2.ListObjectsResponse]]:
+        """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use."""
 
     @_abc_1.abstractmethod
     def GetNodeStatus(

@@ -319,6 +319,9 @@ class BlendReport(_message.Message):
     REUSED_POSITIONS_FIELD_NUMBER: _builtins.int
     REUSED_DEVIATIONS_FIELD_NUMBER: _builtins.int
     OVERLAP_SECONDS_FIELD_NUMBER: _builtins.int
+    TOKENS_QUEUED_FIELD_NUMBER: _builtins.int
+    SAVED_SECONDS_FIELD_NUMBER: _builtins.int
+    PREFILL_SECONDS_PER_TOKEN_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     tokens_exact: _builtins.int
@@ -353,6 +356,16 @@ class BlendReport(_message.Message):
     """Mean relative change of the values of the recomputed tokens, over layers: how much the new context mattered."""
     overlap_seconds: _builtins.float
     """How long chunks were still fetched while the engine computed already; it is counted in `fetch_seconds` and in the others."""
+    tokens_queued: _builtins.int
+    """Tokens of this prompt, each once, in chunks that were queued to be stored after it. Whether they were shows in the
+    sums of GetStatus.
+    """
+    saved_seconds: _builtins.float
+    """Estimated time saved: what computing the exact and the reused tokens would have taken, less all that this request
+    took beside computing. Negative: the cache cost time. Unset: no prefill of this model has been measured yet.
+    """
+    prefill_seconds_per_token: _builtins.float
+    """What that estimate takes a token of prefill for, as measured lately."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
     @_builtins.property
@@ -386,14 +399,26 @@ class BlendReport(_message.Message):
         reused_positions: _abc.Iterable[_builtins.int] | None = ...,
         reused_deviations: _abc.Iterable[_builtins.float] | None = ...,
         overlap_seconds: _builtins.float = ...,
+        tokens_queued: _builtins.int = ...,
+        saved_seconds: _builtins.float | None = ...,
+        prefill_seconds_per_token: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "predicted_kl", b"predicted_kl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "_prefill_seconds_per_token", b"_prefill_seconds_per_token", "_saved_seconds", b"_saved_seconds", "predicted_kl", b"predicted_kl", "prefill_seconds_per_token", b"prefill_seconds_per_token", "saved_seconds", b"saved_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "observed_deviation", b"observed_deviation", "overlap_seconds", b"overlap_seconds", "policy", b"policy", "predicted_kl", b"predicted_kl", "recompute_ratio", b"recompute_ratio", "reused_deviations", b"reused_deviations", "reused_positions", b"reused_positions", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "_prefill_seconds_per_token", b"_prefill_seconds_per_token", "_saved_seconds", b"_saved_seconds", "bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "observed_deviation", b"observed_deviation", "overlap_seconds", b"overlap_seconds", "policy", b"policy", "predicted_kl", b"predicted_kl", "prefill_seconds_per_token", b"prefill_seconds_per_token", "recompute_ratio", b"recompute_ratio", "reused_deviations", b"reused_deviations", "reused_positions", b"reused_positions", "saved_seconds", b"saved_seconds", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_queued", b"tokens_queued", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__predicted_kl: _TypeAlias = _typing.Literal["predicted_kl"]  # noqa: Y015
     _WhichOneofArgType__predicted_kl: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl"]  # noqa: Y015
+    _WhichOneofReturnType__prefill_seconds_per_token: _TypeAlias = _typing.Literal["prefill_seconds_per_token"]  # noqa: Y015
+    _WhichOneofArgType__prefill_seconds_per_token: _TypeAlias = _typing.Literal["_prefill_seconds_per_token", b"_prefill_seconds_per_token"]  # noqa: Y015
+    _WhichOneofReturnType__saved_seconds: _TypeAlias = _typing.Literal["saved_seconds"]  # noqa: Y015
+    _WhichOneofArgType__saved_seconds: _TypeAlias = _typing.Literal["_saved_seconds", b"_saved_seconds"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_kl) -> _WhichOneofReturnType__predicted_kl | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefill_seconds_per_token) -> _WhichOneofReturnType__prefill_seconds_per_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__saved_seconds) -> _WhichOneofReturnType__saved_seconds | None: ...
 
 Global___BlendReport: _TypeAlias = BlendReport  # noqa: Y015
 
@@ -986,6 +1011,53 @@ class NodeStatus(_message.Message):
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
 
 @_typing.final
+class NamespaceUsage(_message.Message):
+    """What the requests of one namespace took from the cache and gave to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    @_builtins.property
+    def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Counters since the router knows the namespace, by name; docs/reference.md lists them."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceUsage: _TypeAlias = NamespaceUsage  # noqa: Y015
+
+@_typing.final
 class GetStatusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1019,6 +1091,7 @@ class GetStatusResponse(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     DEFAULT_MAX_KL_FIELD_NUMBER: _builtins.int
     UNGATED_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     default_policy: _builtins.str
     default_recompute_ratio: _builtins.float
@@ -1038,6 +1111,10 @@ class GetStatusResponse(_message.Message):
 
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeStatus]: ...
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceUsage]:
+        """Of the caller's own namespaces, by name; of all for callers that may see all."""
+
     def __init__(
         self,
         *,
@@ -1051,10 +1128,11 @@ class GetStatusResponse(_message.Message):
         nodes: _abc.Iterable[Global___NodeStatus] | None = ...,
         default_max_kl: _builtins.float = ...,
         ungated: _builtins.bool = ...,
+        usage: _abc.Iterable[Global___NamespaceUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "default_recompute_ratio", b"default_recompute_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "counters", b"counters", "default_level", b"default_level", "default_max_kl", b"default_max_kl", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "nodes", b"nodes", "policies", b"policies", "ungated", b"ungated", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "counters", b"counters", "default_level", b"default_level", "default_max_kl", b"default_max_kl", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "nodes", b"nodes", "policies", b"policies", "ungated", b"ungated", "usage", b"usage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_recompute_ratio: _TypeAlias = _typing.Literal["default_recompute_ratio"]  # noqa: Y015
     _WhichOneofArgType__default_recompute_ratio: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio"]  # noqa: Y015

@@ -1,0 +1,105 @@
+"""What requests take from the cache and give to it: counted for all together and for each namespace."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from kvquilt_proto.v1 import router_pb2 as pb
+from kvquilt_router.types import BlendReport
+from kvquilt_rpc.counters import Counters
+
+USAGE = (
+    "blends",
+    "tokens_exact",
+    "tokens_reused",
+    "tokens_recomputed",
+    "tokens_computed",
+    "tokens_written",
+    "bytes_fetched",
+    "bytes_written",
+    "milliseconds_saved",
+    "milliseconds_lost",
+)
+"""Counters that are kept of each namespace, and of all together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts for one namespace: what is of `USAGE` for itself too, everything for all together."""
+
+    overall: Counters
+    own: Counters
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Add to a counter.
+
+        Raises:
+            KeyError: a name that was not declared: a mistake in our own code.
+        """
+        self.overall.add(name, amount)
+        if name in USAGE:
+            self.own.add(name, amount)
+
+    def blended(self, report: BlendReport) -> None:
+        """Count what a finished blend took, and the time that it saved or lost."""
+        self.add("blends")
+        for kind in ("exact", "reused", "recomputed", "computed"):
+            self.add(f"tokens_{kind}", getattr(report, f"tokens_{kind}"))
+        self.add("bytes_fetched", report.fetched_bytes)
+        if report.saved_seconds is not None:
+            name = "milliseconds_saved" if report.saved_seconds > 0 else "milliseconds_lost"
+            self.add(name, round(abs(report.saved_seconds) * 1000))
+
+    def written(self, tokens: int, nbytes: int) -> None:
+        """Count an object that was stored."""
+        self.add("tokens_written", tokens)
+        self.add("bytes_written", nbytes)
+
+
+class NamespaceUsage:
+    """The tallies of all namespaces that a router knows; safe from any thread.
+
+    Args:
+        overall: counters of all together, `USAGE` among them.
+    """
+
+    def __init__(self, overall: Counters) -> None:
+        self._overall = overall
+        self._own: dict[str, Counters] = {}
+
+    def of(self, namespace: str) -> Tally:
+        """The tally of a namespace, from 0 if it is not known."""
+        return Tally(self._overall, self._own.setdefault(namespace, Counters(USAGE)))
+
+    def forget(self, namespace: str) -> None:
+        """Let the sums of a namespace go."""
+        self._own.pop(namespace, None)
+
+    def snapshot(self, namespaces: Collection[str] | None = None) -> dict[str, dict[str, int]]:
+        """The sums by namespace, in the order of their names; of these only, if any are given."""
+        known = sorted(self._own.items())
+        return {name: own.snapshot() for name, own in known if namespaces is None or name in namespaces}
+
+
+def saved_seconds(report: BlendReport, engine_seconds: float) -> float | None:
+    """Estimated seconds that a blend saved; negative if it lost time, `None` if no prefill was measured.
+
+    What computing the exact and the reused tokens would have taken, at the measured rate, less all that the blend took
+    beside the engine's forward pass: to look up, fetch, decode, merge, choose, wait and send. The tokens that were
+    recomputed or computed would have been computed without the cache too.
+
+    Args:
+        report: with its tokens, `seconds` and `prefill_seconds_per_token`.
+        engine_seconds: of the forward pass.
+    """
+    if report.prefill_seconds_per_token is None:
+        return None
+    served = report.tokens_exact + report.tokens_reused
+    return served * report.prefill_seconds_per_token - (report.seconds["total"] - engine_seconds)
+
+
+def describe(message: pb.BlendReport, report: BlendReport) -> None:
+    """Write into a report what a request gave to the cache, and what it saved."""
+    message.tokens_queued = report.tokens_queued
+    if report.saved_seconds is not None and report.prefill_seconds_per_token is not None:
+        message.saved_seconds = report.saved_seconds
+        message.prefill_seconds_per_token = report.prefill_seconds_per_token
