@@ -22,6 +22,7 @@ from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.forgetting import Forgetting
+from kvquilt_router.needed import missed
 from kvquilt_router.planning import Planner
 from kvquilt_router.precompute import PrefetchResult
 from kvquilt_router.tenants import Acting, Tenant
@@ -134,24 +135,9 @@ class Background:
         return [work.job.ref for work in wanted if self._put(work, acting)]
 
     def _missed(self, blended: Blended, acting: Acting) -> list[ChunkRef]:
-        """The chunks that would be found if they were stored, and may be; not those whose text other chunks hold."""
-        held = np.zeros(blended.prompt.context_tokens + len(blended.prompt.question), bool)
-        for outcome in blended.report.chunks:
-            if outcome.found is not None and len(outcome.ref.token_ids) == outcome.found.info.meta.tokens:
-                held[outcome.ref.begin : outcome.ref.end] = True
-        refs: list[ChunkRef] = []
-        for outcome in blended.looked_up:
-            if not outcome.ref.segment or outcome.miss_reason in ("", "gate_closed"):
-                continue
-            if blended.prompt.plain:
-                # Its last piece holds the question, or ends within a text that goes on elsewhere.
-                ref = outcome.ref
-                planner = acting.tenant.planner
-                refs += list(planner.document(ref.token_ids, ref.point, ref.segment, ref.begin))[:-1]
-            else:
-                refs.append(outcome.ref)
-        refs = [ref for ref in refs if acting.may_store(ref, blended.prompt, 0)]
-        return [ref for ref in refs if 2 * held[ref.begin : ref.end].sum() < len(ref.token_ids)]
+        """The chunks that would be found if they were stored, and may be."""
+        refs = missed(blended, acting.tenant.planner)
+        return [ref for ref in refs if acting.may_store(ref, blended.prompt, 0)]
 
     def _exact(self, blended: Blended, missed: Sequence[ChunkRef], acting: Acting) -> list[_Work]:
         """Chunks that this request computed after nothing but exact ones: their KV is at hand.

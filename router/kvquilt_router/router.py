@@ -12,6 +12,7 @@ from kvquilt_codec.identity import Namespace
 from kvquilt_codec.levels import parse_level
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_router import wire
+from kvquilt_router.access_log import AccessLog
 from kvquilt_router.auditing import Auditor
 from kvquilt_router.background import Background
 from kvquilt_router.blending import Blender
@@ -31,6 +32,7 @@ from kvquilt_router.policies import AnchorPools, policy_by_name
 from kvquilt_router.precompute import Precomputer
 from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile, open_profile
+from kvquilt_router.recording import Recorder
 from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.starting import Starter
@@ -81,9 +83,9 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
 
     Raises:
         NotFoundError, UnsupportedModelError: the model cannot be served.
-        UnavailableError: the address is taken.
+        UnavailableError: the address is taken, or the folder of the access log cannot be written.
         FingerprintMismatchError, IntegrityError: the profile is of another model, or none; so is a gate that is named.
-        BadRequestError: a level by default that takes a profile, and there is none.
+        BadRequestError: a level by default that takes a profile, and there is none; an access log without pyarrow.
     """
     check_settings(settings)
     if settings.threads:
@@ -93,16 +95,18 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         if model is not None
         else await asyncio.to_thread(load_model, settings.model, dtype=settings.dtype, device=settings.device)
     )
-    thread = EngineThread()
     counters = Counters(COUNTERS)
+    access_log = await asyncio.to_thread(_access_log, settings, counters)
+    thread = EngineThread()
     credentials = settings.node_credentials
     try:
         async with open_nodes(settings.nodes, settings.pool_options(), counters, credentials=credentials) as nodes:
             profile = await open_profile(settings.profile, loaded.fingerprint, nodes, deadline=settings.put_deadline)
             profile.point(parse_level(settings.level))
             gate = await open_gate(settings, loaded.fingerprint, profile, nodes)
+            recorder = None if access_log is None else Recorder(access_log, loaded.engine.traits.layout)
             forgetting = Forgetting()
-            served = _served(loaded, thread, nodes, counters, profile, gate.held, forgetting, settings)
+            served = _served(loaded, thread, nodes, counters, profile, gate.held, forgetting, settings, recorder)
             server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters)
             router_pb2_grpc.add_RouterServiceServicer_to_server(
                 RouterService([served], nodes, settings, counters, forgetting), server.server
@@ -119,6 +123,20 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
                 await asyncio.gather(*background, return_exceptions=True)
     finally:
         await asyncio.to_thread(thread.close)
+        if access_log is not None:
+            await asyncio.to_thread(access_log.close, settings.drain_seconds)
+
+
+def _access_log(settings: RouterSettings, counters: Counters) -> AccessLog | None:
+    if settings.access_log is None:
+        return None
+    return AccessLog(
+        settings.access_log,
+        seconds=settings.access_log_seconds,
+        max_bytes=int(settings.access_log_bytes),
+        max_files=settings.access_log_files,
+        counters=counters,
+    )
 
 
 def _served(
@@ -130,6 +148,7 @@ def _served(
     gate: HeldGate,
     forgetting: Forgetting,
     settings: RouterSettings,
+    recorder: Recorder | None,
 ) -> ServedModel:
     engine = model.engine
     anchors = AnchorPools(int(settings.anchor_bytes))
@@ -207,4 +226,4 @@ def _served(
         usage.forget(namespace)
 
     tenants = Tenants(tenant, master_secret(settings), settings.max_namespaces, forget)
-    return ServedModel(model, tenants, background, auditor, profile, gate, held, usage)
+    return ServedModel(model, tenants, background, auditor, profile, gate, held, usage, recorder)

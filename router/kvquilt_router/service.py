@@ -22,6 +22,7 @@ from kvquilt_router.policies import POLICIES
 from kvquilt_router.precompute import PrefetchResult
 from kvquilt_router.prefetching import prefetched, require_write
 from kvquilt_router.profiles import ModelProfile
+from kvquilt_router.recording import Recorder
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.tenants import Acting, Tenants
 from kvquilt_router.types import Prompt
@@ -49,6 +50,7 @@ class ServedModel:
     gate: HeldGate
     held: HeldChunks
     usage: NamespaceUsage
+    recorder: Recorder | None
 
 
 class RouterService(router_pb2_grpc.RouterServiceServicer):
@@ -119,6 +121,8 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                     if self._settings.background:
                         part.report.tokens_queued = served.background.leave(part, acting)
                     served.auditor.offer(part)
+                    if served.recorder is not None:
+                        served.recorder.record(part, acting.tenant.planner)
                     report = wire.report_message(part.report)
                     describe(report, part.report)
                     yield pb.BlendResponse(report=report)

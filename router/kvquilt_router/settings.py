@@ -1,5 +1,6 @@
 """Settings of a router; each is documented here and listed by `kvquilt config show`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr
@@ -7,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, Confi
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.levels import parse_level
 from kvquilt_codec.types import MAX_CHUNK_TOKENS
+from kvquilt_router.access_log import MIN_BYTES
 from kvquilt_rpc.nodes.membership import parse_address
 from kvquilt_rpc.nodes.types import PoolOptions
 from kvquilt_rpc.security import Credentials, ServerSecurity
@@ -119,6 +121,14 @@ class RouterSettings(BaseModel):
     pair_bytes: ByteSize = Field(
         ByteSize(1 << 30), ge=0, description="Most bytes that a router stores because it saw chunks as neighbours."
     )
+    access_log: Path | None = Field(
+        None, description="Folder of the access log, which `kvquilt simulate` reads; unset writes none."
+    )
+    access_log_seconds: float = Field(60.0, gt=0, description="Seconds after which a request is written to it.")
+    access_log_bytes: ByteSize = Field(
+        ByteSize(1 << 30), ge=MIN_BYTES, description="Most bytes of its files; the oldest make room."
+    )
+    access_log_files: int = Field(10_000, ge=1, description="Most of its files; the oldest make room.")
     drain_seconds: float = Field(30.0, ge=0, description="Time that running calls get to finish at shutdown.")
     security: ServerSecurity = ServerSecurity()
     node_credentials: Credentials = Credentials()

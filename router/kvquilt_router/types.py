@@ -48,6 +48,8 @@ COUNTERS = (
     "background_stored",
     "background_dropped",
     "background_failed",
+    "access_log_requests",
+    "access_log_dropped",
     *(f"blends_refused_{reason}" for reason in REFUSALS),
     "audits",
     "audits_exceeded",

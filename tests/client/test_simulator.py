@@ -9,12 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kvquilt.cli.main import app
-from kvquilt.simulator import logged, mooncake
+from kvquilt.simulator import mooncake
 from kvquilt.simulator.replay import replay
 from kvquilt.simulator.types import Access, Trace
-from kvquilt_cache_node.access_log import COLUMNS
 from kvquilt_cache_node.eviction.lru import Lru
-from kvquilt_codec.errors import BadRequestError
 
 LINES = [
     {"timestamp": 0, "input_length": 1200, "output_length": 5, "hash_ids": [0, 1, 2]},
@@ -31,17 +29,6 @@ def simulate(*words: object) -> Result:
 def mooncake_file(tmp_path: Path) -> Path:
     path = tmp_path / "trace.jsonl.gz"
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, LINES)).encode()))
-    return path
-
-
-def write_log(path: Path, rows: list[tuple[float, str, bytes, int, float]], **changed: str) -> Path:
-    import pyarrow
-    from pyarrow import parquet
-
-    types = {"double": pyarrow.float64(), "string": pyarrow.string(), "binary": pyarrow.binary()}
-    kinds = {name: types.get(kind, pyarrow.int64()) for name, kind in (COLUMNS | changed).items()}
-    columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-    parquet.write_table(pyarrow.table(columns, schema=pyarrow.schema(list(kinds.items()))), path)
     return path
 
 
@@ -72,18 +59,6 @@ def test_what_is_larger_than_the_store_displaces_nothing() -> None:
     small, large = Access("small", 10, 1.0), Access("large", 21, 1.0)
     outcome = replay(Trace("any", [[small], [large], [small], [large]]), Lru(), 20)
     assert (outcome.hit_rate, outcome.evictions) == (1 / 4, 0)
-
-
-def test_an_access_log_is_read_request_by_request(tmp_path: Path) -> None:
-    rows = [
-        (1.0, "r1", b"a", 100, 0.5),
-        (1.0, "r1", b"b", 0, 0.25),
-        (2.0, "r2", b"a", 999, 0.5),
-        (3.0, "r1", b"b", 7, 0),
-    ]
-    trace = logged.read(write_log(tmp_path / "log.parquet", rows))
-    a, b = Access(b"a", 100, 0.5), Access(b"b", 1, 0.25)
-    assert trace.requests == [[a, b], [a], [Access(b"b", 1, 0.0)]], "an object keeps its size; none is of no bytes"
 
 
 def test_the_command_prints_rows_beside_the_bound_and_writes_them(mooncake_file: Path, tmp_path: Path) -> None:
@@ -162,12 +137,3 @@ def test_a_file_that_is_no_trace_is_refused(
     result = simulate(tmp_path / name)
     assert result.exit_code == code
     assert says in " ".join(result.stderr.split())
-
-
-def test_a_log_of_other_columns_or_impossible_values_is_refused(tmp_path: Path) -> None:
-    row = (1.0, "r", b"a", 5, 0.5)
-    with pytest.raises(BadRequestError, match="columns"):
-        logged.read(write_log(tmp_path / "a.parquet", [(1.0, "r", b"a", 5, "0.5")], compute_seconds="string"))  # type: ignore[list-item]
-    for wrong in ((*row[:3], -1, 0.5), (*row[:4], float("inf")), (*row[:4], float("nan")), (*row[:2], None, 5, 0.5)):
-        with pytest.raises(BadRequestError, match="at least 0"):
-            logged.read(write_log(tmp_path / "b.parquet", [row, wrong]))  # type: ignore[list-item]

@@ -15,13 +15,17 @@ from kvquilt.simulator import logged, mooncake
 from kvquilt.simulator.table import BELADY, Row, draw, simulate
 from kvquilt.simulator.types import Trace
 from kvquilt_cache_node.eviction import POLICIES
+from kvquilt_codec.access_log import SUFFIX
 from kvquilt_codec.errors import BadRequestError, NotFoundError
 from kvquilt_rpc.version import VERSION
 
 
 def command(
     traces: Annotated[
-        list[Path], typer.Argument(help="Mooncake's JSON lines, plain or .gz; or an access log, .parquet.")
+        list[str],
+        typer.Argument(
+            help="Mooncake's JSON lines, plain or .gz; or an access log: its folder, a .parquet file, or a pattern."
+        ),
     ],
     capacity: Annotated[
         str, typer.Option("--capacity", help="Sizes like 1GiB, or shares of the trace's unique bytes like 50%.")
@@ -49,8 +53,8 @@ def command(
         rows: list[Row] = []
         interrupted = False
         try:
-            for path in traces:
-                trace = _read(path, bytes_per_token)
+            for name in traces:
+                trace = _read(name, bytes_per_token)
                 _run(trace, _capacities(capacity, trace.unique_bytes), names, rows, as_json)
         except KeyboardInterrupt:
             interrupted = True
@@ -65,13 +69,27 @@ def command(
             raise typer.Exit(INTERRUPTED)
 
 
-def _read(path: Path, bytes_per_token: int) -> Trace:
-    if not path.is_file():
-        raise NotFoundError(f"expected a trace; {str(path)!r} is no file")
-    trace = logged.read(path) if path.suffix == ".parquet" else mooncake.read(path, bytes_per_token)
+def _read(name: str, bytes_per_token: int) -> Trace:
+    path = Path(name)
+    if path.is_dir():
+        trace = _logged(sorted(path.glob(f"*{SUFFIX}")), name)
+    elif not path.is_file() and any(sign in name for sign in "*?["):
+        trace = _logged(sorted(path.parent.glob(path.name)), name)
+    elif not path.is_file():
+        raise NotFoundError(f"expected a trace; {name!r} is no file")
+    elif path.suffix == SUFFIX:
+        trace = _logged([path], path.name)
+    else:
+        trace = mooncake.read(path, bytes_per_token)
     if not trace.accesses:
-        raise BadRequestError(f"expected a trace with requests that need something; {path} has none")
+        raise BadRequestError(f"expected a trace with requests that need something; {name} has none")
     return trace
+
+
+def _logged(paths: list[Path], name: str) -> Trace:
+    if not paths:
+        raise NotFoundError(f"expected an access log; {name!r} has no file with a name in {SUFFIX}")
+    return logged.read(paths, name)
 
 
 def _capacities(text: str, unique_bytes: int) -> list[int]:

@@ -1,0 +1,43 @@
+"""Tells the access log what finished blends of one model needed."""
+
+import time
+import uuid
+
+from kvquilt_codec.identity import PUBLIC
+from kvquilt_codec.types import KVLayout
+from kvquilt_router.access_log import AccessLog
+from kvquilt_router.blending import Blended
+from kvquilt_router.needed import Sizes, needs
+from kvquilt_router.planning import Planner
+
+
+class Recorder:
+    """Records blends.
+
+    Args:
+        access_log: takes the rows.
+        layout: of the model.
+    """
+
+    def __init__(self, access_log: AccessLog, layout: KVLayout) -> None:
+        self._access_log = access_log
+        self._sizes = Sizes(layout)
+
+    def record(self, blended: Blended, planner: Planner) -> None:
+        """Record a blend that was done in the planner's namespace."""
+        now, request = time.time(), uuid.uuid4().hex
+        self._access_log.add(
+            [
+                (
+                    now,
+                    request,
+                    PUBLIC if need.public else planner.namespace.name,
+                    need.chunk_key,
+                    need.tokens,
+                    need.stored_bytes,
+                    need.compute_seconds,
+                    need.found,
+                )
+                for need in needs(blended, planner, self._sizes)
+            ]
+        )

@@ -1,0 +1,60 @@
+"""What a request is told it saved, and what is summed up of it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvquilt_router.types import COUNTERS, BlendReport
+from kvquilt_router.usage import USAGE, NamespaceUsage, saved_seconds
+from kvquilt_rpc.counters import Counters
+
+
+def report(exact=0, reused=0, recomputed=0, computed=1, *, total=0.0, rate=None):
+    return BlendReport(
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        [],
+        exact,
+        reused,
+        recomputed,
+        computed,
+        seconds={"total": total},
+        prefill_seconds_per_token=rate,
+    )
+
+
+def test_nothing_is_estimated_before_a_prefill_was_measured():
+    assert saved_seconds(report(exact=100, total=1.0), 0.5) is None
+
+
+counts = st.integers(0, 100_000)
+
+
+@given(counts, counts, counts, st.floats(1e-6, 1), st.floats(0, 100), st.floats(0, 100))
+def test_what_was_served_counts_and_what_was_computed_anyway_does_not(exact, reused, computed, rate, beside, engine):
+    own = report(exact, reused, computed, computed, total=engine + beside, rate=rate)
+    saved = saved_seconds(own, engine)
+    assert saved == pytest.approx((exact + reused) * rate - beside, abs=1e-6)
+    assert (exact + reused > 0) or saved <= 1e-6, "where nothing was served nothing is saved"
+
+
+def test_losses_are_summed_apart_from_what_was_saved():
+    overall = Counters(COUNTERS)
+    usage = NamespaceUsage(overall)
+    for namespace, seconds in (("a", 0.25), ("a", -0.1), ("b", -0.002), ("a", None)):
+        own = report(exact=5, computed=2)
+        own.saved_seconds = seconds
+        usage.of(namespace).blended(own)
+    usage.of("b").written(30, 4096)
+    usage.of("b").add("puts_failed")
+    sums = usage.snapshot()
+    assert list(sums) == ["a", "b"]
+    assert (sums["a"]["milliseconds_saved"], sums["a"]["milliseconds_lost"], sums["a"]["blends"]) == (250, 100, 3)
+    assert (sums["b"]["milliseconds_lost"], sums["b"]["tokens_written"], sums["b"]["bytes_written"]) == (2, 30, 4096)
+    assert "puts_failed" not in sums["b"]
+    assert usage.snapshot(["b"]).keys() == {"b"}
+    together = overall.snapshot()
+    assert all(together[name] == sum(own[name] for own in sums.values()) for name in USAGE)
+    assert together["puts_failed"] == 1
+    usage.forget("a")
+    assert usage.of("a").own.snapshot() == dict.fromkeys(sorted(USAGE), 0)
