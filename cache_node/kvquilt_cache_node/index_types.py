@@ -1,6 +1,6 @@
 """The vocabulary of indexes: what there is in a store, whose, how big and how used."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -127,6 +127,13 @@ class Index(Protocol):
         self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int, namespaces: Namespaces = None
     ) -> list[ChunkMatch]:
         """Chunks that have these fingerprints, at most `limit` of each, by chunk key and offset."""
+
+    def pages(self, limit: int) -> AsyncGenerator[Sequence[ObjectInfo], None]:
+        """All objects, about `limit` at a time, without holding up others; in no particular order.
+
+        An object that is there from begin to end is given, and once; where the index is in Redis and grows or shrinks
+        meanwhile it may be given again. What is stored or removed meanwhile may be given or not.
+        """
 
     async def sizes(self) -> dict[bytes, int]:
         """All keys with the sizes of what is stored under them, in bytes."""

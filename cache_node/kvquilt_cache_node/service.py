@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 import kvquilt_kernels
 from kvquilt_cache_node import objects
 from kvquilt_cache_node.gates import Gates
+from kvquilt_cache_node.listing import listed, readable
 from kvquilt_cache_node.objects import Asked
 from kvquilt_cache_node.profiles import Profiles
 from kvquilt_cache_node.scope import Scope
@@ -228,6 +230,15 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         for frame in frames.split([data]):
             yield pb.GetGateResponse(frame=frame)
         self._counters.add("gates_sent")
+
+    @status.streaming
+    async def ListObjects(
+        self, request: pb.ListObjectsRequest, context: Context
+    ) -> AsyncGenerator[pb.ListObjectsResponse, None]:
+        """List the objects that the caller may know of."""
+        async with aclosing(listed(self._store, readable(caller(), request.namespace))) as messages:
+            async for message in messages:
+                yield message
 
     @status.unary
     async def GetNodeStatus(self, request: pb.GetNodeStatusRequest, context: Context) -> pb.GetNodeStatusResponse:

@@ -4,7 +4,7 @@ A `Store` is what the node uses. It is made of `Blobs` (bytes by key) and an `In
 `index_types`); `IndexedStore` puts the two together and keeps the byte cap.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -184,6 +184,9 @@ class Store(Protocol):
 
     async def list(self) -> list[ObjectInfo]:
         """All objects, the most recently used first."""
+
+    def pages(self, limit: int) -> AsyncGenerator[Sequence[ObjectInfo], None]:
+        """See `Index.pages`. Is no use of them."""
 
     async def usage(self) -> Usage:
         """How full the store is."""

@@ -14,6 +14,7 @@ from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_files import NodeGates, NodeProfiles
+from kvquilt_rpc.node_objects import NodeObjects
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.status import translated, well_formed
 
@@ -31,6 +32,7 @@ class NodeClient:
         target: address of the node.
         profiles: calls about its codec profiles.
         gates: calls about its gates.
+        objects: calls about all of its objects.
     """
 
     def __init__(self, target: str, credentials: Credentials | None = None, server_name: str = "") -> None:
@@ -40,6 +42,7 @@ class NodeClient:
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self.profiles = NodeProfiles(self._stub)
         self.gates = NodeGates(self._stub)
+        self.objects = NodeObjects(self._stub)
 
     async def close(self) -> None:
         """Close the channel; running calls fail."""

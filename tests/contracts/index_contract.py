@@ -72,6 +72,27 @@ class IndexContract(ABC):
         assert [match.fingerprint for match in await index.find_chunks(asked, MODEL, 4)] == [989]
         assert await index.remove(keys) == ({key_of(3000): 10}, 0)
 
+    async def test_all_objects_come_page_by_page_whatever_is_stored_and_removed_meanwhile(self, index: Index) -> None:
+        # So many that a hash in Redis does not come as a whole.
+        for number in range(700):
+            await store(index, number, 1, meta_of("doc", chunk=number, namespace="team-a"))
+        await store(index, 1000, 1, ProfileMeta(MODEL))
+        await store(index, 1001, 1, GateMeta(MODEL, key_of(1000).hex()))
+        seen: list[bytes] = []
+        largest = 0
+        async for page in index.pages(100):
+            largest = max(largest, len(page))
+            if not seen:
+                (first,) = await index.find([page[0].key])
+                assert page[0] == first, "documents and namespace and all"
+                await index.remove([key_of(number) for number in range(600, 700)])
+                await store(index, 2000, 1, meta_of("doc", chunk=2000))
+            seen += [info.key for info in page]
+        assert largest < 300
+        assert {key_of(number) for number in range(600)} <= set(seen)
+        assert set(seen) <= {key_of(number) for number in (*range(700), 2000)}, "no profile and no gate"
+        assert len(seen) == len(set(seen)), "nothing made Redis rehash meanwhile"
+
     async def test_hundreds_can_go_at_once(self, index: Index) -> None:
         for number in range(400):
             await store(index, number, 1, meta_of("doc", chunk=number))

@@ -179,6 +179,13 @@ class Index:
                     return reading.everything(self._db, namespaces)
                 return reading.objects(self._db, keys, namespaces)
 
+    def page(self, after: bytes, limit: int) -> list[ObjectInfo]:
+        """The first objects with greater keys than this one, in the order of their keys."""
+        with self._lock:
+            self._uses.write_if_possible(self._db)
+            with self._transaction():
+                return reading.page(self._db, after, limit)
+
     def find_variants(
         self,
         chunk_keys: Sequence[bytes],

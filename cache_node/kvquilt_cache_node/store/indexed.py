@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -182,6 +182,10 @@ class IndexedStore:
     async def list(self) -> list[ObjectInfo]:
         """See `Store.list`."""
         return await self._index.find()
+
+    def pages(self, limit: int) -> AsyncGenerator[Sequence[ObjectInfo], None]:
+        """See `Store.pages`."""
+        return self._index.pages(limit)
 
     async def usage(self) -> Usage:
         """See `Store.usage`."""

@@ -28,6 +28,12 @@ def everything(db: sqlite3.Connection, namespaces: Namespaces = None) -> list[Ob
     return [_info(db, row) for row in rows.fetchall()]
 
 
+def page(db: sqlite3.Connection, after: bytes, limit: int) -> list[ObjectInfo]:
+    """The first objects with greater keys than this one, in the order of their keys."""
+    chosen = f"SELECT {COLUMNS} FROM objects WHERE kind = 'object' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
+    return [_info(db, row) for row in db.execute(chosen, (after, limit)).fetchall()]
+
+
 def objects(db: sqlite3.Connection, keys: Sequence[bytes], namespaces: Namespaces = None) -> list[ObjectInfo]:
     """The objects that exist among `keys`."""
     seen = queries.seen_by(namespaces)

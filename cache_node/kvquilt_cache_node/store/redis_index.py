@@ -1,7 +1,7 @@
 """The index in Redis or Valkey: several nodes share one, and every change of it is one atomic script."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from kvquilt_cache_node.index_types import Stored
@@ -253,6 +253,11 @@ class RedisIndex:
             for place, matches in enumerate(answers):
                 found += [match_from(number * BATCH + place, match) for match in matches]
         return found
+
+    async def pages(self, limit: int) -> AsyncGenerator[Sequence[ObjectInfo], None]:
+        """See `Index.pages`. Two round trips for each 128 objects."""
+        async for part in self._scripts.parts(min(limit, BATCH)):
+            yield await self.find(list(part))
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Index.sizes`."""

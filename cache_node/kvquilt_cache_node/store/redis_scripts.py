@@ -1,6 +1,7 @@
 """The Lua scripts of the index in Redis: each runs as one atomic step on the server, in one round trip."""
 
 import hashlib
+from collections.abc import AsyncGenerator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,23 @@ class Scripts:
             As `run`.
         """
         found: dict[bytes, int] = {}
-        cursor = 0
-        while True:
-            cursor, part = await self._client.call("HSCAN", f"{self.prefix}:sizes", cursor, "COUNT", 1000)
+        async for part in self.parts(1000):
             try:
                 found |= {key: int(size) for key, size in part.items()}
             except ValueError as error:
                 raise IntegrityError(f"expected sizes in the index {self.prefix}; got {error}: {REPAIR}") from None
-            if cursor == 0:
-                return found
+        return found
+
+    async def parts(self, count: int) -> AsyncGenerator[dict[bytes, bytes], None]:
+        """All keys with what stands for their sizes, about so many at a time; some may come again (see HSCAN).
+
+        Raises:
+            As `run`.
+        """
+        cursor = None
+        while cursor != 0:
+            cursor, part = await self._client.call("HSCAN", f"{self.prefix}:sizes", cursor or 0, "COUNT", count)
+            yield part
 
     async def close(self) -> None:
         """Close the connections."""

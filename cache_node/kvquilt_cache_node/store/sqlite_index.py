@@ -1,7 +1,7 @@
 """The index in SQLite as an `Index`: for one node, which holds every key by being the only one."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import IO
 
 from kvquilt_cache_node.index_types import Stored
@@ -112,6 +112,13 @@ class SqliteIndex:
         """See `Index.find_chunks`."""
         find = self._database.find_chunks
         return await asyncio.to_thread(find, fingerprints, model_fingerprint, limit, namespaces)
+
+    async def pages(self, limit: int) -> AsyncGenerator[Sequence[ObjectInfo], None]:
+        """See `Index.pages`."""
+        last = b""
+        while page := await asyncio.to_thread(self._database.page, last, limit):
+            yield page
+            last = page[-1].key
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Index.sizes`."""

@@ -14,6 +14,7 @@ from kvquilt.cli import (
     files,
     forgetting,
     inspection,
+    inventory,
     profiles,
     repair,
     servers,
@@ -58,6 +59,7 @@ app.command(rich_help_panel="Use")(ask.ask)
 app.command(rich_help_panel="Use")(forgetting.forget)
 app.command(rich_help_panel="Look")(calls.status)
 app.command(rich_help_panel="Look")(inspection.inspect)
+app.command(rich_help_panel="Look")(inventory.inventory)
 app.command(rich_help_panel="Look")(files.model)
 app.add_typer(files.config_app, name="config", rich_help_panel="Look")
 app.command(rich_help_panel="Look")(calibration.calibrate)

@@ -19,6 +19,7 @@ from kvquilt_rpc.nodes import merging
 from kvquilt_rpc.nodes.attempts import REFUSED, Answer, Attempts, Call, answers
 from kvquilt_rpc.nodes.files import PoolGates, PoolProfiles
 from kvquilt_rpc.nodes.membership import Resolve, resolve
+from kvquilt_rpc.nodes.objects import PoolObjects
 from kvquilt_rpc.nodes.routing import Routing
 from kvquilt_rpc.nodes.types import COUNTERS, NodeState, ObjectRef, PoolOptions, VariantsFound
 from kvquilt_rpc.nodes.watching import Watch
@@ -42,6 +43,7 @@ class NodePool:
     Attributes:
         profiles: calls about codec profiles.
         gates: calls about gates.
+        objects: calls about all objects.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class NodePool:
         self._watch = Watch(addresses, self._routing, options, counters, credentials or Credentials(), resolver)
         self.profiles = PoolProfiles(self._attempts, self._routing, shared=options.shared_store)
         self.gates = PoolGates(self._attempts, self._routing)
+        self.objects = PoolObjects(self._routing, shared=options.shared_store)
 
     async def start(self) -> None:
         """Find the members, and begin to watch them."""

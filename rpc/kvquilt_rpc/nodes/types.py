@@ -1,6 +1,6 @@
 """The vocabulary of several nodes: what a router calls, and what it is told of them. Read this file first."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectM
 from kvquilt_codec.container import HeldContainer
 from kvquilt_codec.errors import KvquiltError
 from kvquilt_proto.v1 import cache_node_pb2
+from kvquilt_rpc.node_objects import ListedPage
 
 NO_NODES = "no_nodes"
 """Reason of calls while there is no member: a name without addresses, or an empty list."""
@@ -156,6 +157,17 @@ class StoredGates(Protocol):
         """A gate's file from any node; errors as in `NodeGates.get`."""
 
 
+class StoredObjects(Protocol):
+    """The objects of all nodes."""
+
+    def pages(self, namespace: str = "", *, deadline: float) -> AsyncGenerator[tuple[str, ListedPage], None]:
+        """All objects that the caller may know of, each page with the node that has them; see `NodeObjects.pages`.
+
+        Raises:
+            KvquiltError: a node did not answer to the end: then objects are missing.
+        """
+
+
 class CacheNodes(Protocol):
     """All cache nodes, as a router calls them. Deadlines are in seconds and hold for all attempts of a call together.
 
@@ -169,6 +181,10 @@ class CacheNodes(Protocol):
     @property
     def gates(self) -> StoredGates:
         """Calls about gates."""
+
+    @property
+    def objects(self) -> StoredObjects:
+        """Calls about all objects."""
 
     async def put(self, key: bytes, container: bytes, meta: ObjectMeta, *, deadline: float) -> bool:
         """Store an encoded chunk on a node that its text belongs to; `False` if the object was there already."""

@@ -1,0 +1,1 @@
+"""What the cache nodes have: rows, sums and Parquet files of it."""
