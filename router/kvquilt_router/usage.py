@@ -83,9 +83,10 @@ class NamespaceUsage:
 def saved_seconds(report: BlendReport, engine_seconds: float) -> float | None:
     """Estimated seconds that a blend saved; negative if it lost time, `None` if no prefill was measured.
 
-    What computing the exact and the reused tokens would have taken, at the measured rate, less all that the blend took
-    beside the engine's forward pass: to look up, fetch, decode, merge, choose, wait and send. The tokens that were
-    recomputed or computed would have been computed without the cache too.
+    What computing the tokens with stored KV would have taken, at the measured rate, less all that was done because of
+    them: looking up, fetching, decoding, merging, choosing, recomputing, waiting and sending. Left out of that is only
+    the engine's time for tokens without stored KV, which would have been computed without the cache too: their share of
+    the forward pass, by their number. The prompt's last token is the worker's.
 
     Args:
         report: with its tokens, `seconds` and `prefill_seconds_per_token`.
@@ -93,8 +94,10 @@ def saved_seconds(report: BlendReport, engine_seconds: float) -> float | None:
     """
     if report.prefill_seconds_per_token is None:
         return None
-    served = report.tokens_exact + report.tokens_reused
-    return served * report.prefill_seconds_per_token - (report.seconds["total"] - engine_seconds)
+    served = report.tokens_exact + report.tokens_reused + report.tokens_recomputed
+    fresh = report.tokens_computed - 1
+    anyway = engine_seconds * fresh / max(fresh + report.tokens_recomputed, 1)
+    return served * report.prefill_seconds_per_token - (report.seconds["total"] - anyway)
 
 
 def describe(message: pb.BlendReport, report: BlendReport) -> None:

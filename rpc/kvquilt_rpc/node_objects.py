@@ -37,7 +37,7 @@ class ListedPage:
 class NodeObjects:
     """Lists the objects of a cache node."""
 
-    def __init__(self, stub: cache_node_pb2_grpc.CacheNodeServiceStub) -> None:
+    def __init__(self, stub: "cache_node_pb2_grpc.CacheNodeServiceAsyncStub") -> None:
         self._stub = stub
 
     async def pages(self, namespace: str = "", *, deadline: float) -> AsyncGenerator[ListedPage, None]:

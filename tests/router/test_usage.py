@@ -28,14 +28,24 @@ def test_nothing_is_estimated_before_a_prefill_was_measured():
 
 
 counts = st.integers(0, 100_000)
+times = st.floats(0, 100)
 
 
-@given(counts, counts, counts, st.floats(1e-6, 1), st.floats(0, 100), st.floats(0, 100))
-def test_what_was_served_counts_and_what_was_computed_anyway_does_not(exact, reused, computed, rate, beside, engine):
-    own = report(exact, reused, computed, computed, total=engine + beside, rate=rate)
+@given(counts, counts, counts, counts, st.floats(1e-6, 1), times, times)
+def test_all_that_stored_tokens_cost_is_taken_off_what_they_saved(
+    exact, reused, recomputed, fresh, rate, beside, engine
+):
+    own = report(exact, reused, recomputed, fresh + 1, total=engine + beside, rate=rate)
     saved = saved_seconds(own, engine)
-    assert saved == pytest.approx((exact + reused) * rate - beside, abs=1e-6)
-    assert (exact + reused > 0) or saved <= 1e-6, "where nothing was served nothing is saved"
+    served = exact + reused + recomputed
+    most = served * rate - beside
+    assert most - engine - 1e-6 <= saved <= most + 1e-6
+    if not recomputed and fresh:
+        assert saved == pytest.approx(most, abs=1e-6), "the forward pass was for tokens that nobody had stored"
+    if not fresh:
+        assert saved == pytest.approx(most - engine, abs=1e-6), "all of it was for stored tokens"
+    if not served:
+        assert saved <= 1e-6
 
 
 def test_losses_are_summed_apart_from_what_was_saved():

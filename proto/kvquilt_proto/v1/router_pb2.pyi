@@ -361,8 +361,8 @@ class BlendReport(_message.Message):
     sums of GetStatus.
     """
     saved_seconds: _builtins.float
-    """Estimated time saved: what computing the exact and the reused tokens would have taken, less all that this request
-    took beside computing. Negative: the cache cost time. Unset: no prefill of this model has been measured yet.
+    """Estimated time saved: what computing the tokens with stored KV would have taken, less all that was done because of
+    them. Negative: the cache cost time. Unset: no prefill of this model has been measured yet.
     """
     prefill_seconds_per_token: _builtins.float
     """What that estimate takes a token of prefill for, as measured lately."""
