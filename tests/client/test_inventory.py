@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -81,6 +82,14 @@ def test_what_is_not_finished_leaves_no_file_and_the_old_one_stays(tmp_path: Pat
         interrupted()
     assert path.read_bytes() == b"the old one"
     assert [path.name for path in tmp_path.iterdir()] == ["all.parquet"]
+
+
+def test_without_pyarrow_no_file_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = run("--parquet", tmp_path / "all.parquet")
+    assert result.exit_code == 3
+    assert "kvquilt[analytics]" in " ".join(result.stderr.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_sums_are_of_models_and_documents_and_of_few_documents_only(monkeypatch: pytest.MonkeyPatch) -> None:

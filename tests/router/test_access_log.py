@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from kvquilt_codec.access_log import COLUMNS
-from kvquilt_codec.errors import UnavailableError
+from kvquilt_codec.errors import BadRequestError, UnavailableError
 from kvquilt_router import access_log
 from kvquilt_router.access_log import MIN_BYTES, AccessLog
 from kvquilt_router.types import COUNTERS
@@ -182,6 +182,13 @@ def test_what_a_killed_process_left_goes_and_other_files_stay(logging, tmp_path)
     assert not left.exists()
     assert other.exists()
     assert fresh.exists(), "another router may be writing it"
+
+
+def test_without_pyarrow_a_log_is_refused_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(BadRequestError, match=r"kvquilt\[analytics\]"):
+        Logging(tmp_path / "log")
+    assert not (tmp_path / "log").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
