@@ -73,7 +73,7 @@ async def test_callers_are_told_of_their_own_namespaces_and_operators_of_all(tmp
     async with serving(security=ServerSecurity(token_key=signer.public)) as node:
 
         def client(name: str, *namespaces: str) -> NodeClient:
-            return NodeClient(node.address, Credentials(token=signer.token(name, *namespaces)))
+            return NodeClient(node.address, Credentials(token=signer.token(name, *namespaces, public_write=True)))
 
         operator, tenant = client("operator", ANY), client("tenant", "a")
         try:
