@@ -122,7 +122,7 @@ async def fill(addresses: list[str]) -> None:
     def object_of(number: int, namespace: str, *documents: str) -> tuple:  # type: ignore[type-arg]
         return make_object(make_chunk(8, seed=number), Level.HIGH, *documents, namespace=namespace)
 
-    stored = [[object_of(n, "public", "[book].txt") for n in range(3)], [object_of(9, "team-a", "@team-a/x", "y")]]
+    stored = [[object_of(n, "public", "[book].txt") for n in range(3)], [object_of(9, "team-a", "x", "y")]]
     for address, objects in zip(addresses, stored, strict=True):
         client = NodeClient(address)
         for key, data, meta in objects:

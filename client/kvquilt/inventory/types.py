@@ -54,9 +54,8 @@ class InventoryRow:
 
     @classmethod
     def of(cls, node: str, tier: str, item: ListedObject) -> "InventoryRow":
-        """What a node listed. Documents have the names that their owner gave them."""
+        """What a node listed."""
         info, meta = item.info, item.info.meta
-        own = f"@{meta.namespace}/"
         return cls(
             node,
             tier,
@@ -64,7 +63,7 @@ class InventoryRow:
             meta.model_fingerprint,
             info.key,
             meta.chunk_key,
-            tuple(document.removeprefix(own) for document in item.documents),
+            item.documents,
             item.document_count,
             meta.variant.value,
             meta.form.level.value,
