@@ -1,21 +1,20 @@
 """Blobs as files under one folder. A blob appears by rename, so that a reader never sees a part of one."""
 
 import asyncio
-import errno
 import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from kvquilt_cache_node.store.closing import Open
+from kvquilt_cache_node.store.disk import translated, write_whole
 from kvquilt_cache_node.store.locking import locked
 from kvquilt_cache_node.store.ranges import check_ranges
 from kvquilt_cache_node.types import ByteRange
-from kvquilt_codec.errors import CapacityError, KvquiltError, NotFoundError, UnavailableError
+from kvquilt_codec.errors import NotFoundError, UnavailableError
 from kvquilt_codec.identity import DIGEST_BYTES, check_digest
 
 _SUFFIX = ".kvq"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class FileBlobs:
@@ -61,7 +60,7 @@ class FileBlobs:
         try:
             await asyncio.to_thread(path.unlink, missing_ok=True)
         except OSError as error:
-            raise _translated(error, "expected a disk that can be written") from None
+            raise translated(error, "expected a disk that can be written") from None
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Blobs.sizes`. Files with names that are no keys are left alone and not listed; the oldest are first."""
@@ -79,21 +78,11 @@ class FileBlobs:
         return self._blobs / name[:2] / (name + _SUFFIX)
 
     def _write(self, path: Path, data: bytes) -> None:
-        tmp = self._tmp / uuid.uuid4().hex
         try:
             path.parent.mkdir(exist_ok=True)
-            with tmp.open("xb") as file:
-                file.write(data)
-                file.flush()
-                if self._fsync:
-                    os.fsync(file.fileno())
-            tmp.rename(path)
-            if self._fsync:
-                _fsync_folder(path.parent)
-                _fsync_folder(self._blobs)
         except OSError as error:
-            tmp.unlink(missing_ok=True)
-            raise _translated(error, f"expected room for {len(data)} bytes on the store's disk") from None
+            raise translated(error, "expected a disk that can be written") from None
+        write_whole(path, [data], self._tmp / uuid.uuid4().hex, [path.parent, self._blobs] if self._fsync else [])
 
     def _read(self, path: Path, ranges: Sequence[ByteRange] | None) -> list[bytes]:
         try:
@@ -109,7 +98,7 @@ class FileBlobs:
         except FileNotFoundError:
             raise NotFoundError(f"expected object {path.stem[:16]}... on disk; it is not there") from None
         except OSError as error:
-            raise _translated(error, "expected a readable disk") from None
+            raise translated(error, "expected a readable disk") from None
 
     def _sizes(self) -> dict[bytes, int]:
         found: dict[bytes, os.stat_result] = {}
@@ -121,17 +110,3 @@ class FileBlobs:
             if len(key) == DIGEST_BYTES:
                 found[key] = path.stat()
         return {key: found[key].st_size for key in sorted(found, key=lambda key: found[key].st_mtime_ns)}
-
-
-def _translated(error: OSError, expected: str) -> KvquiltError:
-    if error.errno in _FULL:
-        return CapacityError(f"{expected}; got {error}: free some or lower the cap", reason="disk_full")
-    return UnavailableError(f"{expected}; got {error}")
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from kvquilt_cache_node.index_types import Index
+from kvquilt_cache_node.store.key_locks import KeyLocks
 from kvquilt_cache_node.store.leaving import Departure, Leaving, settled
 from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, Usage
 from kvquilt_codec.catalog import (
@@ -45,7 +45,7 @@ class IndexedStore:
         self._blobs = blobs
         self._index = index
         self._capacity = capacity_bytes
-        self._writers: dict[bytes, tuple[asyncio.Lock, int]] = {}
+        self._exclusive = KeyLocks()  # the second of two that store the same chunk finds it done
         self._choosing = asyncio.Lock()
         self._leaving = Leaving()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -235,18 +235,3 @@ class IndexedStore:
                 await self._index.release([key])
         finally:
             self._index.abandon(key)
-
-    @asynccontextmanager
-    async def _exclusive(self, key: bytes) -> AsyncIterator[None]:
-        """One at a time per key; the second of two that store the same chunk finds it done."""
-        lock, holders = self._writers.get(key, (asyncio.Lock(), 0))
-        self._writers[key] = (lock, holders + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, holders = self._writers[key]
-            if holders == 1:
-                del self._writers[key]
-            else:
-                self._writers[key] = (lock, holders - 1)

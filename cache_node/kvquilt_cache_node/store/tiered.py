@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from kvquilt_cache_node.index_types import Stored
+from kvquilt_cache_node.store.changes import Changes
 from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.hot import Count, HotBlob, HotBlobs, Ranges, Recent
 from kvquilt_cache_node.store.ranges import check_ranges
@@ -59,7 +60,7 @@ class TieredBlobs:
         self._count = count
         self._recent = Recent(_WINDOW)
         self._flights: dict[bytes, dict[Ranges, _Flight]] = {}
-        self._changes: dict[bytes, int] = {}
+        self._changes = Changes()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._open = Open(lower.name)
 
@@ -118,6 +119,7 @@ class TieredBlobs:
         """See `Blobs.close`. Waits for what is under way, which the closed blobs below refuse."""
         self._open.close()
         await self._lower.close()
+        await self._changes.ended()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._hot.clear()
 
@@ -127,18 +129,7 @@ class TieredBlobs:
         self._hot.drop(key)
         for flight in self._flights.pop(key, {}).values():
             flight.overtaken = True
-        self._changes[key] = self._changes.get(key, 0) + 1
-        # A task of its own: while the medium may still be changed, cancelled or not, nothing may get into memory.
-        task = asyncio.ensure_future(work())
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._changed, key))
-        await asyncio.shield(task)
-
-    def _changed(self, key: bytes, task: asyncio.Future[None]) -> None:
-        self._ended(task)
-        self._changes[key] -= 1
-        if not self._changes[key]:
-            del self._changes[key]
+        await self._changes.run(key, work)
 
     async def _fly(self, key: bytes, ranges: Ranges, *, load: bool) -> list[bytes] | None:
         """Begin a read below that others may join, and wait for it."""
