@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 
 from kvquilt_cache_node.eviction import DEFAULT, POLICIES
 from kvquilt_cache_node.redis_url import RedisUrl
+from kvquilt_cache_node.tier_settings import TierSettings
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_rpc.security import ServerSecurity
 
@@ -21,10 +22,8 @@ def default_data_dir() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "kvquilt"
 
 
-class NodeSettings(BaseModel):
+class NodeSettings(TierSettings):
     """A cache node."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(7411, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -80,7 +79,17 @@ class NodeSettings(BaseModel):
             return int(self.memory_bytes)
         return 512 << 20 if self.store in ("redis", "object") else 0
 
-    @field_validator("eviction")
+    @property
+    def hot_folder(self) -> Path:
+        """Folder of a hot tier in files."""
+        return self.path / "hot" if self.hot_path is None else self.hot_path
+
+    @property
+    def queue_folder(self) -> Path:
+        """Folder of the write queue: what waits is for this store."""
+        return self.path / self.store / "queue"
+
+    @field_validator("eviction", "hot_eviction")
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in POLICIES:
@@ -89,11 +98,12 @@ class NodeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _store_has_a_place(self) -> "NodeSettings":
-        if self.redis_url is not None:
-            try:
-                RedisUrl.parse(self.redis_url.get_secret_value())
-            except BadRequestError as error:
-                raise ValueError(str(error)) from None
+        for url in (self.redis_url, self.hot_redis_url):
+            if url is not None:
+                try:
+                    RedisUrl.parse(url.get_secret_value())
+                except BadRequestError as error:
+                    raise ValueError(str(error)) from None
         if (self.store == "redis" and self.redis_url is None) or (self.store == "object" and self.object_url is None):
             raise ValueError(f"expected node.{self.store}_url with node.store={self.store}; it is unset")
         if self.index == "redis" and self.redis_url is None:
@@ -103,4 +113,22 @@ class NodeSettings(BaseModel):
         if self.index == "redis" and self.eviction not in SHARED_POLICIES:
             shared = " or ".join(SHARED_POLICIES)
             raise ValueError(f"expected node.eviction {shared} with node.index=redis; got {self.eviction}")
+        return self
+
+    @model_validator(mode="after")
+    def _tiers_have_something_below(self) -> "NodeSettings":
+        if self.store == "memory" and (self.hot_store != "none" or self.write_mode == "back"):
+            raise ValueError("expected node.store file, redis or object below a hot tier or a write queue; got memory")
+        if self.write_mode == "back" and self.index == "redis":
+            # Another node would find a row whose bytes are in this one's queue, and drop it.
+            raise ValueError(
+                "expected node.index=sqlite with node.write_mode=back, for a queue is of one node; got redis"
+            )
+        if self.hot_store == "redis":
+            if self.redis_url is None and self.hot_redis_url is None:
+                raise ValueError(
+                    "expected node.hot_redis_url or node.redis_url with node.hot_store=redis; both are unset"
+                )
+            if self.hot_redis_prefix == self.redis_prefix:
+                raise ValueError("expected a node.hot_redis_prefix other than node.redis_prefix; they are the same")
         return self

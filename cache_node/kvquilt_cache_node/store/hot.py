@@ -94,15 +94,17 @@ class Recent:
 
     Args:
         window: number of blobs that are remembered.
+        whole_is_use: a read of everything begins another use too: it is how a memory tier loads.
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, *, whole_is_use: bool = False) -> None:
         self._window = window
+        self._whole_is_use = whole_is_use
         self._first: OrderedDict[bytes, Ranges] = OrderedDict()
 
     def seen(self, key: bytes, ranges: Ranges) -> bool:
         """Take note of a read; tell whether it begins another use of a blob that was used within the window."""
-        again = key in self._first and self._first[key] == ranges
+        again = key in self._first and (self._first[key] == ranges or (self._whole_is_use and ranges is None))
         self._first.setdefault(key, ranges)
         self._first.move_to_end(key)
         if len(self._first) > self._window:

@@ -1,16 +1,13 @@
 """Opens the store that the settings name."""
 
-from random import Random
-
-from kvquilt_cache_node.eviction import DEFAULT, make_policy
 from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.settings import NodeSettings
-from kvquilt_cache_node.store.hot import HotBlobs
 from kvquilt_cache_node.store.indexed import IndexedStore
 from kvquilt_cache_node.store.opening_blobs import open_blobs
 from kvquilt_cache_node.store.opening_index import open_index
+from kvquilt_cache_node.store.opening_tiers import with_queue, with_tiers
 from kvquilt_cache_node.store.repair import Repair
-from kvquilt_cache_node.store.tiered import TieredBlobs
+from kvquilt_cache_node.store.write_back import WriteBackBlobs
 from kvquilt_cache_node.types import COUNTERS, Blobs
 from kvquilt_codec import catalog, container
 from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
@@ -38,11 +35,14 @@ def describe(key: bytes, data: bytes) -> Meta:
     return catalog.from_header(header)
 
 
-async def open_parts(settings: NodeSettings, *, anew: bool = False) -> tuple[Blobs, Index]:
-    """Open the blobs and the index of the configured store as they are.
+async def open_parts(
+    settings: NodeSettings, counters: Counters | None = None, *, anew: bool = False
+) -> tuple[Blobs, Index]:
+    """Open the blobs and the index of the configured store as they are, with what waits in a queue before the blobs.
 
     Args:
         settings: of the node.
+        counters: of the node, all of `COUNTERS`.
         anew: make the index anew: what it knew and the objects do not is lost. No other node may have it open.
 
     Raises:
@@ -50,6 +50,7 @@ async def open_parts(settings: NodeSettings, *, anew: bool = False) -> tuple[Blo
     """
     blobs = await open_blobs(settings)
     try:
+        blobs = with_queue(blobs, settings, (counters or Counters(COUNTERS)).add)
         return blobs, await open_index(settings, anew=anew)
     except BaseException:
         await blobs.close()
@@ -57,7 +58,7 @@ async def open_parts(settings: NodeSettings, *, anew: bool = False) -> tuple[Blo
 
 
 async def open_store(settings: NodeSettings, counters: Counters | None = None) -> IndexedStore:
-    """Open the configured store, with memory in front of it as far as it is to have any.
+    """Open the configured store, with the tiers and the memory in front of it that it is to have.
 
     An index in SQLite is this process's alone, which may have died at any point: it and the blobs are brought in line.
     One in Redis other nodes may be using: its format is checked, `kvquilt repair` does the rest when it is asked to.
@@ -72,15 +73,15 @@ async def open_store(settings: NodeSettings, counters: Counters | None = None) -
         UnavailableError: its folder cannot be written, another process holds it, or its server refuses or is not there.
         DeadlineError: its server does not answer.
     """
-    blobs, index = await open_parts(settings)
+    counters = counters or Counters(COUNTERS)
+    blobs, index = await open_parts(settings, counters)
     capacity = int(settings.capacity)
     try:
         if settings.index == "sqlite":
             await Repair(blobs, index, capacity, describe).run()
-        if memory := settings.memory_tier:
-            count = (counters or Counters(COUNTERS)).add
-            hot = HotBlobs(memory, make_policy(DEFAULT, memory, Random()), count)  # noqa: S311  no secret
-            blobs = TieredBlobs(blobs, hot, index.stored, describe, count)
+        if isinstance(blobs, WriteBackBlobs):
+            blobs.start()
+        blobs = await with_tiers(blobs, index, settings, describe, counters.add)
         return IndexedStore(blobs, index, capacity)
     except BaseException:
         await index.close()

@@ -1,5 +1,7 @@
 """Connects to the Redis that the settings name."""
 
+from pydantic import SecretStr
+
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.redis_client import RedisClient, RedisOptions
@@ -11,6 +13,22 @@ async def connect(settings: NodeSettings) -> RedisClient:
     Raises:
         As `RedisClient.connect`.
     """
-    url = RedisUrl.parse("" if settings.redis_url is None else settings.redis_url.get_secret_value())
+    return await RedisClient.connect(_url(settings.redis_url), _options(settings))
+
+
+def hot_client(settings: NodeSettings) -> RedisClient:
+    """A client of the hot tier's Redis; not connected yet.
+
+    Raises:
+        BadRequestError: certificates that cannot be read.
+    """
+    return RedisClient(_url(settings.hot_redis_url or settings.redis_url), _options(settings))
+
+
+def _url(named: SecretStr | None) -> RedisUrl:
+    return RedisUrl.parse("" if named is None else named.get_secret_value())
+
+
+def _options(settings: NodeSettings) -> RedisOptions:
     tls = (settings.redis_ca, settings.redis_certificate, settings.redis_key)
-    return await RedisClient.connect(url, RedisOptions(settings.redis_connections, settings.redis_timeout, *tls))
+    return RedisOptions(settings.redis_connections, settings.redis_timeout, *tls)
