@@ -1,13 +1,16 @@
 """Tiers opened for tests: a write queue and a hot tier around blobs that tests choose."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
 import xxhash
 
 from kvquilt_cache_node.eviction import DEFAULT, make_policy
+from kvquilt_cache_node.store import MemoryBlobs
+from kvquilt_cache_node.store.fault import FaultBlobs
 from kvquilt_cache_node.store.hot_first import HotFirstBlobs
 from kvquilt_cache_node.store.hot_tier import HotTier
 from kvquilt_cache_node.store.queue_files import QueueFiles
@@ -17,6 +20,13 @@ from kvquilt_cache_node.store.write_queue import WriteQueue
 from kvquilt_cache_node.types import COUNTERS, Blobs, ByteRange, Stored
 from kvquilt_codec.errors import KvquiltError
 from kvquilt_rpc.counters import Counters
+from tests.contracts.store_objects import key_of
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what happens in the background; the test's own timeout is the limit."""
+    while not condition():  # noqa: ASYNC110  what it waits for tells nobody
+        await asyncio.sleep(0.002)
 
 
 class Gated:
@@ -59,7 +69,12 @@ def write_back(
 ) -> WriteBackBlobs:
     """A write queue in a folder, before `cold`."""
     count = (counters or Counters(COUNTERS)).add
-    queue = WriteQueue(QueueFiles(folder, fsync=False), max_bytes, max_entries, count)
+    files = QueueFiles(folder, fsync=False)
+    try:
+        queue = WriteQueue(files, max_bytes, max_entries, count)
+    except BaseException:
+        files.close()
+        raise
     blobs = WriteBackBlobs(cold, queue, count, drain_seconds=drain)
     if started:
         blobs.start()
@@ -88,9 +103,56 @@ async def hot_first(
     check: Check = lambda *_: None,
     counters: Counters | None = None,
     timeout: float = 5.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> HotFirstBlobs:
     """A hot tier of `capacity` bytes on `medium`, before `lower`."""
     count = (counters or Counters(COUNTERS)).add
-    hot = HotTier(medium, capacity, make_policy(DEFAULT, capacity, Random(0)), count, timeout=timeout)
+    hot = HotTier(medium, capacity, make_policy(DEFAULT, capacity, Random(0)), count, timeout=timeout, clock=clock)
     await hot.open(lower.sizes)
     return HotFirstBlobs(lower, hot, look_up or told_by(lower), check, count)
+
+
+class Tiers:
+    """A hot tier over blobs in memory, with an index by hand."""
+
+    def __init__(self) -> None:
+        self.lower = Gated(MemoryBlobs())
+        self.medium = MemoryBlobs()
+        self.faults = FaultBlobs(self.medium)
+        self.hot = Gated(self.faults)
+        self.rows: dict[bytes, Stored] = {}
+        self.counters = Counters(COUNTERS)
+        self.blobs: HotFirstBlobs
+
+    async def open(self, capacity: int = 1 << 20, timeout: float = 5.0, **options: object) -> "Tiers":
+        self.counters = Counters(COUNTERS)
+        counted = {"counters": self.counters, "timeout": timeout, **options}
+        self.blobs = await hot_first(self.lower, self.hot, capacity, self.look_up, **counted)
+        return self
+
+    async def look_up(self, key: bytes) -> Stored | None:
+        return self.rows.get(key)
+
+    async def put(self, number: int, size: int, at: float = 1.0) -> bytes:
+        data = Random(number + at).randbytes(size)
+        await self.blobs.write(key_of(number), data)
+        self.rows[key_of(number)] = Stored(at, size)
+        return data
+
+    async def forget(self, number: int) -> None:
+        del self.rows[key_of(number)]
+        await self.blobs.delete(key_of(number))
+
+    async def copied(self, number: int, size: int = 1000, at: float = 1.0) -> bytes:
+        """Put a blob and read it until it is in the hot tier."""
+        data = await self.put(number, size, at)
+        for _ in range(2):
+            assert await self.blobs.read(key_of(number)) == [data]
+        await until(lambda: self.blobs._copies == {})
+        assert key_of(number) in await self.medium.sizes()
+        self.hot.calls.clear()
+        self.lower.calls.clear()
+        return data
+
+    def count(self, name: str) -> int:
+        return self.counters.snapshot()[name]
