@@ -70,6 +70,7 @@ class NodeSettings(TierSettings):
     max_object: ByteSize = Field(ByteSize(1 << 30), gt=0, description="Largest payload of one put.")
     fsync: bool = Field(True, description="Flush every put to the medium before it is acknowledged.")
     drain_seconds: float = Field(10.0, ge=0, description="Time that running calls get to finish at shutdown.")
+    keep_freed_memory: bool = Field(True, description="Tell the allocator of glibc to keep freed memory.")
     security: ServerSecurity = ServerSecurity()
 
     @property

@@ -130,6 +130,7 @@ class RouterSettings(BaseModel):
     )
     access_log_files: int = Field(10_000, ge=1, description="Most of its files; the oldest make room.")
     drain_seconds: float = Field(30.0, ge=0, description="Time that running calls get to finish at shutdown.")
+    keep_freed_memory: bool = Field(True, description="As node.keep_freed_memory.")
     security: ServerSecurity = ServerSecurity()
     node_credentials: Credentials = Credentials()
 

@@ -18,6 +18,7 @@ from kvquilt.cli.settings import KvquiltSettings, load
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_rpc.allocation import keep_freed_memory
 
 Running = AbstractAsyncContextManager[dict[str, str]]
 
@@ -114,6 +115,8 @@ async def _until_signal(settings: KvquiltSettings, as_json: bool, start: Callabl
 async def _serving(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
     from kvquilt_router.router import running_router  # imports torch
 
+    if settings.node.keep_freed_memory or settings.router.keep_freed_memory:
+        keep_freed_memory()
     async with (
         running_node(settings.node) as node_address,
         running_router(settings.router.model_copy(update={"nodes": (node_address,)})) as router_address,
@@ -123,6 +126,8 @@ async def _serving(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
 
 @asynccontextmanager
 async def _node(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
+    if settings.node.keep_freed_memory:
+        keep_freed_memory()
     async with running_node(settings.node) as address:
         yield {"node": address, "store": _where(settings.node)}
 
@@ -131,6 +136,8 @@ async def _node(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
 async def _router(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
     from kvquilt_router.router import running_router  # imports torch
 
+    if settings.router.keep_freed_memory:
+        keep_freed_memory()
     async with running_router(settings.router) as address:
         yield {"router": address}
 

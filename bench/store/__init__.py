@@ -1,0 +1,1 @@
+"""Benchmarks of what is below a node and of a node's stores."""
