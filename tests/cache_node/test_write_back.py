@@ -203,6 +203,46 @@ async def test_deletes_that_find_the_queue_full_are_carried_out_or_refused(tmp_p
     await node.blobs.close()
 
 
+async def test_a_queue_that_cannot_be_written_lets_writes_and_deletes_through(node: QueuedNode) -> None:
+    node.cold.down = True
+    await node.blobs.write(ONE, data_of(1, 10))
+    shutil.rmtree(node.place / "tmp")
+    with pytest.raises(UnavailableError):
+        await node.blobs.write(TWO, data_of(2, 10))
+    with pytest.raises(UnavailableError):
+        await node.blobs.delete(ONE)
+    node.cold.down = False
+    await node.blobs.write(TWO, data_of(2, 10))
+    assert (await node.cold.has())[TWO] == data_of(2, 10)
+    for key in (ONE, TWO):
+        await node.blobs.delete(key)
+    await node.worked_off()
+    assert await node.cold.has() == {}
+    await node.blobs.close()
+
+
+async def test_a_store_that_hangs_holds_up_one_delete_not_all(
+    node: QueuedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        await node.blobs.write(key_of(number), data_of(number, 10))
+    await node.worked_off()
+    node.cold.gate.going.clear()
+    node.cold.gate.calls.clear()
+    monkeypatch.setattr("kvquilt_cache_node.store.write_back._PATIENCE", 0.02)
+    await node.blobs.delete(key_of(0))
+    monkeypatch.setattr("kvquilt_cache_node.store.write_back._PATIENCE", 10_000.0)
+    for number in (1, 2):
+        await node.blobs.delete(key_of(number))
+    for number in range(3):
+        with pytest.raises(NotFoundError):
+            await node.blobs.read(key_of(number))
+    node.cold.gate.going.set()
+    await node.worked_off()
+    assert await node.cold.has() == {}
+    await node.blobs.close()
+
+
 async def test_files_behind_a_queue_are_as_they_were_acknowledged_whatever_is_killed_when(tmp_path: Path) -> None:
     """Copies of the folder, taken at any moment as a kill would leave it, hold the last that was acknowledged."""
     cold = FileBlobs(tmp_path / "cold", fsync=False)

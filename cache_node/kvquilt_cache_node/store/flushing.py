@@ -69,12 +69,12 @@ class Flusher:
                 return
             try:
                 brought = await self._bring(entry)
+                self._count("queue_flushed" if brought else "queue_damaged", 1)
+                await self._queue.remove(entry)
             except KvquiltError:
                 self._failures += 1
                 raise
             self._failures = 0
-            self._count("queue_flushed" if brought else "queue_damaged", 1)
-            await self._queue.remove(entry)
 
     async def stop(self, seconds: float) -> None:
         """Work off what waits for at most so long; the rest stays in the queue."""

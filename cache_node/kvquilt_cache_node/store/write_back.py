@@ -46,6 +46,7 @@ class WriteBackBlobs:
         self._changing = KeyLocks()
         self._changes = Changes()
         self._attempts: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
         self._open = Open(cold.name)
 
     @property
@@ -113,7 +114,7 @@ class WriteBackBlobs:
 
     async def _write(self, key: bytes, data: bytes) -> None:
         async with self._changing(key):
-            if await self._queue.put(key, data):
+            if await self._queued(key, data):
                 self._flusher.wake()
                 return
             self._count("queue_full", 1)
@@ -123,6 +124,13 @@ class WriteBackBlobs:
             async with self._flusher.locks(key):
                 await self._cold.write(key, data)
 
+    async def _queued(self, key: bytes, data: bytes) -> bool:
+        try:
+            return await self._queue.put(key, data)
+        except (CapacityError, UnavailableError) as error:
+            log.warning("a write cannot be queued: %s", error)
+            return False
+
     async def _delete(self, key: bytes) -> None:
         async with self._changing(key):
             waiting = self._queue.get(key)
@@ -130,10 +138,10 @@ class WriteBackBlobs:
                 return
             try:
                 await self._queue.delete(key)
-            except CapacityError as error:
+            except (CapacityError, UnavailableError) as error:
                 log.warning("a delete cannot be queued: %s", error)
                 if waiting is not None:
-                    await self._queue.remove(waiting, flush=True)
+                    await self._queue.remove(waiting)
                 await self._delete_behind(key)
                 return
             self._flusher.wake()
@@ -146,17 +154,19 @@ class WriteBackBlobs:
             await self._cold.delete(key)
 
     async def _in_time(self, work: Coroutine[None, None, None]) -> bool:
-        """Whether something behind the queue is done soon; it goes on if it is not."""
-        if self._flusher.failing:
+        """Whether something behind the queue is done soon; it goes on if it is not, and nothing else is tried then."""
+        if self._flusher.failing or self._late:
             work.close()
             return False
         task = asyncio.create_task(work)
         self._attempts.add(task)
         task.add_done_callback(self._attempted)
-        done, _ = await asyncio.wait({task}, timeout=_PATIENCE)
+        done, late = await asyncio.wait({task}, timeout=_PATIENCE)
+        self._late |= late
         return bool(done) and task.exception() is None
 
     def _attempted(self, task: asyncio.Task[None]) -> None:
         self._attempts.discard(task)
+        self._late.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.info("what is behind the write queue failed: %s", error)

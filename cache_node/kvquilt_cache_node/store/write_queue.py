@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from kvquilt_cache_node.store.hot import Count
 from kvquilt_cache_node.store.queue_files import Entry, QueueFiles
 from kvquilt_cache_node.types import ByteRange
-from kvquilt_codec.errors import CapacityError
+from kvquilt_codec.errors import CapacityError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +102,22 @@ class WriteQueue:
         """See `QueueFiles.read`; `None` also tells that there is another entry, or none, by now."""
         return await asyncio.to_thread(self._files.read, entry, ranges)
 
-    async def remove(self, entry: Entry, *, flush: bool = False) -> None:
-        """An entry is done with; nothing happens if another one has replaced it. See `QueueFiles.remove`."""
+    async def remove(self, entry: Entry) -> None:
+        """An entry is done with, and does not come back with a power cut. Nothing happens if another has replaced it.
+
+        Raises:
+            UnavailableError: its file cannot be deleted; it is there still.
+        """
         if self._entries.get(entry.key) is not entry:
             return
         del self._entries[entry.key]
         self._changed(-1, -(entry.size or 0))
-        await asyncio.to_thread(self._files.remove, entry.name, flush=flush)
+        try:
+            await asyncio.to_thread(self._files.remove, entry.name, flush=True)
+        except UnavailableError:
+            if entry.key not in self._entries:
+                self._enter(entry)
+            raise
 
     def close(self) -> None:
         """Let another process have the folder. What waits stays in it."""
