@@ -9,6 +9,7 @@ from random import Random
 import xxhash
 
 from kvquilt_cache_node.eviction import DEFAULT, make_policy
+from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store import MemoryBlobs
 from kvquilt_cache_node.store.fault import FaultBlobs
 from kvquilt_cache_node.store.hot_first import HotFirstBlobs
@@ -17,7 +18,7 @@ from kvquilt_cache_node.store.queue_files import QueueFiles
 from kvquilt_cache_node.store.tiered import Check, LookUp
 from kvquilt_cache_node.store.write_back import WriteBackBlobs
 from kvquilt_cache_node.store.write_queue import WriteQueue
-from kvquilt_cache_node.types import COUNTERS, Blobs, ByteRange, Stored
+from kvquilt_cache_node.types import COUNTERS, Blobs, ByteRange
 from kvquilt_codec.errors import KvquiltError
 from kvquilt_rpc.counters import Counters
 from tests.contracts.store_objects import key_of

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
+from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store import MemoryBlobs
 from kvquilt_cache_node.store.envelope import BLOCK_BYTES, size_in
 from kvquilt_cache_node.store.fault import FaultBlobs, Faults
-from kvquilt_cache_node.types import Stored
 from kvquilt_codec.errors import IntegrityError, NotFoundError, UnavailableError
 from tests.cache_node.stacks import Tiers, hot_first, until
 from tests.contracts.store_objects import key_of

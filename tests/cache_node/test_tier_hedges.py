@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store import MemoryBlobs
 from kvquilt_cache_node.store.fault import FaultBlobs, Faults
 from kvquilt_cache_node.store.hedging import Hedge
-from kvquilt_cache_node.types import COUNTERS, ByteRange, Stored
+from kvquilt_cache_node.types import COUNTERS, ByteRange
 from kvquilt_codec.errors import NotFoundError, UnavailableError
 from kvquilt_rpc.counters import Counters
 from tests.cache_node.stacks import Gated, Tiers, until
