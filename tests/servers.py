@@ -75,6 +75,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for whoever started it
             )
         give_up = time.monotonic() + START_SECONDS
         while not self.ready():
@@ -159,8 +160,7 @@ def valkey(folder: Path, *options: str, binary: Path | str = VALKEY) -> Iterator
     """One server without persistence (pass `--appendonly yes` for it); `options` as on its command line."""
     (port,) = free_ports(1)
     basic = ["--port", str(port), "--bind", HOST, "--save", "", "--dir", str(folder), "--daemonize", "no"]
-    process = Process([str(binary), *basic, *options], folder, lambda: _answers(port))
-    with _running(process):
+    with _running(Process([str(binary), *basic, *options], folder, lambda: _answers(port))) as process:
         yield RedisServer(port, process)
 
 

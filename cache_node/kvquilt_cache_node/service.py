@@ -1,16 +1,16 @@
 """The CacheNodeService: messages to the node's work and back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
 import kvquilt_kernels
-from kvquilt_cache_node import objects
+from kvquilt_cache_node import bounds, objects
 from kvquilt_cache_node.gates import Gates
 from kvquilt_cache_node.listing import listed, readable
-from kvquilt_cache_node.objects import Asked
 from kvquilt_cache_node.profiles import Profiles
+from kvquilt_cache_node.reading import Asked, Opening, Reader
 from kvquilt_cache_node.scope import Scope
 from kvquilt_cache_node.types import Store
 from kvquilt_codec import catalog
@@ -29,17 +29,22 @@ from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc import convert, frames, status
 from kvquilt_rpc.callers import caller
 from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.framing import Framing, Packing
 from kvquilt_rpc.status import Context
 from kvquilt_rpc.version import VERSION
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CacheNodeService"].full_name
-MAX_KEYS = 4096
 MAX_VARIANTS = 64
 MAX_MATCHES = 8
 MAX_FINGERPRINTS = 1 << 16
-CHUNKS_A_MESSAGE = 64
+CHUNKS_AT_ONCE = 128
+"""Looked up in one step of the index."""
+OBJECTS_A_MESSAGE = 256
+"""Each is described in up to 4 KiB."""
 FINGERPRINTS_A_MESSAGE = 1024
 """Looked up at once; 48 bytes a match, so that no message comes near gRPC's limit."""
+
+_ANSWER = Framing[pb.GetChunkHeader](pb.GetChunkResponse)
 
 
 class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
@@ -51,6 +56,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self._max_object = max_object_bytes
         self._profiles = Profiles(store, counters)
         self._gates = Gates(store, counters)
+        self._reader = Reader(store, self._profiles)
 
     @status.unary
     async def PutChunk(
@@ -72,39 +78,39 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         return pb.PutChunkResponse(stored=stored, stored_bytes=len(data) if stored else 0)
 
     @status.streaming
-    async def GetChunk(
+    async def GetChunk(  # type: ignore[override]  # frames in their wire form, which the guard lets through
         self, request: pb.GetChunkRequest, context: Context
-    ) -> AsyncGenerator[pb.GetChunkResponse, None]:
+    ) -> AsyncGenerator[pb.GetChunkResponse | bytes, None]:
         """Serve one chunk."""
         key = check_digest(request.object_key, "object key")
         layers = range(request.layers.begin, request.layers.end) if request.HasField("layers") else None
         asked = Asked(layers, request.quality_layers or None, request.held_quality_layers, request.decoded)
+        namespaces = Scope(caller()).readable
+        packing = Packing(_ANSWER)
+        nbytes = 0
         try:
-            readable = Scope(caller()).readable
-            reading = await objects.read(self._store, self._profiles, key, request.model_fingerprint, asked, readable)
+            async with aclosing(self._reader.read(key, request.model_fingerprint, asked, namespaces)) as parts:
+                async for part in parts:
+                    if isinstance(part, Opening):
+                        nbytes = part.nbytes
+                        yield pb.GetChunkResponse(header=_header(part))
+                    else:
+                        for message in packing.take(part):
+                            yield message
         except IntegrityError as error:
             if error.reason != "profile_damaged":
                 self._counters.add("objects_damaged")
             raise
-        header = reading.head.header
-        yield pb.GetChunkResponse(
-            header=pb.GetChunkHeader(
-                payload_bytes=reading.nbytes,
-                container_bytes=reading.head.total_bytes,
-                layout=None if reading.layout is None else convert.layout_to_wire(reading.layout),
-                token_count=header.tokens,
-                rotated_from=header.rotated_from,
-            )
-        )
-        for frame in frames.split(reading.pieces):
-            yield pb.GetChunkResponse(frame=frame)
+        for message in packing.finish():
+            yield message
         self._counters.add("gets")
-        self._counters.add("bytes_sent", reading.nbytes)
+        self._counters.add("bytes_sent", nbytes)
 
     @status.unary
     async def StatChunks(self, request: pb.StatChunksRequest, context: Context) -> pb.StatChunksResponse:
         """Tell which objects exist."""
-        found = await self._store.stat(_keys(request.object_keys), Scope(caller()).readable)
+        self._counters.add("lookups")
+        found = await self._store.stat(bounds.keys(request.object_keys), Scope(caller()).readable)
         return pb.StatChunksResponse(objects=[convert.info_to_wire(info) for info in found.values()])
 
     @status.streaming
@@ -112,15 +118,17 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self, request: pb.FindVariantsRequest, context: Context
     ) -> AsyncGenerator[pb.FindVariantsResponse, None]:
         """Tell which variants of chunks exist."""
-        keys = _keys(request.chunk_keys, "chunk key")
+        keys = bounds.keys(request.chunk_keys, "chunk key")
         prefix = check_digest(request.prefix_digest, "prefix digest")
-        limit = _limit(request.limit, 16, MAX_VARIANTS)
+        limit = bounds.limit(request.limit, 16, MAX_VARIANTS)
         readable = Scope(caller()).readable
-        for begin in range(0, len(keys), CHUNKS_A_MESSAGE):
-            batch = keys[begin : begin + CHUNKS_A_MESSAGE]
+        self._counters.add("lookups")
+        for begin in range(0, len(keys), CHUNKS_AT_ONCE):
+            batch = keys[begin : begin + CHUNKS_AT_ONCE]
             found = await self._store.find_variants(batch, request.model_fingerprint, prefix, limit, readable)
-            for infos in found.values():
-                yield pb.FindVariantsResponse(objects=[convert.info_to_wire(info) for info in infos])
+            infos = [convert.info_to_wire(info) for variants in found.values() for info in variants]
+            for first in range(0, len(infos), OBJECTS_A_MESSAGE):
+                yield pb.FindVariantsResponse(objects=infos[first : first + OBJECTS_A_MESSAGE])
 
     @status.streaming
     async def FindChunks(
@@ -128,7 +136,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     ) -> AsyncGenerator[pb.FindChunksResponse, None]:
         """Tell which chunks share fingerprints with a text."""
         asked = request.fingerprints
-        limit = _limit(request.limit, MAX_MATCHES, MAX_MATCHES)
+        limit = bounds.limit(request.limit, MAX_MATCHES, MAX_MATCHES)
         if len(asked) > MAX_FINGERPRINTS or any(len(fingerprint) != FINGERPRINT_BYTES for fingerprint in asked):
             raise BadRequestError(
                 f"expected at most {MAX_FINGERPRINTS} fingerprints of {FINGERPRINT_BYTES} bytes each; "
@@ -147,7 +155,11 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     @status.unary
     async def TouchChunks(self, request: pb.TouchChunksRequest, context: Context) -> pb.TouchChunksResponse:
         """Let documents hold objects, and count a use."""
-        keys, documents, scope = _keys(request.object_keys), _documents(request.document_ids), Scope(caller())
+        keys, documents, scope = (
+            bounds.keys(request.object_keys),
+            bounds.documents(request.document_ids),
+            Scope(caller()),
+        )
         found = await self._store.touch(keys, documents, scope.writable if documents else scope.readable)
         return pb.TouchChunksResponse(found_keys=found)
 
@@ -169,10 +181,10 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
                 raise BadRequestError("expected keys and documents, or a namespace with all that it has; got both")
             scope.check_all(check_namespace(request.namespace))
             return await self._store.forget_namespace(request.namespace)
-        documents = _documents(request.document_ids)
+        documents = bounds.documents(request.document_ids)
         owner = scope.owner(bool(documents))
         # Only objects: a profile goes when nothing is coded with it.
-        keys = list(await self._store.stat(_keys(request.object_keys), scope.writable))
+        keys = list(await self._store.stat(bounds.keys(request.object_keys), scope.writable))
         return await self._store.forget(keys, documents, owner)
 
     @status.unary
@@ -255,22 +267,15 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         )
 
 
-def _keys(keys: Sequence[bytes], what: str = "object key") -> list[bytes]:
-    if len(keys) > MAX_KEYS:
-        raise BadRequestError(f"expected at most {MAX_KEYS} keys; got {len(keys)}")
-    return [check_digest(key, what) for key in keys]
-
-
-def _limit(limit: int, default: int, most: int) -> int:
-    if limit > most:
-        raise BadRequestError(f"expected a limit of 1..{most}, or 0 for {default}; got {limit}")
-    return limit or default
-
-
-def _documents(documents: Sequence[str]) -> list[str]:
-    if len(documents) > MAX_KEYS:
-        raise BadRequestError(f"expected at most {MAX_KEYS} document ids; got {len(documents)}")
-    return [catalog.check_document_id(document) for document in documents]
+def _header(opening: Opening) -> pb.GetChunkHeader:
+    header = opening.head.header
+    return pb.GetChunkHeader(
+        payload_bytes=opening.nbytes,
+        container_bytes=opening.head.total_bytes,
+        layout=None if opening.layout is None else convert.layout_to_wire(opening.layout),
+        token_count=header.tokens,
+        rotated_from=header.rotated_from,
+    )
 
 
 def _checked(

@@ -16,6 +16,7 @@ COUNTERS = (
     "puts_present",
     "gets",
     "bytes_sent",
+    "lookups",
     "objects_forgotten",
     "objects_damaged",
     "profiles_stored",
@@ -56,6 +57,9 @@ ByteRange = tuple[int, int]
 
 Namespaces = Sequence[str] | None
 """Whose objects a call is about; those of others are to it as if they did not exist. `None`: everybody's."""
+
+Piece = bytes | bytearray
+"""Bytes of a blob that nobody changes any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,17 @@ class Blobs(Protocol):
             NotFoundError: no such key.
             IntegrityError: a range lies outside the blob; or the medium shows that it lost or changed bytes.
             UnavailableError: the medium failed.
+        """
+
+    def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
+        """Everything, in order, in pieces of any size as they come from the medium; none of them may be changed.
+
+        Nothing is checked but the size of each piece: verify what comes, and that it is all.
+
+        Raises:
+            NotFoundError: no such key; before anything came.
+            IntegrityError: the medium shows that it lost or changed bytes.
+            UnavailableError: the medium failed, or the blob was replaced after the first piece.
         """
 
     async def delete(self, key: bytes) -> None:
@@ -148,6 +163,9 @@ class Store(Protocol):
             NotFoundError: no such object.
             IntegrityError: a range lies outside the object.
         """
+
+    def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
+        """Everything, in order, in pieces of any size as they come; see `Blobs.pieces`."""
 
     async def touch(
         self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None

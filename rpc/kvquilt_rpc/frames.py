@@ -21,6 +21,18 @@ class _Sized(Protocol):
 Header = TypeVar("Header", bound=_Sized, covariant=True)
 
 
+class FrameLike(Protocol):
+    """A frame as protobuf or `framing` reads it."""
+
+    @property
+    def offset(self) -> int:
+        """Of its first byte in the payload."""
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes."""
+
+
 class Part(Protocol[Header]):
     """A message of a stream: its header, or a frame."""
 
@@ -29,7 +41,7 @@ class Part(Protocol[Header]):
         """Of the first message."""
 
     @property
-    def frame(self) -> common_pb2.Frame:
+    def frame(self) -> FrameLike:
         """Of all others."""
 
     def HasField(self, field_name: Literal["header", "frame"], /) -> bool:  # noqa: N802  protobuf's name
@@ -63,7 +75,7 @@ class FrameReader:
         self.payload_bytes = payload_bytes
         self.received = 0
 
-    def take(self, frame: common_pb2.Frame) -> bytes:
+    def take(self, frame: FrameLike) -> bytes:
         """The frame's bytes.
 
         Raises:

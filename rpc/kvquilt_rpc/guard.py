@@ -24,6 +24,9 @@ _COUNTED: tuple[tuple[type[errors.KvquiltError], str], ...] = (
     (errors.PermissionDeniedError, "calls_denied"),
     (errors.CapacityError, "calls_limited"),
 )
+Parse = Callable[[bytes], Any]
+"""Reads a message, or raises DecodeError."""
+
 _LOG_SECONDS = 1.0
 """Refusals are logged at most once in so long: whoever cannot get in shall not fill the disk."""
 
@@ -55,17 +58,22 @@ class Guard(grpc.aio.ServerInterceptor):
             else grpc.stream_unary_rpc_method_handler
         )
         guarded = self._streaming(handler, method) if handler.response_streaming else self._unary(handler, method)
-        return make(guarded, handler.request_deserializer, handler.response_serializer)
+        serialise = handler.response_serializer
+        # Requests come in their wire form: their size is known without asking protobuf, which would write them again.
+        # So may answers that a service has written itself (`framing`).
+        return make(guarded, None, lambda answer: answer if isinstance(answer, bytes) else serialise(answer))
 
     def _unary(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def guarded(requests: AsyncIterator[Any], context: Any) -> Any:
+        parse = handler.request_deserializer
+
+        async def guarded(requests: AsyncIterator[bytes], context: Any) -> Any:
             try:
                 identity = self._authenticator.identify(context)
                 with self._limiter.admit(identity.name) as admitted:
                     CALLER.set(identity)
                     if handler.request_streaming:
-                        return await handler.stream_unary(_counted(requests, admitted), context)
-                    return await handler.unary_unary(await _only(requests, admitted), context)
+                        return await handler.stream_unary(_counted(requests, admitted, parse), context)
+                    return await handler.unary_unary(await _only(requests, admitted, parse), context)
             except (errors.KvquiltError, DecodeError) as error:
                 self._refused(method, context, error)
                 await status.abort(context, error)
@@ -73,15 +81,17 @@ class Guard(grpc.aio.ServerInterceptor):
         return guarded
 
     def _streaming(self, handler: Any, method: str) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        async def guarded(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        parse = handler.request_deserializer
+
+        async def guarded(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             try:
                 identity = self._authenticator.identify(context)
                 with self._limiter.admit(identity.name) as admitted:
                     CALLER.set(identity)
                     if handler.request_streaming:
-                        answers = handler.stream_stream(_counted(requests, admitted), context)
+                        answers = handler.stream_stream(_counted(requests, admitted, parse), context)
                     else:
-                        answers = handler.unary_stream(await _only(requests, admitted), context)
+                        answers = handler.unary_stream(await _only(requests, admitted, parse), context)
                     async with aclosing(answers) as items:
                         async for item in items:
                             yield item
@@ -107,15 +117,15 @@ class Guard(grpc.aio.ServerInterceptor):
         self._logged, self._unlogged = now, 0
 
 
-async def _only(requests: AsyncIterator[Any], admitted: Admitted) -> Any:
+async def _only(requests: AsyncIterator[bytes], admitted: Admitted, parse: Parse) -> Any:
     """The request of a call that takes one."""
     async for request in requests:
-        admitted.sent(request.ByteSize())
-        return request
+        admitted.sent(len(request))
+        return parse(request)
     raise errors.BadRequestError("expected a request; the call ended without one")
 
 
-async def _counted(requests: AsyncIterator[Any], admitted: Admitted) -> AsyncIterator[Any]:
+async def _counted(requests: AsyncIterator[bytes], admitted: Admitted, parse: Parse) -> AsyncIterator[Any]:
     async for request in requests:
-        admitted.sent(request.ByteSize())
-        yield request
+        admitted.sent(len(request))
+        yield parse(request)

@@ -24,10 +24,10 @@ async def extended(held: HeldContainer, pieces: Pieces, quality_layers: int, rec
 
 
 async def _joined(pieces: Pieces, received: Received) -> bytes:
-    data = bytearray()
+    came: list[bytes] = []
     async for piece in pieces:
         if isinstance(piece, bytes):
-            data += piece
+            came.append(piece)
             if received is not None:
                 received(len(piece))
-    return bytes(data)
+    return b"".join(came)

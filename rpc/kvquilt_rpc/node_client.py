@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
+import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectMeta
@@ -12,6 +13,7 @@ from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.channel import open_channel
+from kvquilt_rpc.framing import Framing
 from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_files import NodeGates, NodeProfiles
 from kvquilt_rpc.node_objects import NodeObjects
@@ -21,6 +23,8 @@ from kvquilt_rpc.status import translated, well_formed
 MAX_OBJECT_BYTES = 4 << 30
 SERVICE_NAME = cache_node_pb2.DESCRIPTOR.services_by_name["CacheNodeService"].full_name
 STAT_BATCH = 1024  # an object is described in up to 4 KiB, and a message holds 8 MiB
+
+_ANSWERS = Framing[cache_node_pb2.GetChunkHeader](cache_node_pb2.GetChunkResponse)
 
 
 class NodeClient:
@@ -39,6 +43,13 @@ class NodeClient:
         self.target = target
         self._channel = open_channel(target, credentials, server_name)
         self._stub = cache_node_pb2_grpc.CacheNodeServiceStub(self._channel)
+        self._get_chunk: grpc.aio.UnaryStreamMultiCallable[
+            cache_node_pb2.GetChunkRequest, frames.Part[cache_node_pb2.GetChunkHeader]
+        ] = self._channel.unary_stream(
+            f"/{SERVICE_NAME}/GetChunk",
+            cache_node_pb2.GetChunkRequest.SerializeToString,
+            _ANSWERS.parsed,
+        )
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self.profiles = NodeProfiles(self._stub)
         self.gates = NodeGates(self._stub)
@@ -115,15 +126,15 @@ class NodeClient:
         )
         reader: frames.FrameReader | None = None
         async with translated():
-            async for answer in self._stub.GetChunk(request, timeout=deadline):
+            async for answer in self._get_chunk(request, timeout=deadline):
                 response = well_formed(answer)
-                if reader is None:
-                    if not response.HasField("header"):
-                        raise IntegrityError("expected a header first; the node sent a frame")
+                if reader is not None:
+                    yield reader.take(response.frame)
+                elif not response.HasField("header"):
+                    raise IntegrityError("expected a header first; the node sent a frame")
+                else:
                     reader = frames.FrameReader(response.header.payload_bytes, MAX_OBJECT_BYTES)
                     yield response.header
-                else:
-                    yield reader.take(response.frame)
         if reader is None:
             raise IntegrityError("expected a header; the node's stream was empty")
         reader.finish()

@@ -122,6 +122,26 @@ async def test_a_future_version_is_told_apart_from_damage(blobs: RedisBlobs, raw
     assert caught.value.reason == "unknown_version"
 
 
+async def test_pieces_of_a_blob_that_is_replaced_or_cut_meanwhile_are_never_mixed(
+    blobs: RedisBlobs, raw: Redis, names: Names, tmp_path: Path, valkey: servers.RedisServer
+) -> None:
+    other = await redis_blobs(valkey.url, tmp_path)
+    await blobs.write(KEY, DATA)
+    pieces = blobs.pieces(KEY)
+    first = await anext(pieces)
+    assert first == DATA[: len(first)]
+    await other.write(KEY, DATA[::-1])
+    with pytest.raises(UnavailableError, match="replaced"):
+        _ = [piece async for piece in pieces]
+    assert b"".join([piece async for piece in blobs.pieces(KEY)]) == DATA[::-1]
+    await other.write(KEY, DATA)
+    assert b"".join([piece async for piece in blobs.pieces(KEY)]) == DATA, "an old manifest is found out at once"
+    await raw.delete(names.frame(KEY, (await manifest_in(raw, names)).generation, 1))
+    with pytest.raises(IntegrityError, match="one is gone"):
+        _ = [piece async for piece in blobs.pieces(KEY)]
+    await other.close()
+
+
 @pytest.mark.parametrize("damage", ["missing", "shorter", "longer", "empty", "flipped"])
 async def test_damaged_frames_are_integrity_errors(blobs: RedisBlobs, raw: Redis, names: Names, damage: str) -> None:
     await blobs.write(KEY, DATA)

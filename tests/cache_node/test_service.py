@@ -207,7 +207,7 @@ async def test_each_counter_moves_when_it_should_and_no_other(memory_node: Node)
         (memory_node.client.put(KEY, CONTAINER, META, deadline=DEADLINE), {"puts_present": 1}),
         (got(memory_node, KEY), {"gets": 1, "bytes_sent": len(CONTAINER)}),
         (got(memory_node, KEY, decoded=True), {"gets": 1, "bytes_sent": len(raw_bytes(CHUNK))}),
-        (memory_node.client.stat([KEY], deadline=DEADLINE), {}),
+        (memory_node.client.stat([KEY], deadline=DEADLINE), {"lookups": 1}),
         (memory_node.client.touch([KEY], ["x"], deadline=DEADLINE), {}),
         (memory_node.client.forget(keys=[KEY, bytes(32)], deadline=DEADLINE), {"objects_forgotten": 1}),
         (memory_node.client.forget(keys=[KEY], deadline=DEADLINE), {}),

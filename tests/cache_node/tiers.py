@@ -1,7 +1,7 @@
 """Memory tiers opened for tests, and blobs below them that can be watched and held up."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from random import Random
 
 from kvquilt_cache_node.eviction import DEFAULT, make_policy
@@ -18,6 +18,7 @@ class Watched:
     def __init__(self, inner: Blobs) -> None:
         self._inner = inner
         self.reads: list[tuple[bytes, Sequence[ByteRange] | None]] = []
+        self.streamed: list[bytes] = []
         self.loading = 0
         self.going = asyncio.Event()
         self.going.set()
@@ -36,6 +37,12 @@ class Watched:
             return found
         finally:
             self.loading -= size
+
+    async def pieces(self, key: bytes) -> AsyncGenerator[bytes, None]:
+        self.streamed.append(key)
+        async for piece in self._inner.pieces(key):
+            await self.going.wait()
+            yield piece
 
     async def delete(self, key: bytes) -> None:
         await self.going.wait()

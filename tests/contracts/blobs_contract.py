@@ -58,6 +58,17 @@ class BlobsContract(ABC):
         assert await blobs.read(key_of(1)) == [data_of(1, size)]
         assert await blobs.sizes() == {key_of(1): size}
 
+    @pytest.mark.parametrize("size", SIZES)
+    async def test_what_is_written_comes_in_pieces_however_often(self, blobs: Blobs, size: int) -> None:
+        await blobs.write(key_of(1), data_of(1, size))
+        for _ in range(3):
+            assert b"".join([piece async for piece in blobs.pieces(key_of(1))]) == data_of(1, size)
+        await blobs.delete(key_of(1))
+        with pytest.raises(NotFoundError):
+            await anext(blobs.pieces(key_of(1)))
+        with pytest.raises(BadRequestError):
+            await anext(blobs.pieces(b"short"))
+
     @pytest.mark.parametrize("size", [0, 100, MIB, 3 * MIB + 500_000])
     async def test_ranges_are_read_in_the_order_asked(self, blobs: Blobs, size: int) -> None:
         whole = data_of(1, size)

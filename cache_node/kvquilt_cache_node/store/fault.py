@@ -2,11 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
-from kvquilt_cache_node.types import Blobs, ByteRange
+from kvquilt_cache_node.types import Blobs, ByteRange, Piece
 from kvquilt_codec.errors import BadRequestError, KvquiltError, UnavailableError
 
 Operation = Literal["write", "read", "delete", "sizes"]
@@ -89,6 +89,14 @@ class FaultBlobs:
         items = await self._inner.read(key, ranges)
         self._after("read", drawn)
         return self._spoilt(items, drawn)
+
+    async def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
+        """See `Blobs.pieces`. The faults are those of `read`."""
+        drawn = await self._before("read")
+        items = [bytes(piece) async for piece in self._inner.pieces(key)]
+        self._after("read", drawn)
+        for item in self._spoilt(items, drawn):
+            yield item
 
     async def delete(self, key: bytes) -> None:
         """See `Blobs.delete`."""

@@ -10,6 +10,7 @@ from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.disk import translated, write_whole
 from kvquilt_cache_node.store.locking import locked
 from kvquilt_cache_node.store.ranges import check_ranges
+from kvquilt_cache_node.store.whole import InOnePiece
 from kvquilt_cache_node.types import ByteRange
 from kvquilt_codec.errors import NotFoundError, UnavailableError
 from kvquilt_codec.identity import DIGEST_BYTES, check_digest
@@ -17,7 +18,7 @@ from kvquilt_codec.identity import DIGEST_BYTES, check_digest
 _SUFFIX = ".kvq"
 
 
-class FileBlobs:
+class FileBlobs(InOnePiece):
     """See `Blobs`. Layout: `ROOT/blobs/ab/abcd....kvq`, unfinished writes in `ROOT/tmp`, `ROOT/lock`.
 
     Args:

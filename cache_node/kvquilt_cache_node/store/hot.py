@@ -102,9 +102,13 @@ class Recent:
         self._whole_is_use = whole_is_use
         self._first: OrderedDict[bytes, Ranges] = OrderedDict()
 
+    def again(self, key: bytes, ranges: Ranges) -> bool:
+        """Whether a read would begin another use of a blob that was used within the window."""
+        return key in self._first and (self._first[key] == ranges or (self._whole_is_use and ranges is None))
+
     def seen(self, key: bytes, ranges: Ranges) -> bool:
-        """Take note of a read; tell whether it begins another use of a blob that was used within the window."""
-        again = key in self._first and (self._first[key] == ranges or (self._whole_is_use and ranges is None))
+        """Take note of a read; tell whether it begins another use."""
+        again = self.again(key, ranges)
         self._first.setdefault(key, ranges)
         self._first.move_to_end(key)
         if len(self._first) > self._window:

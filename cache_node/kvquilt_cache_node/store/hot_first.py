@@ -15,6 +15,7 @@ from kvquilt_cache_node.store.hot import Count, Ranges, Recent
 from kvquilt_cache_node.store.hot_tier import HotTier
 from kvquilt_cache_node.store.ranges import check_ranges
 from kvquilt_cache_node.store.tiered import Check, LookUp
+from kvquilt_cache_node.store.whole import InOnePiece
 from kvquilt_cache_node.types import Blobs, ByteRange
 from kvquilt_codec.errors import IntegrityError, KvquiltError
 from kvquilt_codec.identity import check_digest
@@ -38,7 +39,7 @@ class _Copy:
     overtaken = False
 
 
-class HotFirstBlobs:
+class HotFirstBlobs(InOnePiece):
     """See `Blobs`. Blobs are copied into the hot tier when they are used a second time, if they are sound as a whole.
 
     Each read is answered by one tier, whole. A copy is used only while the index has the blob, stored at the same time

@@ -142,6 +142,11 @@ class Index:
                 removed = removing.remove_namespace(self._db, namespace)
             return self._gone(removed.dropped)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is at work here now: then a call waits for it, as long as a commit takes."""
+        return self._lock.locked()
+
     def stored(self, key: bytes) -> Stored | None:
         """When something was stored, and how big it is."""
         with self._lock:

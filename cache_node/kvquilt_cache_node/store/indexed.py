@@ -5,12 +5,13 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any
 
-from kvquilt_cache_node.index_types import Index
+from kvquilt_cache_node.index_types import Index, Stored
 from kvquilt_cache_node.store.key_locks import KeyLocks
 from kvquilt_cache_node.store.leaving import Departure, Leaving, settled
-from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, Usage
+from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, Piece, Usage
 from kvquilt_codec.catalog import (
     ChunkMatch,
     ForgetReceipt,
@@ -127,6 +128,24 @@ class IndexedStore:
             except NotFoundError:
                 await self._index.remove_lost(key, stored.at)
                 raise
+
+    async def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
+        """See `Store.pieces`. An object whose bytes are gone loses its row."""
+        check_digest(key, "object key")
+        stored: Stored | None = None
+        while True:
+            try:
+                async with aclosing(self._blobs.pieces(key)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            except NotFoundError:  # nothing came
+                if stored is not None:
+                    await self._index.remove_lost(key, stored.at)
+                    raise
+                stored = await self._index.stored(key)
+                if stored is None:
+                    raise
 
     async def touch(
         self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None

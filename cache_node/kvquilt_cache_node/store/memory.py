@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.ranges import check_ranges
+from kvquilt_cache_node.store.whole import InOnePiece
 from kvquilt_cache_node.types import ByteRange
 from kvquilt_codec.errors import NotFoundError
 from kvquilt_codec.identity import check_digest
 
 
-class MemoryBlobs:
+class MemoryBlobs(InOnePiece):
     """See `Blobs`."""
 
     name = "memory"

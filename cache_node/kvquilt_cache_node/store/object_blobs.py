@@ -13,6 +13,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.ranges import check_ranges, cut, merged
+from kvquilt_cache_node.store.whole import InOnePiece
 from kvquilt_cache_node.types import ByteRange
 from kvquilt_codec.errors import (
     BadRequestError,
@@ -119,7 +120,7 @@ def _local(url: str) -> ObjectStore:
         raise UnavailableError(f"expected a folder that can be written; got {_said(error)}") from None
 
 
-class ObjectBlobs:
+class ObjectBlobs(InOnePiece):
     """See `Blobs`. Layout: `PREFIX/ab/abcd....kvq`. Any number of nodes may share one prefix.
 
     A put is atomic by the service's own promise. A read of several ranges holds the service to the version of the first

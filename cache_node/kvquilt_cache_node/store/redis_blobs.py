@@ -3,20 +3,21 @@
 docs/decisions/0014-redis-blobs.md goes through every point at which a writer or a server can die.
 """
 
-import asyncio
 import contextlib
 import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
 from itertools import chain, islice
-from typing import TypeVar
 
 import xxhash
 
 from kvquilt_cache_node.store.ranges import check_ranges, cut, merged
 from kvquilt_cache_node.store.redis_client import RedisClient
+from kvquilt_cache_node.store.redis_frames import in_order, parts_of
 from kvquilt_cache_node.store.redis_records import (
     DROP_ORPHAN,
     FRAME_BYTES,
@@ -27,20 +28,14 @@ from kvquilt_cache_node.store.redis_records import (
     Manifest,
     Names,
 )
-from kvquilt_cache_node.types import ByteRange
+from kvquilt_cache_node.types import ByteRange, Piece
 from kvquilt_codec.errors import CapacityError, IntegrityError, KvquiltError, NotFoundError, UnavailableError
 from kvquilt_codec.identity import check_digest
 
 log = logging.getLogger(__name__)
 
-Given = TypeVar("Given")
-Got = TypeVar("Got")
-
 _EXPIRY_SECONDS = 600
 """Frames without a manifest vanish after this; a writer that takes longer fails."""
-
-_AT_ONCE = 2
-"""Frames of one call that travel at once."""
 
 _GAP = 16 << 10
 """Ranges this near to each other are read as one: the bytes between cost less than a round trip."""
@@ -89,7 +84,8 @@ class RedisBlobs:
         written = int(self._clock() * 1000)
         manifest = Manifest(len(data), FRAME_BYTES, generation, xxhash.xxh3_64_intdigest(data), written)
         try:
-            await _each(range(manifest.frames), lambda number: self._put_frame(key, generation, number, data))
+            async for _ in in_order(range(manifest.frames), partial(self._put_frame, key, generation, data)):
+                pass
         except KvquiltError:
             with contextlib.suppress(KvquiltError):  # they expire anyway
                 for name in self._names.frames(key, manifest):
@@ -110,15 +106,29 @@ class RedisBlobs:
             try:
                 return await self._read(key, manifest, ranges)
             except _FrameMissingError:
-                self._known.pop(key, None)
-                current = await self._manifest(key)
-                if current.generation == manifest.generation:
-                    raise IntegrityError(
-                        f"expected {manifest.frames} frames of object {key.hex()[:16]}... in Redis; one is gone: the "
-                        "server must not evict (maxmemory-policy noeviction)"
-                    ) from None
-                manifest = self._remember(key, current)
+                manifest = await self._replacement(key, manifest)
         raise UnavailableError(f"expected object {key.hex()[:16]}... to stay for a read; it is replaced all the time")
+
+    async def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
+        """See `Blobs.pieces`. The next frame travels while one is used."""
+        check_digest(key, "key")
+        manifest = self._known.get(key)
+        if manifest is None or not manifest.frames:
+            manifest = self._remember(key, await self._manifest(key))
+        for _ in range(_TRIES):
+            began = False
+            try:
+                frames = parts_of((0, manifest.size), manifest.frame_bytes)
+                async with aclosing(in_order(frames, partial(self._get_part, key, manifest))) as found:
+                    async for piece in found:
+                        began = True
+                        yield piece
+                return
+            except _FrameMissingError:
+                manifest = await self._replacement(key, manifest)
+                if began:
+                    break
+        raise UnavailableError(f"expected object {key.hex()[:16]}... to stay for a read; it was replaced")
 
     async def delete(self, key: bytes) -> None:
         """See `Blobs.delete`."""
@@ -163,6 +173,17 @@ class RedisBlobs:
         if not head:
             raise NotFoundError(f"expected object {key.hex()[:16]}... in Redis; it is not there")
         return Manifest.decode(head)
+
+    async def _replacement(self, key: bytes, manifest: Manifest) -> Manifest:
+        """The manifest now, where frames of this one are gone."""
+        self._known.pop(key, None)
+        current = await self._manifest(key)
+        if current.generation == manifest.generation:
+            raise IntegrityError(
+                f"expected {manifest.frames} frames of object {key.hex()[:16]}... in Redis; one is gone: the "
+                "server must not evict (maxmemory-policy noeviction)"
+            ) from None
+        return self._remember(key, current)
 
     def _remember(self, key: bytes, manifest: Manifest) -> Manifest:
         self._known[key] = manifest
@@ -215,7 +236,7 @@ class RedisBlobs:
 
     # Frames
 
-    async def _put_frame(self, key: bytes, generation: bytes, number: int, data: bytes) -> None:
+    async def _put_frame(self, key: bytes, generation: bytes, data: bytes, number: int) -> None:
         piece = data[number * FRAME_BYTES : (number + 1) * FRAME_BYTES]
         await self._client.call("SET", self._names.frame(key, generation, number), piece, "EX", _EXPIRY_SECONDS)
 
@@ -223,8 +244,8 @@ class RedisBlobs:
         chosen = [(0, manifest.size)] if ranges is None else ranges
         check_ranges(chosen, manifest.size)
         spans = merged(chosen, _GAP)
-        parts = [_parts(span, manifest.frame_bytes) for span in spans]
-        pieces = iter(await _each([*chain(*parts)], lambda part: self._get_part(key, manifest, *part)))
+        parts = [parts_of(span, manifest.frame_bytes) for span in spans]
+        pieces = iter([piece async for piece in in_order(chain(*parts), partial(self._get_part, key, manifest))])
         read = [b"".join(islice(pieces, len(own))) for own in parts]
         if ranges is None and xxhash.xxh3_64_intdigest(b"".join(read)) != manifest.digest:
             raise IntegrityError(
@@ -233,16 +254,17 @@ class RedisBlobs:
             )
         return cut(chosen, spans, read)
 
-    async def _get_part(self, key: bytes, manifest: Manifest, number: int, begin: int, end: int) -> bytes:
+    async def _get_part(self, key: bytes, manifest: Manifest, part: tuple[int, int, int]) -> Piece:
+        number, begin, end = part
         name = self._names.frame(key, manifest.generation, number)
         length = min(manifest.frame_bytes, manifest.size - number * manifest.frame_bytes)
         if (begin, end) == (0, length):
-            piece = await self._client.call("GET", name)
+            piece = await self._client.value(length, "GET", name)
         else:
-            piece = await self._client.call("GETRANGE", name, begin, end - 1)
+            piece = await self._client.value(end - begin, "GETRANGE", name, begin, end - 1)
         if not piece:
             raise _FrameMissingError
-        if not isinstance(piece, bytes) or len(piece) != end - begin:
+        if not isinstance(piece, bytes | bytearray) or len(piece) != end - begin:
             raise IntegrityError(f"expected {end - begin} bytes of object {key.hex()[:16]}... in Redis; got other ones")
         return piece
 
@@ -261,33 +283,3 @@ def _decoded(head: object) -> Manifest | None:
         return Manifest.decode(head) if isinstance(head, bytes) else None
     except IntegrityError:
         return None
-
-
-def _parts(span: ByteRange, frame_bytes: int) -> list[tuple[int, int, int]]:
-    """The frames that a span lies in: number, and the half-open range within the frame."""
-    begin, end = span
-    return [
-        (number, max(begin - number * frame_bytes, 0), min(end - number * frame_bytes, frame_bytes))
-        for number in range(begin // frame_bytes, -(-end // frame_bytes))
-    ]
-
-
-async def _each(given: Sequence[Given], call: Callable[[Given], Awaitable[Got]]) -> list[Got]:
-    """What a call gives for each, a few at once, in their order; the first error ends the others."""
-    if len(given) == 1:
-        return [await call(given[0])]
-    found: dict[int, Got] = {}
-    waiting = iter(enumerate(given))
-
-    async def work() -> None:
-        for number, one in waiting:
-            found[number] = await call(one)
-
-    workers = [asyncio.create_task(work()) for _ in range(min(_AT_ONCE, len(given)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-    return [found[number] for number in range(len(given))]

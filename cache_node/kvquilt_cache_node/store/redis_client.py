@@ -21,6 +21,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 
 from kvquilt_cache_node.redis_url import RedisMode, RedisUrl
 from kvquilt_cache_node.store.closing import Open
+from kvquilt_cache_node.store.redis_bulk import fetched
 from kvquilt_codec.errors import (
     BadRequestError,
     CapacityError,
@@ -32,6 +33,9 @@ from kvquilt_codec.errors import (
 
 Answer = Any
 """What Redis answers: bytes, an integer, a list of these, or None."""
+
+_LARGE = 16 << 10
+"""Bytes of a value from which on it is worth to read it past the library."""
 
 _REFUSED = re.compile("NOAUTH|WRONGPASS|NOPERM|AUTH <password>|Authentication required|invalid (username-)?password")
 _CALL_ERRORS = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
@@ -96,6 +100,21 @@ class RedisClient:
         try:
             async with asyncio.timeout(self._timeout), self._slots:
                 return await self._client.execute_command(*words)
+        except TimeoutError:
+            raise self._late() from None
+        except _CALL_ERRORS as error:
+            raise self._translated(error) from None
+
+    async def value(self, size: int, *words: bytes | str | int) -> Answer:
+        """As `call`, of a command that answers with `size` bytes: a large value comes faster, and as a bytearray."""
+        if isinstance(self._client, RedisCluster) or size < _LARGE:
+            return await self.call(*words)
+        self._open.check()
+        try:
+            async with asyncio.timeout(self._timeout):
+                async with self._slots:
+                    answer = await fetched(self._client, size, *words)
+                return await self.call(*words) if answer is None else answer
         except TimeoutError:
             raise self._late() from None
         except _CALL_ERRORS as error:

@@ -75,8 +75,10 @@ class SqliteIndex:
         return await asyncio.to_thread(self._database.remove_namespace, namespace)
 
     async def stored(self, key: bytes) -> Stored | None:
-        """See `Index.stored`."""
-        return await asyncio.to_thread(self._database.stored, key)
+        """See `Index.stored`. Every read from memory asks: a row by its key is not worth a thread."""
+        if self._database.busy:
+            return await asyncio.to_thread(self._database.stored, key)
+        return self._database.stored(key)
 
     async def remove_lost(self, key: bytes, stored_at: float) -> bool:
         """See `Index.remove_lost`."""

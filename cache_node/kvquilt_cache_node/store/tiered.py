@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from kvquilt_cache_node.store.changes import Changes
 from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.hot import Count, HotBlob, HotBlobs, Ranges, Recent
 from kvquilt_cache_node.store.ranges import check_ranges
-from kvquilt_cache_node.types import Blobs, ByteRange
+from kvquilt_cache_node.types import Blobs, ByteRange, Piece
 from kvquilt_codec.errors import IntegrityError, KvquiltError
 from kvquilt_codec.identity import check_digest
 
@@ -114,6 +115,19 @@ class TieredBlobs:
             elif (found := await self._fly(key, None, load=True)) is not None:
                 return _cut(found[0], asked)
         return await self._lower.read(key, asked)
+
+    async def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
+        """See `Blobs.pieces`. What is not in memory, nor on its way there, comes as it does from below."""
+        self._open.check()
+        check_digest(key, "key")
+        if self._hot.get(key) is not None or key in self._flights or self._recent.again(key, None):
+            (data,) = await self.read(key)
+            yield data
+            return
+        self._recent.seen(key, None)
+        async with aclosing(self._lower.pieces(key)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def close(self) -> None:
         """See `Blobs.close`. Waits for what is under way, which the closed blobs below refuse."""

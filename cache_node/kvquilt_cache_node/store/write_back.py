@@ -9,6 +9,7 @@ from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.flushing import Flusher
 from kvquilt_cache_node.store.hot import Count
 from kvquilt_cache_node.store.key_locks import KeyLocks
+from kvquilt_cache_node.store.whole import InOnePiece
 from kvquilt_cache_node.store.write_queue import WriteQueue
 from kvquilt_cache_node.types import Blobs, ByteRange
 from kvquilt_codec.errors import CapacityError, NotFoundError, UnavailableError
@@ -22,7 +23,7 @@ _PATIENCE = 1.0
 _TRIES = 20
 
 
-class WriteBackBlobs:
+class WriteBackBlobs(InOnePiece):
     """See `Blobs`. What is in the queue counts as written, or as deleted, whatever is behind it.
 
     A write that the queue has no room for goes to the blobs behind it, after what waits of the same key and after all

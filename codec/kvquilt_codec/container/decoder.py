@@ -274,7 +274,16 @@ def check_section(section: Section, payload: bytes | memoryview) -> None:
     Raises:
         IntegrityError: the checksum differs.
     """
-    if xxhash.xxh3_128_digest(payload) != section.checksum:
+    check_checksum(section, xxhash.xxh3_128_digest(payload))
+
+
+def check_checksum(section: Section, digest: bytes) -> None:
+    """Check the xxh3-128 of a section's bytes against the index.
+
+    Raises:
+        IntegrityError: it differs.
+    """
+    if digest != section.checksum:
         raise IntegrityError(
             f"expected the checksum of {section.part.name} of block {section.token_block}, layer {section.layer} "
             "to match; it does not: damaged",

@@ -1,0 +1,167 @@
+"""The node's work on objects that go out: read, verify and decode them. No gRPC here."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from kvquilt_cache_node.heads import Heads
+from kvquilt_cache_node.profiles import Profiles
+from kvquilt_cache_node.types import Namespaces, Store
+from kvquilt_codec import container
+from kvquilt_codec.container import ArrivingContainer, ContainerHead, DecodedChunk
+from kvquilt_codec.container.decoder import check_section
+from kvquilt_codec.container.head import PREFIX, Section
+from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
+from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.types import KVLayout
+
+_STEP = 1 << 20
+"""Bytes that are verified at once: they are sent while they are still in the CPU's cache."""
+
+Buffers = Sequence[bytes | memoryview]
+"""Bytes one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a read begins with: the object's head, how many bytes follow, and their layout if they are tensors."""
+
+    head: ContainerHead
+    nbytes: int
+    layout: KVLayout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of an object is asked for.
+
+    Attributes:
+        layers: model layers; `None`: all.
+        quality_layers: how many, the coarsest first; `None`: all.
+        held: how many of them the caller has already.
+        decoded: raw tensors instead of sections.
+
+    Raises:
+        BadRequestError: nothing, or tensors of which a part is held elsewhere.
+    """
+
+    layers: range | None = None
+    quality_layers: int | None = None
+    held: int = 0
+    decoded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.layers is not None and not self.layers:
+            raise BadRequestError(f"expected a range of at least one layer; got {self.layers}")
+        if self.decoded and self.held:
+            raise BadRequestError("expected an encoded read of the quality layers that are missing; got decoded")
+
+
+EVERYTHING = Asked()
+
+
+class Reader:
+    """Reads objects of a store. Nothing comes that was not verified after the store gave it."""
+
+    def __init__(self, store: Store, profiles: Profiles) -> None:
+        self._store = store
+        self._profiles = profiles
+        self._heads = Heads()
+
+    async def read(
+        self, key: bytes, model_fingerprint: str, asked: Asked, namespaces: Namespaces = None
+    ) -> AsyncGenerator[Opening | Buffers, None]:
+        """Read an object, or a part of it and no more, for a caller that runs `model_fingerprint`; a use of it.
+
+        Gives an `Opening`, then its bytes: of a whole object the first while the last are being read.
+
+        Raises:
+            NotFoundError: no such object of these namespaces, or (decoded) not the profile that it is coded with.
+            FingerprintMismatchError: it is of another model.
+            IntegrityError: its bytes are damaged; it is deleted, so that it can be stored again.
+            BadRequestError: layers or quality layers that the object has not.
+        """
+        # First, so that another namespace's object takes as long as one that does not exist.
+        if namespaces is not None and not await self._store.touch([key], (), namespaces):
+            raise NotFoundError(f"expected object {key.hex()[:16]}... in the store; it is not there")
+        count = namespaces is None
+        if asked == EVERYTHING:
+            reading = self._whole(key, model_fingerprint, count)
+        else:
+            reading = self._part(key, model_fingerprint, asked, count)
+        try:
+            async with aclosing(reading):
+                async for item in reading:
+                    yield item
+        except IntegrityError as error:
+            # What a caller mistook for an object (a profile) stays.
+            if error.reason != "profile_damaged" and await self._store.stat([key]):
+                await self._store.forget([key], [])
+            raise
+
+    async def _whole(self, key: bytes, model_fingerprint: str, count: bool) -> AsyncGenerator[Opening | Buffers, None]:
+        arriving = ArrivingContainer(self._heads.parse)
+        use: asyncio.Task[list[bytes]] | None = None
+        opened = False
+        try:
+            async with aclosing(self._store.pieces(key)) as pieces:
+                async for piece in pieces:
+                    for begin in range(0, len(piece), _STEP):
+                        verified = arriving.feed(memoryview(piece)[begin : begin + _STEP])
+                        if not opened and arriving.head is not None:
+                            opened = True
+                            arriving.head.check_fingerprint(model_fingerprint)
+                            if count:
+                                use = asyncio.create_task(self._store.touch([key]))  # while the bytes travel
+                            yield Opening(arriving.head, arriving.head.total_bytes)
+                        yield verified
+            arriving.finish()
+        finally:
+            if use is not None:
+                await use
+
+    async def _part(
+        self, key: bytes, model_fingerprint: str, asked: Asked, count: bool
+    ) -> AsyncGenerator[Opening | Buffers, None]:
+        (prefix,) = await self._store.get(key, [(0, PREFIX.size)])
+        (head_data,) = await self._store.get(key, [(0, container.head_bytes(prefix))])
+        head = self._heads.parse(head_data)
+        head.check_fingerprint(model_fingerprint)
+        layers = range(len(head.layout.layers)) if asked.layers is None else asked.layers
+        found = await self._store.get(key, head.byte_ranges(layers, asked.quality_layers, asked.held))
+        buffers: Buffers = [head_data, *found]
+        layout = None
+        if asked.decoded:
+            digest = head.header.profile_digest
+            coder = await self._profiles.coder(digest) if digest else None
+            chunk = await asyncio.to_thread(_decode, head, buffers, layers, asked, coder)
+            buffers = [tensor.tobytes() for layer in chunk.kv for tensor in (layer.keys, layer.values)]
+            layout = KVLayout(head.layout.data_type, head.layout.layers[layers.start : layers.stop])
+        else:
+            _check(head.select(layers, asked.quality_layers, asked.held), found)
+        if count:
+            await self._store.touch([key])
+        yield Opening(head, sum(map(len, buffers)), layout)
+        yield buffers
+
+
+def _check(sections: Sequence[Section], pieces: Sequence[bytes]) -> None:
+    """Verify sections that lie one after the other in pieces, none across two."""
+    waiting = iter(pieces)
+    view = memoryview(b"")
+    for section in sections:
+        if not view:
+            view = memoryview(next(waiting, b""))
+        check_section(section, view[: section.length])
+        view = view[section.length :]
+
+
+def _decode(
+    head: ContainerHead, pieces: Buffers, layers: range, asked: Asked, coder: JointCoder | None
+) -> DecodedChunk:
+    coders = None if coder is None else lambda _: coder
+    decoder = container.ContainerDecoder(head.header.model_fingerprint, layers, asked.quality_layers, coders)
+    for piece in pieces:
+        decoder.feed(piece)
+    return decoder.finish()
