@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | check | bench | bench-codec | bench-blend | drills | proto
+# kvquilt: make demo | test | check | bench | bench-codec | bench-blend | bench-store | drills | proto
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -15,7 +15,7 @@ PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/k
 STAMP = $(VENV)/installed
 LMCACHE = .venv-lmcache
 
-.PHONY: demo test check format bench bench-codec bench-blend drills proto clean
+.PHONY: demo test check format bench bench-codec bench-blend bench-store drills proto clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -38,8 +38,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP) $(LMCACHE)/installed
-	for file in $(filter-out bench/bench_blend.py,$(wildcard bench/bench_*.py)); do \
+	for file in $(filter-out bench/bench_blend.py bench/bench_store.py,$(wildcard bench/bench_*.py)); do \
 	  PYTHONPATH=bench $(BIN)/python "$$file" || exit 1; done
+	PYTHONPATH=bench:. $(BIN)/python bench/bench_store.py
 	PYTHONPATH=bench $(BIN)/python bench/bench_blend.py --quick
 
 bench-codec: $(STAMP) $(LMCACHE)/installed
@@ -47,6 +48,10 @@ bench-codec: $(STAMP) $(LMCACHE)/installed
 
 bench-blend: $(STAMP)
 	PYTHONPATH=bench $(BIN)/python bench/bench_blend.py $(BENCH_FLAGS)
+
+# Real node processes and Valkey; a figure that is missed is printed, and no failure.
+bench-store: $(STAMP)
+	PYTHONPATH=bench:. $(BIN)/python bench/bench_store.py $(BENCH_FLAGS)
 
 # Real node processes, Valkey and SeaweedFS, killed and paused; the load's objects are made as those of the tests.
 drills: $(STAMP)

@@ -1,1 +1,1 @@
-"""Benchmarks of what is below a node and of a node's stores."""
+"""What nodes deliver beside their stores by themselves (docs/operations.md, "Throughput"); what is below a node."""
