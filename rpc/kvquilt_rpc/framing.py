@@ -1,7 +1,7 @@
 """Frames to and from a message's wire form without making the message, which copies the bytes several times.
 
 What is written is what protobuf writes. What is read is what protobuf would read: bytes of another form than the one
-written here (unknown fields, another order) go through protobuf. docs/decisions/0020-get-path.md has the measurements.
+written here (unknown fields, another order) go through protobuf. docs/decisions/0021-get-path.md has the measurements.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

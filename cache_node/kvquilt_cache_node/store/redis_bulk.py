@@ -1,7 +1,7 @@
 """One large value from Redis, read from the socket straight to where it stays.
 
 The client library copies a value several times on its way (stream, parser, result), which takes two to three times as
-long: docs/decisions/0020-get-path.md. It still makes the connection, with TLS, user and password, and takes it back;
+long: docs/decisions/0021-get-path.md. It still makes the connection, with TLS, user and password, and takes it back;
 only what comes between a command and the end of its answer is read here. Whatever is not the answer that was expected
 closes the connection, and the library asks again.
 """
