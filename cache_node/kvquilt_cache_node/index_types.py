@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvquilt_cache_node.types import Namespaces, Usage
+from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
 
 
@@ -45,7 +45,7 @@ class Index(Protocol):
             PermissionDeniedError: it is another's.
         """
 
-    async def reserve(self, key: bytes, size: int, capacity: int) -> Sequence[bytes] | None:
+    async def reserve(self, key: bytes, size: int, capacity: int, namespace: str = "") -> Sequence[bytes] | None:
         """Hold a key, set `size` bytes apart for its write, and drop the rows that are in the way.
 
         The caller deletes the bytes of the returned keys, writes, and calls `commit`, or `release` if that failed.
@@ -55,8 +55,16 @@ class Index(Protocol):
             Keys whose bytes must go before the write; `None` if there is something of this key already, or another node
             holds it.
 
+        Args:
+            key: of what is to be written.
+            size: its bytes.
+            capacity: byte cap of the store.
+            namespace: whose it is; empty: a profile or a gate.
+
         Raises:
-            CapacityError: the room cannot be made: too large for the cap, or others are writing.
+            CapacityError: the room cannot be made: too large for the cap (reason `over_cap`) or for the namespace's own
+                (`over_quota`), or others are writing; or other namespaces hold the rest, and no more than their floors
+                (`over_share`). Nothing goes for it.
         """
 
     async def commit(self, key: bytes, size: int, meta: Meta) -> None:
@@ -140,6 +148,9 @@ class Index(Protocol):
 
     async def usage(self, capacity: int) -> Usage:
         """How full the store is; reserved bytes count as used."""
+
+    async def usage_by_namespace(self) -> dict[str, NamespaceUsage]:
+        """What each namespace has that has any object."""
 
     async def close(self) -> None:
         """Write what is pending and release what is held."""

@@ -1,4 +1,4 @@
-"""What a node tells of all its objects: only of namespaces that the caller may read, in messages of bounded size."""
+"""What a node tells of what it holds: only of namespaces that the caller may read, in messages of bounded size."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -14,6 +14,7 @@ PAGE_OBJECTS = 256
 MESSAGE_BYTES = 1 << 20
 """A message ends with the object that makes it as large as this."""
 LISTED_DOCUMENTS = 1024
+MAX_NAMESPACES = 4096
 
 
 def readable(identity: Identity, namespace: str) -> frozenset[str] | None:
@@ -48,6 +49,21 @@ async def listed(store: Store, namespaces: frozenset[str] | None) -> AsyncGenera
                     yield message
                     message, size = pb.ListObjectsResponse(store=store.name), 0
     yield message
+
+
+async def held(store: Store, own: str) -> list[pb.NamespaceObjects]:
+    """What the namespaces hold, at most `MAX_NAMESPACES`, those that hold most first.
+
+    Args:
+        store: of the node.
+        own: the only one that is told of; empty: all.
+    """
+    usage = await store.usage_by_namespace()
+    told = sorted(((name, of) for name, of in usage.items() if own in ("", name)), key=lambda item: -item[1].used_bytes)
+    return [
+        pb.NamespaceObjects(namespace=name, objects=of.objects, used_bytes=of.used_bytes)
+        for name, of in told[:MAX_NAMESPACES]
+    ]
 
 
 def _item(info: ObjectInfo) -> pb.ListedObject:

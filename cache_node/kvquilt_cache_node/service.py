@@ -8,7 +8,7 @@ from dataclasses import replace
 import kvquilt_kernels
 from kvquilt_cache_node import bounds, objects
 from kvquilt_cache_node.gates import Gates
-from kvquilt_cache_node.listing import listed, readable
+from kvquilt_cache_node.listing import held, listed, readable
 from kvquilt_cache_node.profiles import Profiles
 from kvquilt_cache_node.reading import Asked, Opening, Reader
 from kvquilt_cache_node.scope import Scope
@@ -264,6 +264,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             capacity_bytes=usage.capacity_bytes,
             kernels=kvquilt_kernels.default().name,
             counters=self._counters.snapshot(),
+            namespaces=await held(self._store, caller().namespace),
         )
 
 

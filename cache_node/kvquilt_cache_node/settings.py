@@ -1,16 +1,30 @@
 """Settings of a cache node; each is documented here and listed by `kvquilt config show`."""
 
+import json
 import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from kvquilt_cache_node.eviction import DEFAULT, POLICIES
+from kvquilt_cache_node.eviction.quotas import DEFAULT_NAMESPACE, Quota, Quotas
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.tier_settings import TierSettings
 from kvquilt_codec.errors import BadRequestError
+from kvquilt_codec.identity import check_namespace
 from kvquilt_rpc.security import ServerSecurity
+
+
+class NamespaceQuota(BaseModel):
+    """What a namespace may hold of a node's store."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    floor: ByteSize = Field(ByteSize(0), ge=0, description="Bytes that no other namespace's put evicts.")
+    share: float = Field(1.0, gt=0, le=1e6, description="Of what is beyond all floors, relative to other namespaces.")
+    cap: ByteSize | None = Field(None, gt=0, description="Most bytes; unset: the store's own cap alone.")
+
 
 SHARED_POLICIES = ("gdsf", "lru")
 """Eviction policies that nodes can follow together: what they go by is a function of an object's row."""
@@ -67,6 +81,10 @@ class NodeSettings(TierSettings):
         description="Memory for objects in use, in front of the store; 0: none. Unset: 512 MiB for redis and object.",
     )
     eviction: str = Field(DEFAULT, description=f"What makes room in a full store: {', '.join(POLICIES)}.")
+    namespaces: dict[str, NamespaceQuota] = Field(
+        default_factory=dict,
+        description="Floor, share and cap of namespaces by name; * is every other one. Empty: all share one store.",
+    )
     max_object: ByteSize = Field(ByteSize(1 << 30), gt=0, description="Largest payload of one put.")
     fsync: bool = Field(True, description="Flush every put to the medium before it is acknowledged.")
     drain_seconds: float = Field(10.0, ge=0, description="Time that running calls get to finish at shutdown.")
@@ -89,6 +107,42 @@ class NodeSettings(TierSettings):
     def queue_folder(self) -> Path:
         """Folder of the write queue: what waits is for this store."""
         return self.path / self.store / "queue"
+
+    @property
+    def quotas(self) -> Quotas | None:
+        """Of `namespaces`; `None`: there are none, and no namespace is looked at when room is made."""
+        if not self.namespaces:
+            return None
+        return Quotas(
+            {
+                name: Quota(int(quota.floor), quota.share, None if quota.cap is None else int(quota.cap))
+                for name, quota in self.namespaces.items()
+            }
+        )
+
+    @field_validator("namespaces", mode="before")
+    @classmethod
+    def _read(cls, given: object) -> object:
+        """A mapping as a variable or a flag gives it: in JSON."""
+        try:
+            return json.loads(given) if isinstance(given, str) else given
+        except ValueError as error:
+            raise ValueError(f"expected a mapping in JSON; got {error}") from None
+
+    @model_validator(mode="after")
+    def _quotas_fit(self) -> "NodeSettings":
+        for name, quota in self.namespaces.items():
+            if name != DEFAULT_NAMESPACE:
+                try:
+                    check_namespace(name)
+                except BadRequestError as error:
+                    raise ValueError(str(error)) from None
+            if quota.cap is not None and quota.cap < quota.floor:
+                raise ValueError(f"expected a cap of namespace {name!r} of at least its floor; got {quota.cap}")
+        floors = sum(int(quota.floor) for quota in self.namespaces.values())
+        if floors > self.capacity:
+            raise ValueError(f"expected floors of at most node.capacity, {int(self.capacity)}, together; got {floors}")
+        return self
 
     @field_validator("eviction", "hot_eviction")
     @classmethod

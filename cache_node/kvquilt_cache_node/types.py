@@ -63,6 +63,14 @@ Piece = bytes | bytearray
 
 
 @dataclass(frozen=True, slots=True)
+class NamespaceUsage:
+    """What a namespace has: objects, and their bytes."""
+
+    objects: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """How full a store is: objects, and the bytes of objects, profiles and gates."""
 
@@ -223,6 +231,9 @@ class Store(Protocol):
 
     async def usage(self) -> Usage:
         """How full the store is."""
+
+    async def usage_by_namespace(self) -> dict[str, NamespaceUsage]:
+        """What each namespace has that has any object."""
 
     async def close(self) -> None:
         """Write what is pending and release what is held."""

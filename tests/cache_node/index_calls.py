@@ -19,7 +19,7 @@ async def fill(index: Index) -> None:
     await store(index, 52, 10, ProfileMeta(MODEL))
     form = StorageForm(Level.HIGH, key_of(50).hex())
     await store(index, 1, 10, meta_of("doc", chunk=1, form=form, fingerprints=[3]))
-    await index.reserve(key_of(2), 10, CAPACITY)
+    await index.reserve(key_of(2), 10, CAPACITY, PUBLIC)
 
 
 async def everything(index: Index) -> int:

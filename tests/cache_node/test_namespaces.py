@@ -134,3 +134,15 @@ async def test_a_namespace_is_forgotten_by_who_acts_in_it_or_an_operator(callers
     assert (await callers.operator.forget_namespace("b", deadline=DEADLINE)).deleted == (OTHERS[0],)
     assert (await callers.operator.forget_namespace("nobody", deadline=DEADLINE)).deleted == ()
     assert await seen(callers.operator) == [[PUBLIC[0]]] * 4
+
+
+async def test_a_status_tells_an_operator_of_all_namespaces_and_a_tenant_of_its_own(callers: Callers) -> None:
+    async def told(client: NodeClient) -> dict[str, tuple[int, int]]:
+        found = (await client.status(deadline=DEADLINE)).namespaces
+        return {usage.namespace: (usage.objects, usage.used_bytes) for usage in found}
+
+    sizes = {meta.namespace: (1, len(data)) for _, data, meta in EVERYTHING}
+    assert await told(callers.operator) == sizes
+    assert await told(callers.a) == {"a": sizes["a"]}
+    await callers.a.forget_namespace("a", deadline=DEADLINE)
+    assert await told(callers.a) == {}

@@ -25,7 +25,20 @@ def made() -> list[str]:
     held, gone, chunk = key_of(1).decode("latin-1"), key_of(50).decode("latin-1"), digest_of(1).decode("latin-1")
     prefix = digest_of(0).decode("latin-1")
     return [
-        *("sizes", "sums", "order", "uses", "idle", "needed", "holds", "leases", "forms", "profiles"),
+        *(
+            "sizes",
+            "sums",
+            "order",
+            "uses",
+            "idle",
+            "needed",
+            "holds",
+            "leases",
+            "forms",
+            "profiles",
+            "used",
+            "reserved",
+        ),
         *("document:public/doc", "namespace:public"),
         *(f"row:{held}", f"row:{gone}", f"held:{held}", f"chunk:{chunk}", f"prints:{chunk}"),
         *(

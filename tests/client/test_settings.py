@@ -105,3 +105,21 @@ def test_settings_within_settings_come_from_every_source(tmp_path):
     assert loaded.sources["node.security.calls_at_once"] == "KVQUILT_NODE__SECURITY__CALLS_AT_ONCE"
     with pytest.raises(BadRequestError, match=r"node\.security\.tls_certificate"):
         load(None, ["node.security.tls_certificate=x"], {})
+
+
+def test_a_setting_that_is_a_mapping_is_read_from_a_file_a_variable_and_a_flag(tmp_path):
+    file = tmp_path / "kvquilt.yaml"
+    file.write_text('node:\n  namespaces:\n    team.a: {floor: 1GiB, share: 3}\n    "*": {cap: 2GiB}\n')
+    written = load(file, environment={})
+    assert written.sources["node.namespaces"] == str(file)
+    quotas = written.settings.node.quotas
+    assert (quotas.of("team.a").floor, quotas.of("team.a").share, quotas.of("b").cap) == (1 << 30, 3.0, 2 << 30)
+    text = value_of(written.settings, "node.namespaces")
+    for given in (
+        load(environment={"KVQUILT_NODE__NAMESPACES": text}),
+        load(flags=[f"node.namespaces={text}"], environment={}),
+    ):
+        assert given.settings.node.namespaces == written.settings.node.namespaces
+    for bad in ("{", '{"a": {"floor": "much"}}', '{"a/b": {}}'):
+        with pytest.raises(BadRequestError, match=r"node\.namespaces|expected a namespace"):
+            load(flags=[f"node.namespaces={bad}"], environment={})

@@ -8,15 +8,17 @@ from pathlib import Path
 
 from kvquilt_cache_node.eviction import EvictionPolicy
 from kvquilt_cache_node.index_types import Stored
-from kvquilt_cache_node.store import reading, removing
+from kvquilt_cache_node.store import queries, reading, removing
 from kvquilt_cache_node.store.connection import connect, transaction
+from kvquilt_cache_node.store.limits import refuse_quota, refuse_share, refuse_size
 from kvquilt_cache_node.store.owners import check_owner
-from kvquilt_cache_node.store.rows import INSERT, fingerprint_rows, kind_of, row_of
+from kvquilt_cache_node.store.rooms import OneRoom, Room, Shares
+from kvquilt_cache_node.store.rows import INSERT, fingerprint_rows, kind_of, namespace_of, row_of
+from kvquilt_cache_node.store.tally import Tally
 from kvquilt_cache_node.store.uses import PendingUses
-from kvquilt_cache_node.store.victims import Victims, entry_of, fill
-from kvquilt_cache_node.types import Namespaces, Usage
+from kvquilt_cache_node.store.victims import Need, Victims, entry_of, fill
+from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
-from kvquilt_codec.errors import CapacityError
 
 
 class Index:
@@ -25,25 +27,26 @@ class Index:
     Args:
         path: database file, or ":memory:".
         clock: seconds since the epoch.
-        policy: says which object makes room. It holds nothing yet, and is this index's own from now on.
+        policy: says which object makes room: one for all namespaces, or one for each by its share. It holds nothing
+            yet, and is this index's own from now on.
 
     Raises:
         As `connect`.
     """
 
-    def __init__(self, path: Path | str, clock: Callable[[], float], policy: EvictionPolicy) -> None:
+    def __init__(self, path: Path | str, clock: Callable[[], float], policy: EvictionPolicy | Shares) -> None:
         self._clock = clock
-        self._policy = policy
+        self._room: Room = policy if isinstance(policy, Shares) else OneRoom(policy)
+        self._tally = Tally()
         self._lock = threading.Lock()
         self._uses = PendingUses()
         self._db = connect(path)
         try:
-            (self._used,) = self._db.execute("SELECT coalesce(sum(stored_bytes), 0) FROM objects").fetchone()
-            fill(policy, self._db)
+            self._tally.fill(self._db.execute(queries.SUMS))
+            fill(self._room, self._db)
         except sqlite3.DatabaseError:
             self._db.close()
             raise
-        self._reserved = 0
 
     def close(self) -> None:
         """Write pending uses and close."""
@@ -61,35 +64,44 @@ class Index:
             self._insert_documents(key, documents)
             return True
 
-    def reserve(self, size: int, capacity: int) -> list[bytes]:
+    def reserve(self, size: int, capacity: int, namespace: str = "") -> list[bytes]:
         """Set `size` bytes apart for a write, and drop the rows of the returned keys, which make room for it.
 
         Raises:
-            CapacityError: the room cannot be made: too large for the cap, or others are writing.
+            CapacityError: the room cannot be made. See `index_types.Index.reserve`.
         """
         with self._lock:
-            if size + self._reserved > capacity:
-                raise CapacityError(
-                    f"expected an object of at most {capacity - self._reserved} bytes under the cap of {capacity}; "
-                    f"got {size}: raise the cap",
-                    reason="over_cap",
-                )
-            victims = Victims()
+            self._check(size, capacity, namespace)
+            victims = Victims(self._db, self._room, self._tally)
             try:
                 with self._transaction():
                     self._uses.write(self._db)
-                    victims.drop(self._db, self._policy, self._used + self._reserved + size - capacity)
+                    victims.make(Need(namespace, size, capacity))
             except BaseException:
-                victims.put_back(self._policy)  # as the rows and the sums: a full disk must change nothing
+                victims.put_back()  # as the rows and the sums: a full disk must change nothing
                 raise
-            self._used -= victims.nbytes
-            self._reserved += size
-            return list(victims.sizes)
+            for gone in victims.dropped.values():
+                self._tally.gone(gone.namespace, gone.size)
+            self._tally.reserve(namespace, size)
+            return list(victims.dropped)
 
-    def release(self, size: int) -> None:
+    def _check(self, size: int, capacity: int, namespace: str) -> None:
+        reserved, quotas = self._tally.total_reserved, self._room.quotas
+        if size + reserved > capacity:
+            refuse_size(size, reserved, capacity)
+        if quotas is None:
+            return
+        cap = quotas.of(namespace).cap if namespace else None
+        own = self._tally.reserved[namespace]
+        if cap is not None and size + own > cap:
+            refuse_quota(size, own, namespace, cap)
+        if size + reserved + quotas.protected(self._tally.used, namespace) > capacity:
+            refuse_share(size, namespace)
+
+    def release(self, size: int, namespace: str = "") -> None:
         """Give a reservation back."""
         with self._lock:
-            self._reserved -= size
+            self._tally.release(namespace, size)
 
     def commit(self, key: bytes, size: int, meta: Meta, *, reserved: bool = True) -> None:
         """Enter what is written: an object, a profile or a gate. From now on it exists."""
@@ -102,9 +114,10 @@ class Index:
                     known = "INSERT OR IGNORE INTO fingerprints VALUES (?,?,?,?)"
                     self._db.executemany(known, fingerprint_rows(meta))
             if isinstance(meta, ObjectMeta):
-                self._policy.insert(key, entry_of(size, meta.compute_seconds, 0))
-            self._used += size
-            self._reserved -= size if reserved else 0
+                self._room.insert(key, entry_of(size, meta.compute_seconds, 0), meta.namespace)
+            self._tally.stored(namespace_of(meta), size)
+            if reserved:
+                self._tally.release(namespace_of(meta), size)
 
     def use(self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None) -> list[bytes]:
         """Count a use of each object and let more documents hold it; return the keys that exist."""
@@ -112,8 +125,7 @@ class Index:
             found = removing.existing(self._db, keys, namespaces)
             for key in found:
                 self._uses.add(key, self._clock())
-                if key in self._policy:
-                    self._policy.use(key)
+                self._room.use(key)
             if documents:
                 with self._transaction():
                     self._uses.write(self._db)
@@ -220,8 +232,12 @@ class Index:
     def usage(self, capacity: int) -> Usage:
         """How full the store is; reserved bytes count as used."""
         with self._lock:
-            (objects,) = self._db.execute("SELECT count(*) FROM objects WHERE kind = 'object'").fetchone()
-            return Usage(objects, self._used + self._reserved, capacity)
+            return Usage(self._tally.objects.total(), self._tally.total, capacity)
+
+    def usage_by_namespace(self) -> dict[str, NamespaceUsage]:
+        """Objects and bytes of each namespace that has any."""
+        with self._lock:
+            return {name: NamespaceUsage(count, self._tally.used[name]) for name, count in self._tally.objects.items()}
 
     def _transaction(self) -> AbstractContextManager[None]:
         return transaction(self._db)
@@ -230,8 +246,8 @@ class Index:
         """What was in the database is there no more; memory follows. Returns sizes."""
         for key, gone in dropped.items():
             self._uses.drop(key)
-            self._policy.remove(key)
-            self._used -= gone.size
+            self._room.remove(key)
+            self._tally.gone(gone.namespace, gone.size)
         return {key: gone.size for key, gone in dropped.items()}
 
     def _insert_documents(self, key: bytes, documents: Sequence[str]) -> None:

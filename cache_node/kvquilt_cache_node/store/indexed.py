@@ -11,7 +11,7 @@ from typing import Any
 from kvquilt_cache_node.index_types import Index, Stored
 from kvquilt_cache_node.store.key_locks import KeyLocks
 from kvquilt_cache_node.store.leaving import Departure, Leaving, settled
-from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, Piece, Usage
+from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, NamespaceUsage, Piece, Usage
 from kvquilt_codec.catalog import (
     ChunkMatch,
     ForgetReceipt,
@@ -103,7 +103,7 @@ class IndexedStore:
         wait, give_up = _WAITS[0], time.monotonic() + _WAIT_SECONDS
         while not await self._index.add_documents(key, documents, namespace):
             async with self._choosing:
-                victims = await self._index.reserve(key, size, self._capacity)
+                victims = await self._index.reserve(key, size, self._capacity, namespace)
                 if victims is not None:
                     self._delete_all(victims)
                     return True
@@ -209,6 +209,10 @@ class IndexedStore:
     async def usage(self) -> Usage:
         """See `Store.usage`."""
         return await self._index.usage(self._capacity)
+
+    async def usage_by_namespace(self) -> dict[str, NamespaceUsage]:
+        """See `Store.usage_by_namespace`."""
+        return await self._index.usage_by_namespace()
 
     async def close(self) -> None:
         """See `Store.close`. Waits for puts under way."""

@@ -12,6 +12,7 @@ from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.index import Index as Database
 from kvquilt_cache_node.store.locking import locked
 from kvquilt_cache_node.store.opening_blobs import not_installed
+from kvquilt_cache_node.store.rooms import Shares
 from kvquilt_cache_node.store.sqlite_index import SqliteIndex
 from kvquilt_codec.errors import CapacityError, UnavailableError
 
@@ -57,8 +58,13 @@ async def open_index(settings: NodeSettings, *, anew: bool = False) -> Index:
         raise
 
 
-def _policy(settings: NodeSettings) -> EvictionPolicy:
-    return make_policy(settings.eviction, int(settings.capacity), Random())  # noqa: S311  draws victims, not secrets
+def _policy(settings: NodeSettings) -> EvictionPolicy | Shares:
+    capacity = int(settings.capacity)
+
+    def made(nbytes: int) -> EvictionPolicy:
+        return make_policy(settings.eviction, nbytes, Random())  # noqa: S311  draws victims, not secrets
+
+    return made(capacity) if settings.quotas is None else Shares(settings.quotas, made, capacity)
 
 
 async def _redis_index(settings: NodeSettings, anew: bool) -> Index:
@@ -72,7 +78,7 @@ async def _redis_index(settings: NodeSettings, anew: bool) -> Index:
         if anew:
             await RedisIndex.erase(client, settings.redis_prefix)
         prefix, lease = settings.redis_prefix, settings.lease_seconds
-        return await RedisIndex.open(client, prefix, settings.eviction, lease=lease)
+        return await RedisIndex.open(client, prefix, settings.eviction, lease=lease, quotas=settings.quotas)
     except BaseException:
         await client.close()
         raise

@@ -14,8 +14,11 @@ IDLE = (
 """Of the profiles that no stored object is coded with, and their gates, the one used longest ago."""
 OLDEST_USE = "SELECT last_used FROM objects WHERE kind = 'object' ORDER BY last_used LIMIT 1"
 ENTRIES = (
-    "SELECT key, stored_bytes, compute_seconds, use_count FROM objects WHERE kind = 'object' ORDER BY last_used, key"
+    "SELECT key, namespace, stored_bytes, compute_seconds, use_count FROM objects WHERE kind = 'object' "
+    "ORDER BY last_used, key"
 )
+SUMS = "SELECT namespace, count(*), sum(stored_bytes) FROM objects GROUP BY namespace"
+LARGEST = "SELECT max(stored_bytes, 1) FROM objects WHERE namespace = ? ORDER BY stored_bytes DESC LIMIT 1"
 DROP = "DELETE FROM objects WHERE key = ? RETURNING stored_bytes, compute_seconds, use_count, namespace"
 
 PROFILES = (
@@ -33,10 +36,11 @@ SEEN = "(? OR namespace IN (SELECT value FROM json_each(?)))"
 
 def seen_by(namespaces: Namespaces) -> tuple[bool, str]:
     """What `SEEN` is asked with."""
-    return namespaces is None, json.dumps([] if namespaces is None else list(namespaces))
+    return (True, "[]") if namespaces is None else (False, json.dumps(list(namespaces)))
 
 
-EXISTS = f"SELECT 1 FROM objects WHERE key = ? AND {SEEN}"  # noqa: S608
+EXISTS = "SELECT 1 FROM objects WHERE key = ?"
+IS_SEEN = f"{EXISTS} AND {SEEN}"
 VARIANTS = (
     f"SELECT {COLUMNS} FROM objects WHERE chunk_key = ? AND prefix_digest = ? AND model_fingerprint = ? "  # noqa: S608
     f"AND {SEEN} ORDER BY last_used DESC, key LIMIT ?"
@@ -54,4 +58,4 @@ AND NOT EXISTS (
 """
 """Objects of the same text as an object's, if no document holds any object of it."""
 
-OF_NAMESPACE = "SELECT key FROM objects WHERE kind = 'object' AND namespace = ? LIMIT ?"
+OF_NAMESPACE = "SELECT key FROM objects WHERE namespace = ? LIMIT ?"

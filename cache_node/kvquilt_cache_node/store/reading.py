@@ -36,12 +36,13 @@ def page(db: sqlite3.Connection, after: bytes, limit: int) -> list[ObjectInfo]:
 
 def objects(db: sqlite3.Connection, keys: Sequence[bytes], namespaces: Namespaces = None) -> list[ObjectInfo]:
     """The objects that exist among `keys`."""
-    seen = queries.seen_by(namespaces)
+    seen = () if namespaces is None else queries.seen_by(namespaces)
+    of_them = "" if namespaces is None else f" AND {queries.SEEN}"
     rows: list[Row] = []
     for begin in range(0, len(keys), _VARIABLES):
         batch = keys[begin : begin + _VARIABLES]
         marks = ",".join("?" * len(batch))
-        among = f"key IN ({marks}) AND kind = 'object' AND {queries.SEEN}"
+        among = f"key IN ({marks}) AND kind = 'object'{of_them}"
         rows += db.execute(f"SELECT {COLUMNS} FROM objects WHERE {among}", (*batch, *seen))  # noqa: S608  marks only
     return [_info(db, row) for row in rows]
 

@@ -1,24 +1,33 @@
 """The index in Redis or Valkey: several nodes share one, and every change of it is one atomic script."""
 
-import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from kvquilt_cache_node.eviction.quotas import Quotas
 from kvquilt_cache_node.index_types import Stored
+from kvquilt_cache_node.store.limits import refuse_quota, refuse_share, refuse_size
 from kvquilt_cache_node.store.owners import refuse_owner
 from kvquilt_cache_node.store.redis_client import RedisClient
 from kvquilt_cache_node.store.redis_holds import BATCH, Holds, batches
 from kvquilt_cache_node.store.redis_records import Names
-from kvquilt_cache_node.store.redis_rows import arguments_of, gate_from, info_from, match_from, profile_from, scope_of
+from kvquilt_cache_node.store.redis_rows import (
+    arguments_of,
+    gate_from,
+    infos_from,
+    match_from,
+    profile_from,
+    quotas_of,
+    scope_of,
+)
 from kvquilt_cache_node.store.redis_scripts import REPAIR, Scripts
-from kvquilt_cache_node.types import FORGET_BATCH, Namespaces, Usage
+from kvquilt_cache_node.types import FORGET_BATCH, Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
-from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, UnavailableError
+from kvquilt_codec.errors import BadRequestError, IntegrityError, UnavailableError
 from kvquilt_codec.identity import PUBLIC
 
-log = logging.getLogger(__name__)
-
-FORMAT = "3"
+FORMAT = "4"
+MAX_NAMESPACES = 4096
+"""Namespaces whose use is told at once."""
 _ANOTHERS = 2
 """What `add_documents.lua` answers about a key that is another namespace's."""
 
@@ -29,12 +38,15 @@ class RedisIndex:
     Use `RedisIndex.open`. Times are the server's.
     """
 
-    def __init__(self, client: RedisClient, prefix: str, *, lease: float) -> None:
+    def __init__(self, client: RedisClient, prefix: str, *, lease: float, quotas: Quotas | None = None) -> None:
+        self._quotas = quotas_of(quotas)
         self._scripts = Scripts(client, f"{{{prefix}:index}}")
         self._holds = Holds(self._scripts, lease)
 
     @classmethod
-    async def open(cls, client: RedisClient, prefix: str, policy: str, *, lease: float = 30.0) -> "RedisIndex":
+    async def open(
+        cls, client: RedisClient, prefix: str, policy: str, *, lease: float = 30.0, quotas: Quotas | None = None
+    ) -> "RedisIndex":
         """Open an index, or make an empty one.
 
         Args:
@@ -42,6 +54,7 @@ class RedisIndex:
             prefix: as of `RedisBlobs`.
             policy: what eviction goes by, "gdsf" or "lru"; all nodes of an index have the same.
             lease: seconds after which what a node had reserved is free again, if the node has died.
+            quotas: of namespaces; all nodes of an index should have the same: each makes room by its own.
 
         Raises:
             BadRequestError: a prefix that cannot be, the index goes by another policy, or the server would evict parts
@@ -51,7 +64,7 @@ class RedisIndex:
         """
         try:
             Names(prefix)
-            index = cls(client, prefix, lease=lease)
+            index = cls(client, prefix, lease=lease, quotas=quotas)
             answer = await index._scripts.run("open", FORMAT, policy)
             index._check(policy, *(part.decode(errors="replace") for part in answer))
         except BaseException:
@@ -104,22 +117,23 @@ class RedisIndex:
             refuse_owner(key, namespace)
         return bool(there)
 
-    async def reserve(self, key: bytes, size: int, capacity: int) -> list[bytes] | None:
+    async def reserve(self, key: bytes, size: int, capacity: int, namespace: str = "") -> list[bytes] | None:
         """See `Index.reserve`."""
         victims: list[bytes] = []
         while True:
-            mine = (self._holds.owner, size, capacity, self._holds.lease, BATCH)
+            mine = (self._holds.owner, size, capacity, self._holds.lease, BATCH, namespace, self._quotas)
             status, *answer = await self._scripts.run("reserve", key, *mine)
             if status in {b"stored", b"busy"}:
                 return None
             if status == b"over":
-                raise CapacityError(
-                    f"expected an object of at most {capacity - int(answer[0])} bytes under the cap of {capacity}; "
-                    f"got {size}: raise the cap",
-                    reason="over_cap",
-                )
+                refuse_size(size, int(answer[0]), capacity)
+            if status == b"quota":
+                refuse_quota(size, int(answer[0]), namespace, int(answer[1]))
             if status == b"drift":
                 raise IntegrityError(f"expected an index whose sums agree with its rows; got another one: {REPAIR}")
+            if status == b"share":
+                self._holds.took(deleting=answer)
+                refuse_share(size, namespace)
             victims += answer
             self._holds.took(deleting=answer)
             if status == b"ok":
@@ -222,7 +236,7 @@ class RedisIndex:
             return sorted(everything, key=lambda info: (-info.last_used, info.key))
         found: list[ObjectInfo] = []
         for batch in batches(list(dict.fromkeys(keys))):
-            found += _infos(await self._scripts.run("find", scope_of(namespaces), *batch))
+            found += infos_from(await self._scripts.run("find", scope_of(namespaces), *batch))
         return found
 
     async def find_variants(
@@ -238,7 +252,7 @@ class RedisIndex:
         for batch in batches(list(dict.fromkeys(chunk_keys))):
             of = (model_fingerprint, prefix_digest, limit, scope_of(namespaces))
             for chunk, rows in zip(batch, await self._scripts.run("find_variants", *of, *batch), strict=True):
-                if infos := _infos(rows):
+                if infos := infos_from(rows):
                     found[chunk] = infos
         return found
 
@@ -271,20 +285,12 @@ class RedisIndex:
         objects, used, reserved = answer
         return Usage(objects, used + reserved, capacity)
 
+    async def usage_by_namespace(self) -> dict[str, NamespaceUsage]:
+        """See `Index.usage_by_namespace`."""
+        answer = await self._scripts.run("usage_by_namespace", MAX_NAMESPACES)
+        return {name.decode(): NamespaceUsage(objects, used) for name, objects, used in answer}
+
     def _dropped(self, answer: Sequence[Any]) -> dict[bytes, int]:
         dropped = dict(zip(answer[::2], answer[1::2], strict=True))
         self._holds.took(deleting=dropped)
         return dropped
-
-
-def _infos(answers: Sequence[Any]) -> list[ObjectInfo]:
-    """Objects from their rows. A row that is none is a miss: one damaged value must not hide the others."""
-    found: list[ObjectInfo] = []
-    for answer in answers:
-        try:
-            info = info_from(answer)
-        except IntegrityError as error:
-            log.warning("%s: %s", error, REPAIR)
-        else:
-            found += [] if info is None else [info]
-    return found

@@ -1,18 +1,22 @@
 """What the index in Redis keeps of an object, a profile or a gate, as arguments of its scripts and back."""
 
+import logging
 import struct
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from kvquilt_cache_node.store.redis_scripts import Argument
+from kvquilt_cache_node.eviction.quotas import DEFAULT_NAMESPACE, Quotas
+from kvquilt_cache_node.store.redis_scripts import REPAIR, Argument
 from kvquilt_cache_node.store.rows import info_of, kind_of, row_of
 from kvquilt_cache_node.types import Namespaces
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.fingerprints import unpack
 from kvquilt_codec.identity import DIGEST_BYTES
+
+log = logging.getLogger(__name__)
 
 _PRINT = struct.Struct(">HH")
 """Offset and tokens of a fingerprint: big-endian, so that their order is that of the bytes."""
@@ -37,6 +41,15 @@ def scope_of(namespaces: Namespaces) -> str:
     return "" if namespaces is None else f" {' '.join(namespaces)} "
 
 
+def quotas_of(quotas: Quotas | None) -> str:
+    """Quotas as `reserve.lua` takes them; empty: none."""
+    if quotas is None:
+        return ""
+    named = {**quotas.named, DEFAULT_NAMESPACE: quotas.default}
+    found = {name: (quota.floor, quota.share, -1 if quota.cap is None else quota.cap) for name, quota in named.items()}
+    return msgspec.json.encode(found).decode()
+
+
 def info_from(answer: Sequence[Any]) -> ObjectInfo | None:
     """An object from its row as scripts return it; `None` if it is the row of something else.
 
@@ -57,6 +70,19 @@ def info_from(answer: Sequence[Any]) -> ObjectInfo | None:
         return info_of(whole, tuple(sorted(document.decode() for document in documents)))
     except _MALFORMED as error:
         raise IntegrityError(f"expected a row of the index of {bytes(key).hex()[:16]}...; got {error}") from None
+
+
+def infos_from(answers: Sequence[Any]) -> list[ObjectInfo]:
+    """Objects from their rows. A row that is none is a miss: one damaged value must not hide the others."""
+    found: list[ObjectInfo] = []
+    for answer in answers:
+        try:
+            info = info_from(answer)
+        except IntegrityError as error:
+            log.warning("%s: %s", error, REPAIR)
+        else:
+            found += [] if info is None else [info]
+    return found
 
 
 def profile_from(answer: Sequence[Any]) -> tuple[ProfileInfo, float]:

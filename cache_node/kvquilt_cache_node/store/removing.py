@@ -47,8 +47,10 @@ class Removed:
 
 def existing(db: sqlite3.Connection, keys: Sequence[bytes], namespaces: Namespaces = None) -> list[bytes]:
     """Those of the keys that there is something of, in their order."""
+    if namespaces is None:
+        return [key for key in keys if db.execute(queries.EXISTS, (key,)).fetchone()]
     seen = queries.seen_by(namespaces)
-    return [key for key in keys if db.execute(queries.EXISTS, (key, *seen)).fetchone()]
+    return [key for key in keys if db.execute(queries.IS_SEEN, (key, *seen)).fetchone()]
 
 
 def remove(db: sqlite3.Connection, keys: Sequence[bytes], documents: Sequence[str], namespace: str) -> Removed:

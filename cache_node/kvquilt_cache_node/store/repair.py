@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvquilt_cache_node.index_types import Index
+from kvquilt_cache_node.store.rows import namespace_of
 from kvquilt_cache_node.types import Blobs
 from kvquilt_codec.catalog import Meta
 from kvquilt_codec.errors import CapacityError, IntegrityError, NotFoundError
@@ -122,9 +123,9 @@ class Repair:
             await self._blobs.delete(key)
             self.done.deleted += 1
         except CapacityError as error:
-            if error.reason != "over_cap":
+            if error.reason not in ("over_cap", "over_quota", "over_share"):
                 raise
-            self.done.left += 1  # for now, others' unfinished writes fill the cap
+            self.done.left += 1  # for now, others' unfinished writes fill the cap, or floors of others
         finally:
             await self._index.release([key])
 
@@ -133,7 +134,7 @@ class Repair:
         meta = self._describe(key, data)
         if len(data) > self._capacity:
             raise IntegrityError(f"expected at most {self._capacity} bytes, the cap; got an object of {len(data)}")
-        if await self._reserve(key, len(data)):
+        if await self._reserve(key, len(data), namespace_of(meta)):
             await self._index.commit(key, len(data), meta)
             self.done.adopted += 1
             log.warning("adopted an object without a row", extra={"key": key.hex()})
@@ -148,9 +149,9 @@ class Repair:
         except NotFoundError:
             pass
 
-    async def _reserve(self, key: bytes, size: int) -> bool:
+    async def _reserve(self, key: bytes, size: int, namespace: str = "") -> bool:
         """Hold a key, or find it stored; whoever has to go is deleted."""
-        victims = await self._index.reserve(key, size, self._capacity)
+        victims = await self._index.reserve(key, size, self._capacity, namespace)
         if victims is None:
             return False
         for victim in victims:

@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS objects (
 CREATE INDEX IF NOT EXISTS objects_by_use ON objects (last_used);
 CREATE INDEX IF NOT EXISTS others_by_use ON objects (last_used, key) WHERE kind <> 'object';
 CREATE INDEX IF NOT EXISTS objects_by_form ON objects (form);
-CREATE INDEX IF NOT EXISTS objects_by_namespace ON objects (namespace, stored_bytes) WHERE kind = 'object';
+CREATE INDEX IF NOT EXISTS objects_by_namespace ON objects (namespace, stored_bytes);
 CREATE INDEX IF NOT EXISTS objects_by_chunk ON objects (chunk_key, prefix_digest, last_used);
 CREATE TABLE IF NOT EXISTS documents (
   namespace TEXT NOT NULL, document_id TEXT NOT NULL, key BLOB NOT NULL REFERENCES objects ON DELETE CASCADE,
@@ -46,6 +46,11 @@ Row = tuple[bytes, str, str, int, str, str, float, bytes, bytes, bytes, str, flo
 def kind_of(meta: Meta) -> str:
     """What the column `kind` says."""
     return "object" if isinstance(meta, ObjectMeta) else "gate" if isinstance(meta, GateMeta) else "profile"
+
+
+def namespace_of(meta: Meta) -> str:
+    """Whose it is; empty: nobody's."""
+    return meta.namespace if isinstance(meta, ObjectMeta) else ""
 
 
 def row_of(key: bytes, meta: Meta, size: int, now: float) -> Row:

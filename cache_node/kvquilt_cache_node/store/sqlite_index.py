@@ -6,7 +6,7 @@ from typing import IO
 
 from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store.index import Index as Database
-from kvquilt_cache_node.types import Namespaces, Usage
+from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import UnavailableError
 
@@ -22,19 +22,19 @@ class SqliteIndex:
     def __init__(self, database: Database, lock: IO[str] | None = None) -> None:
         self._database = database
         self._lock = lock
-        self._reserved: dict[bytes, int] = {}
+        self._reserved: dict[bytes, tuple[int, str]] = {}
 
     async def add_documents(self, key: bytes, documents: Sequence[str], namespace: str = "") -> bool:
         """See `Index.add_documents`."""
         return await asyncio.to_thread(self._database.add_documents, key, documents, namespace)
 
-    async def reserve(self, key: bytes, size: int, capacity: int) -> list[bytes] | None:
+    async def reserve(self, key: bytes, size: int, capacity: int, namespace: str = "") -> list[bytes] | None:
         """See `Index.reserve`."""
         await self.release([key])
         if await self.stored(key) is not None:
             return None
-        victims = await asyncio.to_thread(self._database.reserve, size, capacity)
-        self._reserved[key] = size
+        victims = await asyncio.to_thread(self._database.reserve, size, capacity, namespace)
+        self._reserved[key] = (size, namespace)
         return victims
 
     async def commit(self, key: bytes, size: int, meta: Meta) -> None:
@@ -52,7 +52,7 @@ class SqliteIndex:
     def abandon(self, key: bytes) -> None:
         """See `Index.abandon`. The bytes are found when the store is opened."""
         if key in self._reserved:
-            self._database.release(self._reserved.pop(key))
+            self._database.release(*self._reserved.pop(key))
 
     async def may_delete(self, key: bytes) -> bool:
         """See `Index.may_delete`."""
@@ -129,6 +129,10 @@ class SqliteIndex:
     async def usage(self, capacity: int) -> Usage:
         """See `Index.usage`."""
         return await asyncio.to_thread(self._database.usage, capacity)
+
+    async def usage_by_namespace(self) -> dict[str, NamespaceUsage]:
+        """See `Index.usage_by_namespace`."""
+        return await asyncio.to_thread(self._database.usage_by_namespace)
 
     async def close(self) -> None:
         """See `Index.close`."""

@@ -1,8 +1,9 @@
 """Settings: defaults < YAML file < environment (`KVQUILT_...`) < flags; and where each value came from."""
 
 import functools
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def load(file: Path | None = None, flags: Sequence[str] = (), environment: Mappi
     layers: list[tuple[dict[str, Any], dict[str, str]]] = []
     chosen = _file(file, variables)
     if chosen is not None:
-        values = dict(_flat(_yaml(chosen)))
+        values = dict(_flat(_yaml(chosen), dict(leaves())))
         layers.append((values, dict.fromkeys(values, str(chosen))))
     values = {_dotted(name): value for name, value in variables.items() if _is_setting(name)}
     layers.append((values, {_dotted(name): name for name in variables if _is_setting(name)}))
@@ -93,7 +94,7 @@ def load(file: Path | None = None, flags: Sequence[str] = (), environment: Mappi
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        where = sources.get(name, "default")
+        where = next((source for setting, source in sources.items() if f"{name}.".startswith(f"{setting}.")), "default")
         raise BadRequestError(f"expected a valid {name}; {first['msg']} (from {where})") from None
 
 
@@ -113,7 +114,9 @@ def value_of(settings: KvquiltSettings, name: str) -> str:
 
 
 def text_of(value: object) -> str:
-    """A setting's value as it may be written, a list with commas."""
+    """A setting's value as it may be written: a list with commas, a mapping in JSON."""
+    if isinstance(value, dict):
+        return json.dumps({name: item.model_dump(mode="json", exclude_defaults=True) for name, item in value.items()})
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -138,10 +141,11 @@ def _yaml(file: Path) -> dict[str, Any]:
     return content
 
 
-def _flat(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(tree: Mapping[Any, Any], known: Container[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by dotted name; a mapping that is itself a setting's value stays one."""
     for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+        if isinstance(value, dict) and f"{prefix}{name}" not in known:
+            yield from _flat(value, known, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

@@ -1127,6 +1127,31 @@ class GetNodeStatusRequest(_message.Message):
 Global___GetNodeStatusRequest: _TypeAlias = GetNodeStatusRequest  # noqa: Y015
 
 @_typing.final
+class NamespaceObjects(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    objects: _builtins.int
+    used_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        objects: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "objects", b"objects", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceObjects: _TypeAlias = NamespaceObjects  # noqa: Y015
+
+@_typing.final
 class GetNodeStatusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1157,6 +1182,7 @@ class GetNodeStatusResponse(_message.Message):
     CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
     KERNELS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     store: _builtins.str
     objects: _builtins.int
@@ -1168,6 +1194,10 @@ class GetNodeStatusResponse(_message.Message):
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Counters since start, by name; docs/reference.md lists them."""
 
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceObjects]:
+        """What namespaces have: at most 4096, the largest first. For a call that acts in one: its own."""
+
     def __init__(
         self,
         *,
@@ -1178,10 +1208,11 @@ class GetNodeStatusResponse(_message.Message):
         capacity_bytes: _builtins.int = ...,
         kernels: _builtins.str = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        namespaces: _abc.Iterable[Global___NamespaceObjects] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "counters", b"counters", "kernels", b"kernels", "objects", b"objects", "store", b"store", "used_bytes", b"used_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "counters", b"counters", "kernels", b"kernels", "namespaces", b"namespaces", "objects", b"objects", "store", b"store", "used_bytes", b"used_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,6 +13,7 @@ call('HSET', named('row', key), 'kind', kind, 'namespace', namespace, 'model', m
   'intra', intra, 'bytes', bytes, 'created', exact(now), 'used', exact(now), 'uses', '0')
 call('HSET', SIZES, key, bytes)
 call('HINCRBY', SUMS, 'used', bytes)
+add(USED, namespace, tonumber(bytes))
 if kind == 'object' then
   local rank = priority(0, tonumber(seconds), tonumber(bytes), now)
   call('ZADD', ORDER, rank, key)

@@ -5,6 +5,7 @@ local ORDER, USES = P .. 'order', P .. 'uses' -- of objects: what eviction goes 
 local IDLE, NEEDED = P .. 'idle', P .. 'needed' -- last uses of profiles and gates, without and with objects coded so
 local HOLDS, LEASES = P .. 'holds', P .. 'leases'
 local FORMS, PROFILES = P .. 'forms', P .. 'profiles'
+local USED, RESERVED = P .. 'used', P .. 'reserved' -- bytes by namespace; one that has none is not in it
 local call = redis.call
 local work = 0 -- calls of the server that dropping rows has taken, about
 
@@ -14,6 +15,10 @@ local function named(kind, name) return P .. kind .. ':' .. name end
 local function exact(number) return string.format('%.17g', number) end
 
 local function sum(field) return tonumber(call('HGET', SUMS, field) or '0') end
+
+local function add(hash, field, number)
+  if field ~= '' and number ~= 0 and call('HINCRBY', hash, field, number) == 0 then call('HDEL', hash, field) end
+end
 
 local function server_time()
   local time = call('TIME')
@@ -27,23 +32,29 @@ local function tick()
   return now
 end
 
--- Who may write or delete the bytes of a key: HOLDS has the owner and the bytes reserved, LEASES until when.
+-- Who may write or delete the bytes of a key: HOLDS has the owner, the bytes reserved and for which namespace, LEASES
+-- until when.
 local function holder(key)
   local held = call('HGET', HOLDS, key)
-  if not held then return nil, 0 end
-  local owner, bytes = string.match(held, '^(%x+):(%d+)$')
-  return owner or '', tonumber(bytes or '0')
+  if not held then return nil, 0, '' end
+  local owner, bytes, namespace = string.match(held, '^(%x+):(%d+):(.*)$')
+  return owner or '', tonumber(bytes or '0'), namespace or ''
 end
 
 local function holds(owner, key, time)
   return (holder(key)) == owner and (tonumber(call('ZSCORE', LEASES, key) or '0')) > time
 end
 
+local function unreserve(bytes, namespace)
+  if bytes ~= 0 then call('HINCRBY', SUMS, 'reserved', -bytes) end
+  add(RESERVED, namespace, -bytes)
+end
+
 local function unhold(key)
-  local _, bytes = holder(key)
+  local _, bytes, namespace = holder(key)
   call('HDEL', HOLDS, key)
   call('ZREM', LEASES, key)
-  if bytes ~= 0 then call('HINCRBY', SUMS, 'reserved', -bytes) end
+  unreserve(bytes, namespace)
 end
 
 -- A server whose memory is full lets a script write only if its first write is one that takes no memory.
@@ -52,10 +63,11 @@ local function prolong(key, time)
   call('ZADD', LEASES, exact(time), key)
 end
 
-local function hold(key, owner, bytes, expiry)
-  call('HSET', HOLDS, key, owner .. ':' .. string.format('%d', bytes))
+local function hold(key, owner, bytes, expiry, namespace)
+  call('HSET', HOLDS, key, owner .. ':' .. string.format('%d', bytes) .. ':' .. (namespace or ''))
   call('ZADD', LEASES, exact(expiry), key)
   if bytes ~= 0 then call('HINCRBY', SUMS, 'reserved', bytes) end
+  add(RESERVED, namespace or '', bytes)
 end
 
 -- `scope` is names between spaces, or empty: everybody's.
@@ -117,6 +129,7 @@ local function drop(key, owner, expiry)
   call('HDEL', SIZES, key)
   for _, order in ipairs({ ORDER, USES, IDLE, NEEDED }) do call('ZREM', order, key) end
   call('HINCRBY', SUMS, 'used', -size)
+  add(USED, namespace, -size)
   hold(key, owner, 0, expiry)
   work = work + 20 + 2 * #documents
   if kind == 'profile' then
