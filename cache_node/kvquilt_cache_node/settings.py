@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from kvquilt_cache_node.encryption_settings import EncryptionSettings
 from kvquilt_cache_node.eviction import DEFAULT, POLICIES
 from kvquilt_cache_node.eviction.quotas import DEFAULT_NAMESPACE, Quota, Quotas
 from kvquilt_cache_node.redis_url import RedisUrl
@@ -36,7 +37,7 @@ def default_data_dir() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "kvquilt"
 
 
-class NodeSettings(TierSettings):
+class NodeSettings(EncryptionSettings, TierSettings):
     """A cache node."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")

@@ -21,6 +21,7 @@ from kvquilt_cache_node.store.write_queue import WriteQueue
 from kvquilt_cache_node.types import COUNTERS, Blobs, ByteRange
 from kvquilt_codec.errors import KvquiltError
 from kvquilt_rpc.counters import Counters
+from tests.cache_node.tiers import nothing
 from tests.contracts.store_objects import key_of
 
 
@@ -101,7 +102,7 @@ async def hot_first(
     capacity: int,
     look_up: LookUp | None = None,
     *,
-    check: Check = lambda *_: None,
+    check: Check = nothing,
     counters: Counters | None = None,
     timeout: float = 5.0,
     clock: Callable[[], float] = time.monotonic,

@@ -51,7 +51,7 @@ async def test_the_load_of_a_memory_tier_is_a_use(tiers: Tiers) -> None:
 
 
 async def test_what_is_read_once_or_larger_than_the_tier_or_damaged_is_not_copied() -> None:
-    def refuse(key: bytes, data: bytes) -> None:
+    async def refuse(key: bytes, data: bytes) -> None:
         if key == key_of(2):
             raise IntegrityError("damaged")
 

@@ -100,7 +100,7 @@ async def test_of_a_sound_store_nothing_changes(parts: Parts) -> None:
 
 
 async def test_a_lost_index_is_rebuilt_from_the_objects_a_profile_among_them(parts: Parts) -> None:
-    await parts.store().put_if_absent(bytes.fromhex(DIGEST), DATA, describe(bytes.fromhex(DIGEST), DATA))
+    await parts.store().put_if_absent(bytes.fromhex(DIGEST), DATA, await describe(bytes.fromhex(DIGEST), DATA))
     await parts.store().put_if_absent(KEY, CONTAINER, META)
     await parts.lose_index()
     assert await parts.store().list() == []

@@ -265,7 +265,7 @@ async def test_whatever_goes_wrong_below_memory_has_no_wrong_byte(seed: int) -> 
     async def look_up(key: bytes) -> Stored | None:
         return versions.get(key)
 
-    def check(key: bytes, data: bytes) -> None:
+    async def check(key: bytes, data: bytes) -> None:
         if data != data_of(key[0], len(data)):
             raise IntegrityError("expected other bytes")
 

@@ -59,12 +59,16 @@ def stored_in(blobs: Blobs) -> LookUp:
     return look_up
 
 
+async def nothing(key: bytes, data: bytes) -> None:
+    """A check that finds all blobs sound."""
+
+
 def tier(
     lower: Blobs,
     capacity: int,
     look_up: LookUp | None = None,
     *,
-    check: Check = lambda *_: None,
+    check: Check = nothing,
     counters: Counters | None = None,
 ) -> TieredBlobs:
     """A memory tier of `capacity` bytes over `lower`."""

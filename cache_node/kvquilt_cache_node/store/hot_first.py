@@ -184,7 +184,7 @@ class HotFirstBlobs(InOnePiece):
         if len(data) != stored.size:
             return
         try:
-            await asyncio.to_thread(self._check, key, data)
+            await self._check(key, data)
         except IntegrityError as error:
             log.warning("a damaged blob is not copied: %s", error, extra={"key": key.hex()})
             return

@@ -11,7 +11,7 @@ from typing import Any
 from kvquilt_cache_node.index_types import Index, Stored
 from kvquilt_cache_node.store.key_locks import KeyLocks
 from kvquilt_cache_node.store.leaving import Departure, Leaving, settled
-from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, NamespaceUsage, Piece, Usage
+from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, NamespaceUsage, Piece, Sealed, Usage
 from kvquilt_codec.catalog import (
     ChunkMatch,
     ForgetReceipt,
@@ -38,15 +38,22 @@ class IndexedStore:
 
     Several nodes may have stores of the same blobs and index. `Repair` brings blobs and index in line, where a store is
     opened that its last process may have left at any point.
+
+    Args:
+        blobs: closed with the store.
+        index: closed with the store.
+        capacity_bytes: the cap.
+        sealed: the blobs too, if they are encrypted: rows and the cap count what they take on the medium.
     """
 
-    def __init__(self, blobs: Blobs, index: Index, capacity_bytes: int) -> None:
+    def __init__(self, blobs: Blobs, index: Index, capacity_bytes: int, sealed: Sealed | None = None) -> None:
         if capacity_bytes <= 0:
             raise BadRequestError(f"expected a capacity above 0 bytes; got {capacity_bytes}")
         self._blobs = blobs
         self._index = index
         self._capacity = capacity_bytes
         self._exclusive = KeyLocks()  # the second of two that store the same chunk finds it done
+        self._sealed = sealed
         self._choosing = asyncio.Lock()
         self._leaving = Leaving()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -76,8 +83,9 @@ class IndexedStore:
             log.info("a put failed: %s", error)
 
     async def _put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
+        size = len(data) if self._sealed is None else self._sealed.stored_size(len(data))
         async with self._exclusive(key):
-            if not await self._reserve(key, len(data), meta):
+            if not await self._reserve(key, size, meta):
                 return False
             try:
                 # Before the write: the cap holds for the bytes on the medium, not only for the sum in the index, and
@@ -88,7 +96,7 @@ class IndexedStore:
                         self._leaving.gone(departure)
                 await settled(self._leaving.all())
                 await self._blobs.write(key, data)
-                await self._index.commit(key, len(data), meta)
+                await self._index.commit(key, size, meta)
             except BaseException:
                 await self._undo(key)
                 raise

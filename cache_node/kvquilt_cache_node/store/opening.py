@@ -1,10 +1,13 @@
 """Opens the store that the settings name."""
 
+import asyncio
+
 from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.indexed import IndexedStore
 from kvquilt_cache_node.store.opening_blobs import open_blobs
 from kvquilt_cache_node.store.opening_index import open_index
+from kvquilt_cache_node.store.opening_sealed import Sealing
 from kvquilt_cache_node.store.opening_tiers import with_queue, with_tiers
 from kvquilt_cache_node.store.repair import Repair
 from kvquilt_cache_node.store.write_back import WriteBackBlobs
@@ -18,12 +21,16 @@ from kvquilt_codec.profile import file as profile_file
 from kvquilt_rpc.counters import Counters
 
 
-def describe(key: bytes, data: bytes) -> Meta:
-    """The description of an object, a profile or a gate from its own bytes.
+async def describe(key: bytes, data: bytes) -> Meta:
+    """The description of an object, a profile or a gate from its own bytes, worked out in a thread.
 
     Raises:
         IntegrityError: damaged, or not the one of this key.
     """
+    return await asyncio.to_thread(_described, key, data)
+
+
+def _described(key: bytes, data: bytes) -> Meta:
     if not data.startswith(MAGIC):
         if gate_file.is_one(data):
             gate = gate_file.load(data, key.hex())
@@ -74,16 +81,22 @@ async def open_store(settings: NodeSettings, counters: Counters | None = None) -
         DeadlineError: its server does not answer.
     """
     counters = counters or Counters(COUNTERS)
-    blobs, index = await open_parts(settings, counters)
-    capacity = int(settings.capacity)
+    sealing = await Sealing.open(settings)
+    try:
+        blobs, index = await open_parts(settings, counters)
+    except BaseException:
+        await sealing.close()
+        raise
+    capacity, describing = int(settings.capacity), sealing.describing(describe)
     try:
         if settings.index == "sqlite":
-            await Repair(blobs, index, capacity, describe).run()
+            await Repair(blobs, index, capacity, describing).run()
         if isinstance(blobs, WriteBackBlobs):
             blobs.start()
-        blobs = await with_tiers(blobs, index, settings, describe, counters.add)
-        return IndexedStore(blobs, index, capacity)
+        blobs = await with_tiers(blobs, index, settings, describing, counters.add)
+        return sealing.store(blobs, index, capacity)
     except BaseException:
+        await sealing.close()
         await index.close()
         await blobs.close()
         raise

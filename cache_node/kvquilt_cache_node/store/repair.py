@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from kvquilt_codec.identity import DIGEST_BYTES
 
 log = logging.getLogger(__name__)
 
-Describe = Callable[[bytes, bytes], Meta]
+Describe = Callable[[bytes, bytes], Awaitable[Meta]]
 """From key and bytes; raises `IntegrityError` for what is damaged or not the one of this key."""
 
 Step = Literal["rows", "blobs"]
@@ -131,7 +131,7 @@ class Repair:
 
     async def _adopt(self, key: bytes) -> None:
         (data,) = await self._blobs.read(key)
-        meta = self._describe(key, data)
+        meta = await self._describe(key, data)
         if len(data) > self._capacity:
             raise IntegrityError(f"expected at most {self._capacity} bytes, the cap; got an object of {len(data)}")
         if await self._reserve(key, len(data), namespace_of(meta)):
@@ -142,7 +142,7 @@ class Repair:
     async def _count(self, key: bytes) -> None:
         try:
             (data,) = await self._blobs.read(key)
-            self._describe(key, data)
+            await self._describe(key, data)
             self.done.adopted += 1
         except IntegrityError:
             self.done.deleted += 1

@@ -23,8 +23,8 @@ _WINDOW = 1 << 14
 
 LookUp = Callable[[bytes], Awaitable[Stored | None]]
 """As `Index.stored`."""
-Check = Callable[[bytes, bytes], object]
-"""From key and bytes; raises `IntegrityError` for what is damaged. Runs in a thread."""
+Check = Callable[[bytes, bytes], Awaitable[object]]
+"""From key and bytes; raises `IntegrityError` for what is damaged, or another error if that cannot be told now."""
 
 
 class _Flight:
@@ -196,7 +196,7 @@ class TieredBlobs:
     async def _sound(self, key: bytes, data: bytes) -> bool:
         """Whether a blob is what it should be: what a medium got wrong once must not be served again and again."""
         try:
-            await asyncio.to_thread(self._check, key, data)
+            await self._check(key, data)
         except IntegrityError as error:
             log.warning("a damaged blob is not kept in memory: %s", error, extra={"key": key.hex()})
             return False

@@ -15,6 +15,7 @@ from kvquilt.cli import (
     forgetting,
     inspection,
     inventory,
+    keys,
     profiles,
     repair,
     servers,
@@ -67,6 +68,7 @@ app.command("eval", rich_help_panel="Look")(evaluation.evaluate)
 app.command("simulate", rich_help_panel="Look")(simulate.command)
 app.add_typer(profiles.profile_app, name="profile", rich_help_panel="Look")
 app.add_typer(tokens.token_app, name="token", rich_help_panel="Run")
+app.add_typer(keys.keys_app, name="keys", rich_help_panel="Run")
 app.command(rich_help_panel="Try")(demo.demo)
 
 

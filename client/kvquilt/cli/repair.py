@@ -1,6 +1,7 @@
 """`kvquilt repair`: brings the objects of a store and its index in line."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from kvquilt.cli.output import PARTIAL, err, explained, out, plain, print_json, 
 from kvquilt.cli.settings import load
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.opening import describe, open_parts
+from kvquilt_cache_node.store.opening_sealed import Sealing
 from kvquilt_cache_node.store.repair import Repair, Repaired
 from kvquilt_codec.errors import BadRequestError
 
@@ -52,12 +54,13 @@ def repair(
 
 async def _repair(settings: NodeSettings, bar: Progress, *, dry_run: bool, rebuild: bool) -> Repaired:
     task = bar.add_task("listing objects and rows", total=None)
-    blobs, index = await open_parts(settings, anew=rebuild)
-    try:
-        repairing = Repair(blobs, index, int(settings.capacity), describe, dry_run=dry_run)
+    async with AsyncExitStack() as opened:
+        sealing = await Sealing.open(settings)
+        opened.push_async_callback(sealing.close)
+        blobs, index = await open_parts(settings, anew=rebuild)
+        opened.push_async_callback(blobs.close)
+        opened.push_async_callback(index.close)
+        repairing = Repair(blobs, index, int(settings.capacity), sealing.describing(describe), dry_run=dry_run)
         return await repairing.run(
             lambda step, number, total: bar.update(task, description=step, completed=number, total=total)
         )
-    finally:
-        await index.close()
-        await blobs.close()
