@@ -151,6 +151,7 @@ async def test_files_are_their_owners_alone(tmp_path: Path) -> None:
 
 async def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("a file")
+    assert await FileKeys(tmp_path / "keys").get("a") is None
     with pytest.raises(UnavailableError, match="key store that can be read"):
         await keyring(tmp_path / "keys")
 

@@ -144,7 +144,7 @@ class FileKeys:
         try:
             with path.open("rb") as file:
                 record = file.read(MAX_RECORD_BYTES)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return record if any(record) else None
 
