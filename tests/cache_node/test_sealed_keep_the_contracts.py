@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from kvquilt_cache_node.eviction.lru import Lru
+from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.store import Database, FileBlobs, IndexedStore, MemoryBlobs, SqliteIndex
-from kvquilt_cache_node.types import Blobs, Index
+from kvquilt_cache_node.types import Blobs
 from tests import servers
 from tests.cache_node.remote import redis_blobs, redis_index, s3_blobs
 from tests.cache_node.sealing import sealed

@@ -16,7 +16,7 @@ from kvquilt_cache_node.store.key_store import MemoryKeys
 from kvquilt_cache_node.store.master_keys import create_master_key
 from kvquilt_cache_node.store.sealed import SealedBlobs
 from kvquilt_cache_node.store.sealed_format import HEADER_BYTES, PAGE_BYTES, TAG_BYTES, stored_size
-from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, NotFoundError
+from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, NotFoundError, UnavailableError
 from kvquilt_codec.identity import PUBLIC
 from kvquilt_codec.types import Level
 from tests import servers
@@ -181,6 +181,44 @@ async def test_a_destroyed_key_makes_a_namespaces_blobs_unreadable_also_from_a_b
     assert await blobs.read(key) == [data], "the namespace goes on with another key"
     assert await blobs.destroy_key("never used") is False
     await blobs.close()
+
+
+async def test_forgetting_a_namespace_destroys_its_key_and_a_backup_of_its_objects_is_not_adopted(
+    tmp_path: Path,
+) -> None:
+    settings = NodeSettings(path=tmp_path, fsync=False, encryption_key=MASTER)
+    store = await open_store(settings)
+    for key, data, meta in OBJECTS.values():
+        await store.put_if_absent(key, data, meta)
+    backup = {path: path.read_bytes() for path in files(tmp_path)}
+    assert len(list((tmp_path / "keys").glob("*.key"))) == 3
+    (gone, _, _), (stays, data, _) = OBJECTS.values()
+    assert (await store.forget_namespace("team-a")).deleted == (gone,)
+    assert len(list((tmp_path / "keys").glob("*.key"))) == 2
+    await store.close()
+    for path, content in backup.items():
+        path.write_bytes(content)
+    (tmp_path / "index.sqlite").unlink()
+    store = await open_store(settings)
+    assert [info.key for info in await store.list()] == [stays]
+    assert await store.get(stays) == [data]
+    assert len(files(tmp_path)) == 1
+    await store.close()
+
+
+async def test_a_namespace_whose_key_cannot_be_destroyed_is_not_said_to_be_forgotten(tmp_path: Path) -> None:
+    settings = NodeSettings(path=tmp_path, fsync=False, encryption_key=MASTER)
+    store = await open_store(settings)
+    key, data, meta = OBJECTS["team-a"]
+    await store.put_if_absent(key, data, meta)
+    (tmp_path / "keys").rename(tmp_path / "moved")
+    (tmp_path / "keys").write_text("not a folder")
+    with pytest.raises(UnavailableError, match="key store"):
+        await store.forget_namespace("team-a")
+    (tmp_path / "keys").unlink()
+    (tmp_path / "moved").rename(tmp_path / "keys")
+    assert (await store.forget_namespace("team-a")).deleted == (key,)
+    await store.close()
 
 
 async def test_nodes_that_share_a_store_share_its_keys(valkey: servers.RedisServer, tmp_path: Path) -> None:

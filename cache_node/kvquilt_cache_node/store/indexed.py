@@ -192,6 +192,8 @@ class IndexedStore:
 
     async def forget_namespace(self, namespace: str) -> ForgetReceipt:
         """See `Store.forget_namespace`."""
+        if self._sealed is not None:
+            await self._sealed.destroy_key(namespace)  # first: whatever fails after that, nothing can be read
         async with self._choosing:
             dropped = await self._index.remove_namespace(namespace)
             leaving = self._delete_all(dropped)

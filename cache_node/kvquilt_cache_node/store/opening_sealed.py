@@ -4,12 +4,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.indexed import IndexedStore
 from kvquilt_cache_node.store.key_store import STORE, FileKeys, KeyStore, MemoryKeys
 from kvquilt_cache_node.store.opening_blobs import not_installed
 from kvquilt_cache_node.store.repair import Describe
-from kvquilt_cache_node.types import Blobs, Index
+from kvquilt_cache_node.types import Blobs
 from kvquilt_codec.errors import BadRequestError, NotFoundError
 
 if TYPE_CHECKING:
@@ -102,9 +103,7 @@ async def rewrap(settings: NodeSettings) -> tuple[int, int]:
     store = await open_key_store(settings)
     try:
         if await store.get(STORE) is None:
-            raise NotFoundError(
-                "expected an encrypted store; the configured one has no keys"
-            )
+            raise NotFoundError("expected an encrypted store; the configured one has no keys")
         return await (await _keyring(store, *configured)).rewrap()
     finally:
         await store.close()
