@@ -5,12 +5,22 @@ from pathlib import Path
 
 from kvquilt_cache_node.store.key_store import FileKeys, KeyStore
 from kvquilt_cache_node.store.keyring import Keyring
-from kvquilt_cache_node.store.master_keys import MasterKeys
+from kvquilt_cache_node.store.master_keys import MasterKeys, create_master_key
 from kvquilt_cache_node.store.sealed import SealedBlobs
 from kvquilt_cache_node.types import Blobs
+from kvquilt_codec.identity import PUBLIC
+from kvquilt_codec.types import Level
+from tests.cache_node.calls import DEADLINE, KEY, Node
+from tests.codec.samples import FINGERPRINT, make_chunk, make_object
 
 SECRET, OTHER = bytes(range(32)), bytes(range(1, 33))
 MASTER = MasterKeys(SECRET)
+KEY_TEXT, OTHER_TEXT = create_master_key(), create_master_key()
+OBJECTS = {
+    name: make_object(make_chunk(40, seed=seed), Level.HIGH, "doc", namespace=name)
+    for seed, name in enumerate(("team-a", PUBLIC))
+}
+"""Key, container and description of an object of each namespace."""
 
 
 class Clock:
@@ -32,3 +42,9 @@ async def keyring(store: KeyStore | Path, masters: MasterKeys = MASTER, clock: C
 async def sealed(lower: Blobs, folder: Path) -> SealedBlobs:
     """Encrypted blobs whose keys are below a folder."""
     return SealedBlobs(lower, await keyring(folder / "keys"))
+
+
+async def container_of(node: Node) -> bytes:
+    """The container that `tests/cache_node/calls.py` puts, from a node."""
+    got = [item async for item in node.client.get(KEY, FINGERPRINT, deadline=DEADLINE)]
+    return b"".join(item for item in got if isinstance(item, bytes))

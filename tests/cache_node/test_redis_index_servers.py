@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.store.redis_client import RedisClient, RedisOptions
 from kvquilt_cache_node.store.redis_index import RedisIndex
+from kvquilt_cache_node.store.redis_keys import RedisKeys
 from kvquilt_codec.errors import CapacityError, DeadlineError, UnavailableError
 from tests import servers
 from tests.cache_node.index_calls import everything, fill
@@ -85,5 +86,8 @@ async def test_a_user_with_the_rights_that_the_page_on_operations_gives_can_do_e
         await asyncio.sleep(LEASE)  # so that holds are prolonged
         client = await RedisClient.connect(RedisUrl.parse(url), RedisOptions())
         assert await RedisIndex.erase(client, "kvquilt") > 0
+        keys = RedisKeys(client, "kvquilt")
+        assert await keys.swap("a", None, b"record") == await keys.get("a") == b"record"
+        assert (await keys.names(), await keys.delete("a")) == (["a"], True)
         await client.close()
         await index.close()

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -12,33 +11,16 @@ from pydantic import ValidationError
 from kvquilt_cache_node.eviction.lru import Lru
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import Database, IndexedStore, MemoryBlobs, SqliteIndex, open_store
-from kvquilt_cache_node.store.key_store import MemoryKeys
-from kvquilt_cache_node.store.master_keys import create_master_key
-from kvquilt_cache_node.store.sealed import SealedBlobs
 from kvquilt_cache_node.store.sealed_format import HEADER_BYTES, PAGE_BYTES, TAG_BYTES, stored_size
-from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, NotFoundError, UnavailableError
-from kvquilt_codec.identity import PUBLIC
+from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, NotFoundError
 from kvquilt_codec.types import Level
-from tests import servers
-from tests.cache_node.calls import CONTAINER, DEADLINE, KEY, META, Node, serving
-from tests.cache_node.remote import prefix_of
-from tests.cache_node.sealing import keyring, sealed
+from tests.cache_node.calls import CONTAINER, DEADLINE, KEY, META, serving
+from tests.cache_node.sealing import KEY_TEXT, OBJECTS, OTHER_TEXT, container_of, sealed
 from tests.cache_node.tiers import Watched
 from tests.codec.samples import FINGERPRINT, make_chunk, make_object
 from tests.contracts.blobs_contract import data_of
 from tests.contracts.store_objects import key_of, meta_of
 from tests.stack import blobs as files
-
-MASTER, OTHER = create_master_key(), create_master_key()
-OBJECTS = {
-    name: make_object(make_chunk(40, seed=seed), Level.HIGH, "doc", namespace=name)
-    for seed, name in enumerate(("team-a", PUBLIC))
-}
-
-
-async def container_of(node: Node) -> bytes:
-    got = [item async for item in node.client.get(KEY, FINGERPRINT, deadline=DEADLINE)]
-    return b"".join(item for item in got if isinstance(item, bytes))
 
 
 def everything(folder: Path) -> bytes:
@@ -49,7 +31,7 @@ def everything(folder: Path) -> bytes:
 
 
 async def test_files_hold_nothing_that_can_be_read_and_a_node_with_the_key_serves_them(tmp_path: Path) -> None:
-    async with serving("file", tmp_path, encryption_key=MASTER) as node:
+    async with serving("file", tmp_path, encryption_key=KEY_TEXT) as node:
         assert await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE) is True
         assert await container_of(node) == CONTAINER
     (file,) = files(tmp_path)
@@ -58,8 +40,8 @@ async def test_files_hold_nothing_that_can_be_read_and_a_node_with_the_key_serve
     windows = {CONTAINER[at : at + 16] for at in range(0, len(CONTAINER) - 16, 16)}
     assert not any(window in on_disk for window in windows)
     assert META.namespace.encode() not in on_disk
-    assert MASTER.encode() not in everything(tmp_path)
-    async with serving("file", tmp_path, encryption_key=f"{OTHER},{MASTER}") as node:
+    assert KEY_TEXT.encode() not in everything(tmp_path)
+    async with serving("file", tmp_path, encryption_key=f"{OTHER_TEXT},{KEY_TEXT}") as node:
         assert await container_of(node) == CONTAINER, "after a restart, with another key before it"
 
 
@@ -109,7 +91,7 @@ async def test_a_read_of_a_range_reads_and_opens_the_pages_that_it_needs(tmp_pat
 
 
 async def test_memory_in_front_holds_sealed_bytes_from_the_second_use_on(tmp_path: Path) -> None:
-    async with serving("file", tmp_path, memory_bytes=1 << 20, encryption_key=MASTER) as node:
+    async with serving("file", tmp_path, memory_bytes=1 << 20, encryption_key=KEY_TEXT) as node:
         assert await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE) is True
         held = []
         for _ in range(3):
@@ -121,7 +103,7 @@ async def test_memory_in_front_holds_sealed_bytes_from_the_second_use_on(tmp_pat
 
 
 async def test_a_lost_index_is_rebuilt_from_sealed_objects_and_damaged_ones_go(tmp_path: Path) -> None:
-    settings = NodeSettings(path=tmp_path, fsync=False, encryption_key=MASTER)
+    settings = NodeSettings(path=tmp_path, fsync=False, encryption_key=KEY_TEXT)
     store = await open_store(settings)
     made = [make_object(make_chunk(30, seed=seed), Level.HIGH, f"doc {seed}") for seed in range(3)]
     for key, data, meta in made:
@@ -144,7 +126,7 @@ async def test_a_lost_index_is_rebuilt_from_sealed_objects_and_damaged_ones_go(t
 @pytest.mark.parametrize("namespace", OBJECTS)
 async def test_a_flipped_bit_is_a_miss_that_lets_the_object_be_stored_again(namespace: str, tmp_path: Path) -> None:
     key, data, meta = OBJECTS[namespace]
-    async with serving("file", tmp_path, encryption_key=MASTER) as node:
+    async with serving("file", tmp_path, encryption_key=KEY_TEXT) as node:
         for at in (3, 40, 60, HEADER_BYTES + 5, -1):
             await node.client.put(key, data, meta, deadline=DEADLINE)
             (file,) = files(tmp_path)
@@ -155,137 +137,6 @@ async def test_a_flipped_bit_is_a_miss_that_lets_the_object_be_stored_again(name
                 [_ async for _ in node.client.get(key, FINGERPRINT, deadline=DEADLINE)]
             assert await node.used() == (0, 0)
         assert (await node.counters())["objects_damaged"] == 5
-
-
-# Keys
-
-
-async def test_a_destroyed_key_makes_a_namespaces_blobs_unreadable_also_from_a_backup(tmp_path: Path) -> None:
-    lower = MemoryBlobs()
-    blobs = SealedBlobs(lower, await keyring(MemoryKeys()))
-    for key, data, _ in OBJECTS.values():
-        await blobs.write(key, data)
-    backup = dict(lower._blobs)
-    assert await blobs.destroy_key("team-a") is True
-    for (key, data, _), readable in zip(OBJECTS.values(), (False, True), strict=True):
-        await lower.write(key, backup[key])
-        for ranges in (None, [(0, 28)]):
-            if readable:
-                assert (await blobs.read(key, ranges))[0] == (data if ranges is None else data[:28])
-            else:
-                with pytest.raises(IntegrityError) as caught:
-                    await blobs.read(key, ranges)
-                assert caught.value.reason == "key_destroyed"
-    key, data, _ = OBJECTS["team-a"]
-    await blobs.write(key, data)
-    assert await blobs.read(key) == [data], "the namespace goes on with another key"
-    assert await blobs.destroy_key("never used") is False
-    await blobs.close()
-
-
-async def test_forgetting_a_namespace_destroys_its_key_and_a_backup_of_its_objects_is_not_adopted(
-    tmp_path: Path,
-) -> None:
-    settings = NodeSettings(path=tmp_path, fsync=False, encryption_key=MASTER)
-    store = await open_store(settings)
-    for key, data, meta in OBJECTS.values():
-        await store.put_if_absent(key, data, meta)
-    backup = {path: path.read_bytes() for path in files(tmp_path)}
-    assert len(list((tmp_path / "keys").glob("*.key"))) == 3
-    (gone, _, _), (stays, data, _) = OBJECTS.values()
-    assert (await store.forget_namespace("team-a")).deleted == (gone,)
-    assert len(list((tmp_path / "keys").glob("*.key"))) == 2
-    await store.close()
-    for path, content in backup.items():
-        path.write_bytes(content)
-    (tmp_path / "index.sqlite").unlink()
-    store = await open_store(settings)
-    assert [info.key for info in await store.list()] == [stays]
-    assert await store.get(stays) == [data]
-    assert len(files(tmp_path)) == 1
-    await store.close()
-
-
-async def test_a_namespace_whose_key_cannot_be_destroyed_is_not_said_to_be_forgotten(tmp_path: Path) -> None:
-    settings = NodeSettings(path=tmp_path, fsync=False, encryption_key=MASTER)
-    store = await open_store(settings)
-    key, data, meta = OBJECTS["team-a"]
-    await store.put_if_absent(key, data, meta)
-    (tmp_path / "keys").rename(tmp_path / "moved")
-    (tmp_path / "keys").write_text("not a folder")
-    with pytest.raises(UnavailableError, match="key store"):
-        await store.forget_namespace("team-a")
-    (tmp_path / "keys").unlink()
-    (tmp_path / "moved").rename(tmp_path / "keys")
-    assert (await store.forget_namespace("team-a")).deleted == (key,)
-    await store.close()
-
-
-async def test_nodes_that_share_a_store_share_its_keys(valkey: servers.RedisServer, tmp_path: Path) -> None:
-    shared: dict[str, Any] = {
-        "redis_url": valkey.url,
-        "redis_prefix": prefix_of(tmp_path),
-        "index": "redis",
-        "eviction": "lru",
-        "encryption_key": MASTER,
-    }
-    async with serving("redis", tmp_path, **shared) as one, serving("redis", tmp_path, **shared) as other:
-        assert await one.client.put(KEY, CONTAINER, META, deadline=DEADLINE) is True
-        for _ in range(3):
-            assert await container_of(other) == CONTAINER
-        assert (await other.counters())["memory_bytes"] == stored_size(len(CONTAINER))
-        assert (await one.used())[1] == stored_size(len(CONTAINER))
-        await one.client.forget(keys=[KEY], deadline=DEADLINE)
-        with pytest.raises(NotFoundError):
-            await container_of(other)
-    for wrong, reason in ((OTHER, "wrong_encryption_key"), (None, "encryption_key_missing")):
-        with pytest.raises(BadRequestError) as caught:
-            await open_store(NodeSettings(store="redis", path=tmp_path, **{**shared, "encryption_key": wrong}))
-        assert caught.value.reason == reason
-
-
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [({}, "encryption_key_missing"), ({"encryption_key": OTHER}, "wrong_encryption_key")],
-)
-async def test_an_encrypted_store_does_not_open_without_its_key_and_loses_nothing(
-    given: dict[str, str], reason: str, tmp_path: Path
-) -> None:
-    async with serving("file", tmp_path, encryption_key=MASTER) as node:
-        await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE)
-    (tmp_path / "index.sqlite").unlink()
-    with pytest.raises(BadRequestError) as caught:
-        await open_store(NodeSettings(path=tmp_path, **given))
-    assert caught.value.reason == reason
-    assert MASTER not in str(caught.value)
-    assert OTHER not in str(caught.value)
-    (tmp_path / "key").write_text(f"{MASTER}\n")
-    async with serving("file", tmp_path, encryption_key_file=tmp_path / "key") as node:
-        assert await container_of(node) == CONTAINER
-
-
-async def test_what_was_stored_without_encryption_is_a_miss_and_is_replaced(tmp_path: Path) -> None:
-    async with serving("file", tmp_path) as node:
-        await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE)
-    async with serving("file", tmp_path, encryption_key=MASTER) as node:
-        with pytest.raises(IntegrityError, match="stored without encryption"):
-            await container_of(node)
-        assert files(tmp_path) == [], "it is deleted"
-        assert await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE) is True
-        assert await container_of(node) == CONTAINER
-
-
-@pytest.mark.parametrize("encrypted", [True, False])
-async def test_a_lost_key_store_makes_misses_and_no_more(encrypted: bool, tmp_path: Path) -> None:
-    async with serving("file", tmp_path, encryption_key=MASTER) as node:
-        await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE)
-    for record in (tmp_path / "keys").glob("*.key"):
-        record.unlink()
-    async with serving("file", tmp_path, **({"encryption_key": MASTER} if encrypted else {})) as node:
-        with pytest.raises(IntegrityError):
-            await container_of(node)
-        assert await node.client.put(KEY, CONTAINER, META, deadline=DEADLINE) is True
-        assert await container_of(node) == CONTAINER
 
 
 # Settings
@@ -305,8 +156,8 @@ async def test_a_key_that_is_none_is_refused_at_start(given: dict[str, str], sai
 
 def test_a_key_is_given_once_and_never_shown() -> None:
     with pytest.raises(ValidationError, match="got both"):
-        NodeSettings(encryption_key=MASTER, encryption_key_file="keys")
-    assert MASTER not in repr(NodeSettings(encryption_key=MASTER))
+        NodeSettings(encryption_key=KEY_TEXT, encryption_key_file="keys")
+    assert KEY_TEXT not in repr(NodeSettings(encryption_key=KEY_TEXT))
 
 
 async def test_without_the_package_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,4 +166,4 @@ async def test_without_the_package_the_error_names_it(tmp_path: Path, monkeypatc
     for name in ("keyring", "master_keys", "sealed_format", "sealed"):
         monkeypatch.delitem(sys.modules, f"kvquilt_cache_node.store.{name}", raising=False)
     with pytest.raises(BadRequestError, match=r"kvquilt\[encryption\]"):
-        await open_store(NodeSettings(path=tmp_path, encryption_key=MASTER))
+        await open_store(NodeSettings(path=tmp_path, encryption_key=KEY_TEXT))
