@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import sys
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from pydantic import ValidationError
 from kvquilt_cache_node.eviction.lru import Lru
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import Database, IndexedStore, MemoryBlobs, SqliteIndex, open_store
+from kvquilt_cache_node.store.fault import FaultBlobs, Faults
 from kvquilt_cache_node.store.sealed_format import HEADER_BYTES, PAGE_BYTES, TAG_BYTES, stored_size
-from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, NotFoundError
+from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, KvquiltError, NotFoundError
 from kvquilt_codec.types import Level
 from tests.cache_node.calls import CONTAINER, DEADLINE, KEY, META, serving
 from tests.cache_node.sealing import KEY_TEXT, OBJECTS, OTHER_TEXT, container_of, sealed
@@ -88,6 +90,36 @@ async def test_a_read_of_a_range_reads_and_opens_the_pages_that_it_needs(tmp_pat
     assert await blobs.read(key_of(1), [(0, 10)]) == [data[:10]], "damage elsewhere is not looked at"
     with pytest.raises(IntegrityError, match="as it was sealed"):
         await blobs.read(key_of(1), [(0, 10), (10 * PAGE_BYTES - 1, 10 * PAGE_BYTES)])
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_goes_wrong_below_no_wrong_byte_comes_out(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    lower = FaultBlobs(MemoryBlobs(), seed=seed)
+    blobs = await sealed(lower, tmp_path)
+    versions: dict[bytes, set[bytes]] = {}
+    right = wrong = 0
+    for step in range(200):
+        key = key_of(draw.randrange(3))
+        lower.faults = {"read": Faults(error=0.1, truncate=0.2, flip=0.2), "write": Faults(error=0.2, lost_answer=0.2)}
+        if draw.random() < 0.3 or key not in versions:
+            data = data_of(step, draw.randrange(3 * PAGE_BYTES))
+            versions.setdefault(key, set()).add(data)
+            with contextlib.suppress(KvquiltError):
+                await blobs.write(key, data)
+                versions[key] = {data}
+            continue
+        begin = draw.randrange(PAGE_BYTES)
+        ranges = draw.choice([None, [(0, 28)], [(begin, begin + 1000)], [(0, 5), (begin, begin)]])
+        try:
+            found = await blobs.read(key, ranges)
+        except KvquiltError:
+            wrong += 1
+            continue
+        right += 1
+        asked = [(0, None)] if ranges is None else ranges
+        assert any(found == [data[a:b] for a, b in asked] for data in versions[key])
+    assert min(right, wrong) > 20
 
 
 async def test_memory_in_front_holds_sealed_bytes_from_the_second_use_on(tmp_path: Path) -> None:
