@@ -27,6 +27,7 @@ from kvquilt_cache_node.store.redis_blobs import RedisBlobs
 from kvquilt_cache_node.store.redis_client import RedisClient, RedisOptions
 from kvquilt_cache_node.store.sealed import SealedBlobs
 from kvquilt_cache_node.types import Blobs
+from kvquilt_rpc.allocation import keep_freed_memory
 from tests import servers
 
 SIZES = (64 << 10, 2 << 20, 16 << 20)
@@ -97,6 +98,7 @@ async def _rows(medium: str, size: int, ways: dict[str, Blobs], rounds: int) -> 
 
 
 def main() -> None:
+    keep_freed_memory()  # as nodes do
     table = Table(title="Blobs in this process, sealed and plain")
     rows = asyncio.run(measured())
     for name in rows[0]:

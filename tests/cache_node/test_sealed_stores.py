@@ -14,8 +14,10 @@ from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import Database, IndexedStore, MemoryBlobs, SqliteIndex, open_store
 from kvquilt_cache_node.store.fault import FaultBlobs, Faults
 from kvquilt_cache_node.store.sealed_format import HEADER_BYTES, PAGE_BYTES, TAG_BYTES, stored_size
+from kvquilt_cache_node.types import COUNTERS
 from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, KvquiltError, NotFoundError
 from kvquilt_codec.types import Level
+from kvquilt_rpc.counters import Counters
 from tests.cache_node.calls import CONTAINER, DEADLINE, KEY, META, serving
 from tests.cache_node.sealing import KEY_TEXT, OBJECTS, OTHER_TEXT, container_of, sealed
 from tests.cache_node.tiers import Watched
@@ -26,7 +28,9 @@ from tests.stack import blobs as files
 
 
 def everything(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    """All files but those of indexes, which hold a model's fingerprint in clear as containers do."""
+    kept = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("index.sqlite"))
+    return b"".join(path.read_bytes() for path in kept)
 
 
 # What is on the medium
@@ -45,6 +49,36 @@ async def test_files_hold_nothing_that_can_be_read_and_a_node_with_the_key_serve
     assert KEY_TEXT.encode() not in everything(tmp_path)
     async with serving("file", tmp_path, encryption_key=f"{OTHER_TEXT},{KEY_TEXT}") as node:
         assert await container_of(node) == CONTAINER, "after a restart, with another key before it"
+
+
+async def test_queues_and_all_tiers_hold_nothing_that_can_be_read(tmp_path: Path) -> None:
+    settings = NodeSettings(
+        store="object",
+        object_url=f"file://{tmp_path}/objects",
+        path=tmp_path / "node",
+        write_mode="back",
+        hot_store="file",
+        memory_bytes=1 << 20,
+        fsync=False,
+        encryption_key=KEY_TEXT,
+    )
+    counters = Counters(COUNTERS)
+    store = await open_store(settings, counters)
+    await store.put_if_absent(KEY, CONTAINER, META)
+    found = [everything(tmp_path)]
+    for _ in range(4):
+        assert await store.get(KEY) == [CONTAINER]
+    assert counters.snapshot()["memory_bytes"] == stored_size(len(CONTAINER))
+    await store.close()
+    found.append(everything(tmp_path))
+    windows = {CONTAINER[at : at + 16] for at in range(0, len(CONTAINER) - 16, 16)}
+    for data in found:
+        assert b"KVQSEAL" in data
+        assert not any(window in data for window in windows)
+    store = await open_store(settings)
+    assert await store.get(KEY) == [CONTAINER]
+    assert (await store.forget_namespace(META.namespace)).deleted == (KEY,)
+    await store.close()
 
 
 async def test_the_cap_counts_what_is_on_the_medium_to_the_byte(tmp_path: Path) -> None:
