@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import random
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -14,6 +16,7 @@ from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import Database, IndexedStore, MemoryBlobs, SqliteIndex, open_store
 from kvquilt_cache_node.store.fault import FaultBlobs, Faults
 from kvquilt_cache_node.store.sealed_format import HEADER_BYTES, PAGE_BYTES, TAG_BYTES, stored_size
+from kvquilt_cache_node.store.whole import InOnePiece
 from kvquilt_cache_node.types import COUNTERS
 from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, KvquiltError, NotFoundError
 from kvquilt_codec.types import Level
@@ -154,6 +157,42 @@ async def test_whatever_goes_wrong_below_no_wrong_byte_comes_out(seed: int, tmp_
         asked = [(0, None)] if ranges is None else ranges
         assert any(found == [data[a:b] for a, b in asked] for data in versions[key])
     assert min(right, wrong) > 20
+
+
+class Cut(InOnePiece):
+    """A blob that comes in pieces of a size."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self._data, self._step = data, step
+
+    async def read(self, key: bytes, ranges: Any = None) -> list[bytes]:
+        return [self._data]
+
+    async def pieces(self, key: bytes) -> AsyncGenerator[bytes, None]:
+        for at in range(0, len(self._data), self._step):
+            yield self._data[at : at + self._step]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(MemoryBlobs(), name)
+
+
+@pytest.mark.parametrize("size", [0, 5, PAGE_BYTES, 20 * PAGE_BYTES + 9])
+async def test_what_comes_in_pieces_is_opened_as_it_comes_and_must_be_all(size: int, tmp_path: Path) -> None:
+    lower = MemoryBlobs()
+    data = data_of(1, size)
+    await (await sealed(lower, tmp_path)).write(key_of(1), data)
+    whole = lower._blobs[key_of(1)]
+
+    async def came(stored: bytes, step: int) -> list[bytes]:
+        blobs = await sealed(Cut(stored, step), tmp_path)
+        return [piece async for piece in blobs.pieces(key_of(1))]
+
+    for step in (50, 70_000, 1 << 20, 1 << 30):
+        assert b"".join(await came(whole, step)) == data
+        for damaged in (whole[:-1], whole[:50], whole[: 3 * PAGE_BYTES], whole + b"x", whole[:-1] + b"?", b""):
+            if damaged != whole:
+                with pytest.raises(IntegrityError):
+                    await came(damaged, step)
 
 
 async def test_memory_in_front_holds_sealed_bytes_from_the_second_use_on(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import TypeVar, TypeVarTuple
 
 from kvquilt_cache_node.store import sealed_format
@@ -19,7 +20,7 @@ from kvquilt_cache_node.store.sealed_format import (
     plain_size,
     seal,
 )
-from kvquilt_cache_node.types import Blobs, ByteRange
+from kvquilt_cache_node.types import Blobs, ByteRange, Piece
 from kvquilt_codec import container
 from kvquilt_codec.catalog import Meta
 from kvquilt_codec.container.head import MAGIC
@@ -33,6 +34,8 @@ _IN_A_THREAD = 1 << 19
 """Bytes from which on sealing and opening leave the event loop alone. They hold the interpreter for a page at most."""
 _KNOWN = 1 << 14
 _TRIES = 16
+_PAGES_AT_ONCE = 16
+"""That are opened in one go of what comes in pieces: the first of them travel on while others come."""
 
 Ranges = tuple[ByteRange, ...]
 
@@ -109,6 +112,35 @@ class SealedBlobs:
         namespace_key = await self._keyring.opening(header.slot, header.key_id)
         total = sum(len(piece) for piece in pieces)
         return await _computed(total, _cut_open, namespace_key, key, header, runs, pieces, asked)
+
+    async def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
+        """See `Blobs.pieces`. Of what comes, each page is verified; that it is all, the last page shows."""
+        self._open.check()
+        check_digest(key, "key")
+        waiting, page = bytearray(), 0
+        header: SealedHeader | None = None
+        async with aclosing(self._lower.pieces(key)) as pieces:
+            async for piece in pieces:
+                waiting += piece
+                if header is None:
+                    if len(waiting) < HEADER_BYTES:
+                        continue
+                    header = SealedHeader.parse(bytes(waiting[:HEADER_BYTES]))
+                    namespace_key = await self._keyring.opening(header.slot, header.key_id)
+                    del waiting[:HEADER_BYTES]
+                while run := header.complete(page, len(waiting), _PAGES_AT_ONCE):
+                    begin, end = header.sealed(run)
+                    sealed = bytes(memoryview(waiting)[: end - begin])
+                    del waiting[: end - begin]
+                    page = run[1]
+                    yield await _computed(len(sealed), open_pages, namespace_key, key, header, run, sealed)
+        if header is None:
+            SealedHeader.parse(bytes(waiting))
+        elif page < header.page_count or waiting:
+            raise IntegrityError(
+                f"expected {header.page_count} pages of object {key.hex()[:16]}...; got {page} and {len(waiting)} B: "
+                "truncated or damaged"
+            )
 
     async def delete(self, key: bytes) -> None:
         """See `Blobs.delete`."""

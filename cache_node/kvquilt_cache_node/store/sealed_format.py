@@ -106,6 +106,19 @@ class SealedHeader:
         touched = [(begin // PAGE_BYTES, -(-end // PAGE_BYTES)) for begin, end in ranges if begin < end]
         return merged(touched, 0)
 
+    @property
+    def page_count(self) -> int:
+        """How many pages there are."""
+        return _page_count(self.size)
+
+    def complete(self, page: int, nbytes: int, limit: int) -> ByteRange | None:
+        """The run of pages from `page` on, at most `limit`, whose sealed bytes are the next `nbytes`, or among them."""
+        end = min(page + limit, self.page_count)
+        begin, after = self.sealed((page, end))
+        if nbytes < after - begin:
+            end = page + nbytes // (PAGE_BYTES + TAG_BYTES)
+        return (page, end) if end > page else None
+
     def plain(self, pages: ByteRange) -> ByteRange:
         """The blob's bytes that a run of pages holds."""
         return pages[0] * PAGE_BYTES, min(pages[1] * PAGE_BYTES, self.size)
@@ -169,7 +182,7 @@ def open_whole(key: NamespaceKey, blob_key: bytes, header: SealedHeader, sealed:
             f"expected a sealed object of {stored_size(header.size)} bytes, as its header says; got {len(sealed)}: "
             "truncated or damaged"
         )
-    return open_pages(key, blob_key, header, (0, _page_count(header.size)), memoryview(sealed)[HEADER_BYTES:])
+    return open_pages(key, blob_key, header, (0, header.page_count), memoryview(sealed)[HEADER_BYTES:])
 
 
 def open_pages(
@@ -181,7 +194,7 @@ def open_pages(
         IntegrityError: altered, or of another place, blob, key or namespace. Nothing of it is handed out.
     """
     cipher = _cipher(key.secret, header.salt, header.raw, blob_key)
-    total, view, bound = _page_count(header.size), memoryview(sealed), header.raw + blob_key
+    total, view, bound = header.page_count, memoryview(sealed), header.raw + blob_key
     begin, end = header.plain(pages)
     buffer = _filled(end - begin)
     try:
