@@ -6,6 +6,7 @@ from typing import Protocol
 
 from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.traces import ChunkPlace, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,9 @@ class Index(Protocol):
         """Count a use of each object and let more documents of its namespace hold it; return the keys that exist."""
 
     async def remove(
-        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = ""
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = "", reason: str = "forgotten"
     ) -> tuple[dict[bytes, int], int]:
-        """Drop rows by key, and by document those that no other document holds.
+        """Drop rows by key, and by document those that no other document holds, for one of `DEPARTURES`.
 
         Keys are those of a namespace only; without one they are everybody's, and documents those of `public`.
 
@@ -104,7 +105,11 @@ class Index(Protocol):
         """
 
     async def remove_namespace(self, namespace: str) -> dict[bytes, int]:
-        """Drop rows of a namespace, at most `FORGET_BATCH`, as `remove` does; none are left if none were dropped."""
+        """Drop rows of a namespace, at most `FORGET_BATCH`, as `remove` does; none are left if none were dropped.
+
+        They leave without a trace, and what left before is remembered no more; but of what was forgotten nobody knows
+        whose it was.
+        """
 
     async def stored(self, key: bytes) -> Stored | None:
         """When something was stored, and how big it is; `None` if there is nothing of this key."""
@@ -141,6 +146,13 @@ class Index(Protocol):
 
         An object that is there from begin to end is given, and once; where the index is in Redis and grows or shrinks
         meanwhile it may be given again. What is stored or removed meanwhile may be given or not.
+        """
+
+    async def trace(self, places: Sequence[ChunkPlace], limit: int, namespaces: Namespaces = None) -> Trace:
+        """What there is of chunks, at most `limit` objects of each, and why objects of them left. Is no use of them.
+
+        A departure is entered in the step that drops its row. So many are remembered, the latest; of what was forgotten
+        not whose it was.
         """
 
     async def sizes(self) -> dict[bytes, int]:

@@ -97,7 +97,7 @@ class Reader:
         except IntegrityError as error:
             # What a caller mistook for an object (a profile) stays.
             if error.reason != "profile_damaged" and await self._store.stat([key]):
-                await self._store.forget([key], [])
+                await self._store.forget([key], [], reason="damaged")
             raise
 
     async def _whole(self, key: bytes, model_fingerprint: str, count: bool) -> AsyncGenerator[Opening | Buffers, None]:

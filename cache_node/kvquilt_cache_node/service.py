@@ -6,24 +6,21 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import kvquilt_kernels
-from kvquilt_cache_node import bounds, objects
+from kvquilt_cache_node import bounds, tracing
 from kvquilt_cache_node.gates import Gates
 from kvquilt_cache_node.listing import held, listed, readable
 from kvquilt_cache_node.profiles import Profiles
+from kvquilt_cache_node.putting import checked
 from kvquilt_cache_node.reading import Asked, Opening, Reader
 from kvquilt_cache_node.scope import Scope
 from kvquilt_cache_node.types import Store
-from kvquilt_codec import catalog
 from kvquilt_codec.catalog import ForgetReceipt
-from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES
 from kvquilt_codec.forms import check_hex_digest
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.identity import check_digest, check_namespace
-from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file as profile_file
-from kvquilt_codec.types import check_token_ids
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc import convert, frames, status
@@ -72,7 +69,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             await self._profiles.require(digest, meta.model_fingerprint)
             coder = await self._profiles.coder(digest) if header.HasField("tensors") else None
         payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, self._max_object)
-        data = await asyncio.to_thread(_checked, key, payload, header, meta, coder)
+        data = await asyncio.to_thread(checked, key, payload, header, meta, coder)
         stored = await self._store.put_if_absent(key, data, meta)
         self._counters.add("puts_stored" if stored else "puts_present")
         return pb.PutChunkResponse(stored=stored, stored_bytes=len(data) if stored else 0)
@@ -185,7 +182,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         owner = scope.owner(bool(documents))
         # Only objects: a profile goes when nothing is coded with it.
         keys = list(await self._store.stat(bounds.keys(request.object_keys), scope.writable))
-        return await self._store.forget(keys, documents, owner)
+        return await self._store.forget(keys, documents, owner, "damaged" if request.damaged else "forgotten")
 
     @status.unary
     async def PutProfile(
@@ -252,6 +249,23 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             async for message in messages:
                 yield message
 
+    @status.streaming
+    async def TraceChunks(
+        self, request: pb.TraceChunksRequest, context: Context
+    ) -> AsyncGenerator[pb.TraceChunksResponse, None]:
+        """Tell what there is of chunks, and why objects of them left."""
+        limit = bounds.limit(request.limit, 16, MAX_VARIANTS)
+        async with aclosing(tracing.traced(self._store, request, limit, Scope(caller()).readable)) as messages:
+            async for message in messages:
+                yield message
+
+    @status.unary
+    async def DescribeChunk(self, request: pb.DescribeChunkRequest, context: Context) -> pb.DescribeChunkResponse:
+        """Serve what a stored chunk says of its text."""
+        key, readable = check_digest(request.object_key, "object key"), Scope(caller()).readable
+        data = await tracing.description(self._store, key, request.model_fingerprint, readable)
+        return pb.DescribeChunkResponse(description=data)
+
     @status.unary
     async def GetNodeStatus(self, request: pb.GetNodeStatusRequest, context: Context) -> pb.GetNodeStatusResponse:
         """Tell how the node is."""
@@ -276,22 +290,4 @@ def _header(opening: Opening) -> pb.GetChunkHeader:
         layout=None if opening.layout is None else convert.layout_to_wire(opening.layout),
         token_count=header.tokens,
         rotated_from=header.rotated_from,
-    )
-
-
-def _checked(
-    key: bytes, payload: bytes, header: pb.PutChunkHeader, meta: catalog.ObjectMeta, coder: JointCoder | None
-) -> bytes:
-    """The container to store: the payload itself after checks, or the encoded tensors."""
-    if not header.HasField("tensors"):
-        objects.check_container(key, payload, meta)
-        return payload
-    tensors = header.tensors
-    identity = ChunkIdentity(
-        meta.model_fingerprint, meta.chunk_key, meta.variant, meta.context_digest, catalog.to_attributes(meta)
-    )
-    rotated_from = tensors.rotated_from if tensors.HasField("rotated_from") else None
-    layout = convert.layout_from_wire(tensors.layout)
-    return objects.encode_tensors(
-        key, payload, layout, check_token_ids(tensors.token_ids), rotated_from, identity, meta, coder
     )

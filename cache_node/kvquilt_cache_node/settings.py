@@ -12,6 +12,7 @@ from kvquilt_cache_node.eviction import DEFAULT, POLICIES
 from kvquilt_cache_node.eviction.quotas import DEFAULT_NAMESPACE, Quota, Quotas
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.tier_settings import TierSettings
+from kvquilt_cache_node.types import DEPARTURES_KEPT
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import check_namespace
 from kvquilt_rpc.security import ServerSecurity
@@ -85,6 +86,12 @@ class NodeSettings(EncryptionSettings, TierSettings):
     namespaces: dict[str, NamespaceQuota] = Field(
         default_factory=dict,
         description="Floor, share and cap of namespaces by name; * is every other one. Empty: all share one store.",
+    )
+    departures: int = Field(
+        DEPARTURES_KEPT,
+        ge=0,
+        le=1 << 24,
+        description="Objects that left and are remembered, by digest; 0 for none.",
     )
     max_object: ByteSize = Field(ByteSize(1 << 30), gt=0, description="Largest payload of one put.")
     fsync: bool = Field(True, description="Flush every put to the medium before it is acknowledged.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.traces import ChunkPlace, Trace
 from kvquilt_rpc.counters import CALL_COUNTERS
 
 COUNTERS = (
@@ -51,6 +52,8 @@ MAX_GATES = 8
 
 FORGET_BATCH = 4096
 """Objects of a namespace that are forgotten in one step."""
+DEPARTURES_KEPT = 1 << 16
+"""Objects that left and are remembered, by default."""
 
 ByteRange = tuple[int, int]
 """Half-open: first byte, byte after the last."""
@@ -221,8 +224,13 @@ class Store(Protocol):
         In the order of the fingerprints. A chunk is known by its fingerprints as long as any object of it exists.
         """
 
-    async def forget(self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "") -> ForgetReceipt:
-        """Delete objects by key, and by document those that no other document holds.
+    async def trace(self, places: Sequence[ChunkPlace], limit: int, namespaces: Namespaces = None) -> Trace:
+        """What there is of chunks, at most `limit` objects of each, and why objects of them left. Is no use of them."""
+
+    async def forget(
+        self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "", reason: str = "forgotten"
+    ) -> ForgetReceipt:
+        """Delete objects by key, and by document those that no other document holds, for one of `DEPARTURES`.
 
         Keys are those of a namespace only; without one they are everybody's, and documents those of `public`. With the
         last object of a text that a document held go the text's objects that no document holds.

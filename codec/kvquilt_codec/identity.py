@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import msgspec
 import numpy as np
@@ -108,7 +108,7 @@ class ModelFingerprint:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over all fields: what is stored, sent and compared."""
-        fields = (
+        parts = (
             self.architecture,
             self.rope,
             self.data_type,
@@ -116,7 +116,13 @@ class ModelFingerprint:
             self.tokenizer_digest,
             self.adapter_digest,
         )
-        return hashlib.sha256(framed(b"kvquilt fingerprint v1", *(part.encode() for part in fields))).hexdigest()
+        return hashlib.sha256(framed(b"kvquilt fingerprint v1", *(part.encode() for part in parts))).hexdigest()
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """A digest (16 hex digits) of each field by its name, so that it can be told in which two models differ."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: hashlib.sha256(part.encode()).hexdigest()[:16] for name, part in named.items()}
 
 
 def canonical_json(value: Mapping[str, object]) -> str:

@@ -186,7 +186,7 @@ class Fetcher:
         async def forget() -> None:
             try:
                 with acting_in(info.meta.namespace):
-                    await self._nodes.forget(keys=[info.key], deadline=self._forget_deadline)
+                    await self._nodes.forget(keys=[info.key], deadline=self._forget_deadline, damaged=True)
             except errors.KvquiltError as error:
                 log.warning("a damaged object could not be dropped: %s", error)
 

@@ -17,6 +17,7 @@ from kvquilt_rpc.framing import Framing
 from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_files import NodeGates, NodeProfiles
 from kvquilt_rpc.node_objects import NodeObjects
+from kvquilt_rpc.node_traces import NodeTraces
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.status import translated, well_formed
 
@@ -37,6 +38,7 @@ class NodeClient:
         profiles: calls about its codec profiles.
         gates: calls about its gates.
         objects: calls about all of its objects.
+        traces: calls that find out why something was missed.
     """
 
     def __init__(self, target: str, credentials: Credentials | None = None, server_name: str = "") -> None:
@@ -54,6 +56,7 @@ class NodeClient:
         self.profiles = NodeProfiles(self._stub)
         self.gates = NodeGates(self._stub)
         self.objects = NodeObjects(self._stub)
+        self.traces = NodeTraces(self._stub)
 
     async def close(self) -> None:
         """Close the channel; running calls fail."""
@@ -249,10 +252,13 @@ class NodeClient:
         return set(response.found_keys)
 
     async def forget(
-        self, *, keys: Sequence[bytes] = (), documents: Sequence[str] = (), deadline: float
+        self, *, keys: Sequence[bytes] = (), documents: Sequence[str] = (), deadline: float, damaged: bool = False
     ) -> ForgetReceipt:
-        """Delete objects by key, and by document (an object that other documents hold too stays)."""
-        request = cache_node_pb2.ForgetChunksRequest(object_keys=keys, document_ids=documents)
+        """Delete objects by key, and by document (an object that other documents hold too stays).
+
+        `damaged` says that they go because what was read of them was damaged.
+        """
+        request = cache_node_pb2.ForgetChunksRequest(object_keys=keys, document_ids=documents, damaged=damaged)
         async with translated():
             response = well_formed(await self._stub.ForgetChunks(request, timeout=deadline))
         return ForgetReceipt(tuple(response.deleted_keys), response.deleted_bytes, response.kept_shared)

@@ -7,6 +7,7 @@ from kvquilt_codec.catalog import GateMeta, ProfileMeta
 from kvquilt_codec.errors import CapacityError, IntegrityError, PermissionDeniedError, UnavailableError
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.identity import PUBLIC
+from kvquilt_codec.traces import ChunkPlace
 from kvquilt_codec.types import Level
 from tests.contracts.index_contract import store
 from tests.contracts.store_objects import CAPACITY, MODEL, digest_of, fingerprint_of, key_of, meta_of
@@ -19,6 +20,9 @@ async def fill(index: Index) -> None:
     await store(index, 52, 10, ProfileMeta(MODEL))
     form = StorageForm(Level.HIGH, key_of(50).hex())
     await store(index, 1, 10, meta_of("doc", chunk=1, form=form, fingerprints=[3]))
+    await store(index, 4, 10, meta_of(chunk=4))
+    await index.remove([key_of(4)])
+    await index.release([key_of(4)])
     await index.reserve(key_of(2), 10, CAPACITY, PUBLIC)
 
 
@@ -29,6 +33,7 @@ async def everything(index: Index) -> int:
         lambda: index.find(),
         lambda: index.find_variants([digest_of(1)], MODEL, digest_of(0), 4),
         lambda: index.find_chunks([fingerprint_of(3)], MODEL, 4),
+        lambda: index.trace([ChunkPlace(digest_of(1), digest_of(0)), ChunkPlace(digest_of(4), digest_of(0))], 4),
         lambda: index.profiles(),
         lambda: index.gates(MODEL, key_of(50).hex()),
         lambda: index.sizes(),

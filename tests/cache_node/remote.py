@@ -30,8 +30,8 @@ def s3_blobs(server: servers.S3Server, folder: Path, **options: object) -> Objec
 
 
 async def redis_index(
-    url: str, folder: Path, policy: str = "lru", *, lease: float = 30.0, **options: object
+    url: str, folder: Path, policy: str = "lru", *, lease: float = 30.0, departures: int = 100, **options: object
 ) -> RedisIndex:
     """The index of a folder on a Redis."""
     client = await RedisClient.connect(RedisUrl.parse(url), RedisOptions(**options))
-    return await RedisIndex.open(client, prefix_of(folder), policy, lease=lease)
+    return await RedisIndex.open(client, prefix_of(folder), policy, lease=lease, departures=departures)

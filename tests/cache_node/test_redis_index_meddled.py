@@ -8,7 +8,8 @@ from redis.asyncio import Redis
 
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.store.redis_client import RedisClient, RedisOptions
-from kvquilt_cache_node.store.redis_index import FORMAT, RedisIndex
+from kvquilt_cache_node.store.redis_format import FORMAT
+from kvquilt_cache_node.store.redis_index import RedisIndex
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from tests.cache_node.index_calls import everything, fill
 from tests.contracts.index_contract import store
@@ -40,6 +41,7 @@ def made() -> list[str]:
             "reserved",
         ),
         *("document:public/doc", "namespace:public"),
+        *("departed", "departures", "models"),
         *(f"row:{held}", f"row:{gone}", f"held:{held}", f"chunk:{chunk}", f"prints:{chunk}"),
         *(
             f"variants:{chunk}{prefix}{MODEL}",

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.message import Message
 from grpc import StatusCode
 
+from kvquilt_codec.traces import ChunkPlace
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import common_pb2
 from tests.cache_node import calls
@@ -188,6 +189,9 @@ async def test_a_damaged_object_is_reported_counted_dropped_and_stored_again(
     assert await file_node.client.stat([KEY], deadline=DEADLINE) == {}
     assert await file_node.used() == (0, 0)
     assert not path.exists()
+    place = ChunkPlace(META.chunk_key, META.prefix_digest)
+    (departed,) = (await file_node.client.traces.trace([place], deadline=DEADLINE)).departed.values()
+    assert departed.reason == "damaged"
     assert await file_node.client.put(KEY, CONTAINER, META, deadline=DEADLINE) is True
     assert await got(file_node) == CONTAINER
 

@@ -20,6 +20,7 @@ from kvquilt_cache_node.index_types import Index, Stored
 from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
 from kvquilt_codec.errors import CapacityError, UnavailableError
 from kvquilt_codec.forms import StorageForm
+from kvquilt_codec.traces import ChunkPlace
 from kvquilt_codec.types import Level
 from tests.contracts.index_machine import make_machine
 from tests.contracts.store_objects import CAPACITY, MODEL, Clock, digest_of, fingerprint_of, key_of, meta_of, ticking
@@ -162,6 +163,45 @@ class IndexContract(ABC):
         assert await indexes[0].remove_lost(key_of(1), second.at)
         assert await indexes[-1].remove([], ["doc"]) == ({}, 0)
         assert (await indexes[-1].usage(CAPACITY)).used_bytes == 0
+
+    async def test_it_remembers_why_an_object_left_until_it_leaves_again(self, indexes: list[Index]) -> None:
+        first, last = indexes[0], indexes[-1]
+        places = [ChunkPlace(digest_of(number), digest_of(0)) for number in range(6)]
+
+        async def reasons() -> list[str]:
+            departed = (await last.trace(places, 4)).departed
+            return [departed[place].reason if place in departed else "" for place in places]
+
+        for number in range(1, 5):
+            await store(first, number, 100, meta_of("doc" if number == 1 else "other", chunk=number))
+        await first.remove([], ["doc"])
+        await first.remove([key_of(2)], reason="damaged")
+        await first.release([key_of(1), key_of(2)])
+        lost = await first.stored(key_of(3))
+        assert lost is not None
+        assert await first.remove_lost(key_of(3), lost.at)
+        assert await store(first, 9, CAPACITY, meta_of(chunk=5)) == [key_of(4)]
+        assert await reasons() == ["", "forgotten", "damaged", "lost", "evicted", ""]
+        assert await store(first, 1, 10, meta_of(chunk=1)) == [key_of(9)]
+        assert (await reasons())[1] == "forgotten", "that it is there again changes nothing of what was"
+        await first.remove([key_of(1)], reason="")
+        assert (await reasons())[1] == "forgotten", "it may leave without a trace"
+        trace = await last.trace(places, 4)
+        assert (trace.objects, trace.models) == ({}, {MODEL})
+        times = [trace.departed[place].at for place in places[1:5]]
+        assert times == sorted(times)
+        other = ChunkPlace(places[1].chunk_key, digest_of(7))
+        assert (await last.trace([other], 4)).departed == {}, "after another prefix nothing left"
+
+    async def test_objects_of_a_text_are_traced_whatever_preceded_them(self, indexes: list[Index]) -> None:
+        for number in range(3):
+            await store(indexes[0], number, 10, meta_of(chunk=1, prefix=number))
+        await store(indexes[0], 5, 10, meta_of(chunk=2))
+        place = ChunkPlace(digest_of(1), digest_of(9))
+        found = (await indexes[-1].trace([place, place], 2)).objects
+        assert {chunk: [info.key for info in infos] for chunk, infos in found.items()} == {
+            digest_of(1): [key_of(2), key_of(1)]
+        }
 
     async def test_the_cap_holds_at_every_moment_under_concurrent_writers(self, indexes: list[Index]) -> None:
         seen: list[int] = []

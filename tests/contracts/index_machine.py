@@ -17,6 +17,7 @@ from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
 from kvquilt_codec.errors import CapacityError, PermissionDeniedError
 from kvquilt_codec.forms import LOSSLESS, StorageForm
 from kvquilt_codec.identity import PUBLIC
+from kvquilt_codec.traces import DEPARTURES, ChunkPlace
 from kvquilt_codec.types import Level
 from tests.contracts.index_model import Model
 from tests.contracts.store_objects import CAPACITY, MODEL, Clock, digest_of, fingerprint_of, meta_of
@@ -29,6 +30,7 @@ keys = st.integers(0, 11).map(lambda number: bytes([number]) * 32)
 objects = st.integers(0, 7).map(lambda number: bytes([number]) * 32)
 documents = st.sets(st.sampled_from(["one", "two", "three"])).map(sorted).map(tuple)
 nodes = st.integers(0, 1)
+reasons = st.sampled_from(DEPARTURES)
 OWNERS = ("a", "b", PUBLIC)
 scopes = st.one_of(st.none(), st.sets(st.sampled_from([*OWNERS, "c"])).map(sorted).map(tuple))
 owners = st.sampled_from(["", *OWNERS])
@@ -107,10 +109,16 @@ def make_machine(open_indexes: OpenIndexes, folder: Path) -> Callable[[], RuleBa
         def use(self, node: int, used: list[bytes], by: tuple[str, ...], of: Namespaces) -> None:
             assert self.runner.run(self.at(node).use(used, by, of)) == self.model.use(used, by, of)
 
-        @rule(node=nodes, named=st.lists(keys, max_size=2), forgotten=documents, owner=owners)
-        def remove(self, node: int, named: list[bytes], forgotten: tuple[str, ...], owner: str) -> None:
-            dropped, shared = self.runner.run(self.at(node).remove(named, forgotten, owner))
-            assert (dropped, shared) == self.model.remove(named, forgotten, owner)
+        @rule(
+            node=nodes,
+            named=st.lists(keys, max_size=2),
+            forgotten=documents,
+            owner=owners,
+            reason=st.sampled_from(DEPARTURES),
+        )
+        def remove(self, node: int, named: list[bytes], forgotten: tuple[str, ...], owner: str, reason: str) -> None:
+            dropped, shared = self.runner.run(self.at(node).remove(named, forgotten, owner, reason))
+            assert (dropped, shared) == self.model.remove(named, forgotten, owner, reason)
             self.delete(node, dropped)
 
         @rule(node=nodes, owner=owners)
@@ -146,6 +154,15 @@ def make_machine(open_indexes: OpenIndexes, folder: Path) -> Callable[[], RuleBa
             assert {info.key for info in self.runner.run(self.at(node).find(None, of))} == known
             asked = [bytes([number]) * 32 for number in range(12)]
             assert {info.key for info in self.runner.run(self.at(node).find(asked, of))} == known
+
+        @rule(node=nodes, of=scopes)
+        def trace(self, node: int, of: Namespaces) -> None:
+            chunks, prefixes = range(CHUNKS + 1), range(PREFIXES)
+            places = [ChunkPlace(digest_of(chunk), digest_of(prefix)) for chunk in chunks for prefix in prefixes]
+            found = self.runner.run(self.at(node).trace(places, 64, of))
+            assert {place: departed.reason for place, departed in found.departed.items()} == self.model.departures(of)
+            seen = {key for key in self.model.objects() if self.model.seen(key, of)}
+            assert {info.key for infos in found.objects.values() for info in infos} == seen
 
         @rule(node=nodes)
         def profiles_and_gates(self, node: int) -> None:

@@ -6,6 +6,7 @@ from kvquilt_cache_node.types import Namespaces
 from kvquilt_codec.catalog import ChunkMatch, GateMeta, Meta, ObjectMeta
 from kvquilt_codec.fingerprints import unpack
 from kvquilt_codec.identity import PUBLIC
+from kvquilt_codec.traces import ChunkPlace
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Model:
     entries: dict[bytes, Entry] = field(default_factory=dict)
     stored: list[bytes] = field(default_factory=list)
     reserved: dict[bytes, tuple[int, Meta]] = field(default_factory=dict)
+    departed: dict[ChunkPlace, tuple[str, str]] = field(default_factory=dict)
 
     def seen(self, key: bytes, namespaces: Namespaces) -> bool:
         """Whether something is of these namespaces."""
@@ -59,10 +61,18 @@ class Model:
                 for key, entry in self.entries.items()
                 if isinstance(entry.meta, ObjectMeta) or entry.form(key) not in coded_with
             )
-            del self.entries[victim]
+            self.depart(victim, "evicted")
             gone.add(victim)
         self.reserved[key] = (size, meta)
         return gone
+
+    def depart(self, key: bytes, reason: str) -> int:
+        """An entry leaves; its size."""
+        entry = self.entries.pop(key)
+        if isinstance(entry.meta, ObjectMeta):
+            whose = "" if reason == "forgotten" else entry.namespace
+            self.departed[ChunkPlace(entry.meta.chunk_key, entry.meta.prefix_digest)] = reason, whose
+        return entry.size
 
     def commit(self, key: bytes) -> None:
         """A reservation becomes an entry."""
@@ -86,7 +96,9 @@ class Model:
             entry.uses += 1
         return found
 
-    def remove(self, keys: list[bytes], documents: tuple[str, ...], namespace: str) -> tuple[dict[bytes, int], int]:
+    def remove(
+        self, keys: list[bytes], documents: tuple[str, ...], namespace: str, reason: str
+    ) -> tuple[dict[bytes, int], int]:
         """What is dropped, and how many stay for others."""
         owner = namespace or PUBLIC
         keys = [key for key in keys if key in self.entries and self.seen(key, (namespace,) if namespace else None)]
@@ -103,7 +115,7 @@ class Model:
             gone |= {key} if not touched[key].documents else set()
             if not any(self.entries[other].documents for other in same):
                 gone |= set(same)
-        return {key: self.entries.pop(key).size for key in gone}, len(shared - gone)
+        return {key: self.depart(key, reason) for key in gone}, len(shared - gone)
 
     def objects(self) -> dict[bytes, ObjectMeta]:
         """The objects, the least recently used first."""
@@ -112,7 +124,16 @@ class Model:
     def remove_namespace(self, namespace: str) -> dict[bytes, int]:
         """All of a namespace, while it is no more than goes at once."""
         gone = [key for key, entry in self.entries.items() if entry.namespace == namespace]
+        self.departed = {place: left for place, left in self.departed.items() if left[1] != namespace}
         return {key: self.entries.pop(key).size for key in gone}
+
+    def departures(self, namespaces: Namespaces) -> dict[ChunkPlace, str]:
+        """Why objects left, as far as these namespaces may know."""
+        return {
+            place: reason
+            for place, (reason, whose) in self.departed.items()
+            if namespaces is None or whose in ("", *namespaces)
+        }
 
     def variants(self, chunk: bytes, prefix: bytes, model: str, namespaces: Namespaces) -> list[bytes]:
         """Keys of a chunk's objects, the most recently used first."""

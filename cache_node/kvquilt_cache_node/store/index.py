@@ -10,6 +10,7 @@ from kvquilt_cache_node.eviction import EvictionPolicy
 from kvquilt_cache_node.index_types import Stored
 from kvquilt_cache_node.store import queries, reading, removing
 from kvquilt_cache_node.store.connection import connect, transaction
+from kvquilt_cache_node.store.departures import Departures
 from kvquilt_cache_node.store.limits import refuse_quota, refuse_share, refuse_size
 from kvquilt_cache_node.store.owners import check_owner
 from kvquilt_cache_node.store.rooms import OneRoom, Room, Shares
@@ -17,8 +18,9 @@ from kvquilt_cache_node.store.rows import INSERT, fingerprint_rows, kind_of, nam
 from kvquilt_cache_node.store.tally import Tally
 from kvquilt_cache_node.store.uses import PendingUses
 from kvquilt_cache_node.store.victims import Need, Victims, entry_of, fill
-from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
+from kvquilt_cache_node.types import DEPARTURES_KEPT, Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.traces import ChunkPlace, Trace
 
 
 class Index:
@@ -29,12 +31,19 @@ class Index:
         clock: seconds since the epoch.
         policy: says which object makes room: one for all namespaces, or one for each by its share. It holds nothing
             yet, and is this index's own from now on.
+        departures: how many objects that left are remembered.
 
     Raises:
         As `connect`.
     """
 
-    def __init__(self, path: Path | str, clock: Callable[[], float], policy: EvictionPolicy | Shares) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        clock: Callable[[], float],
+        policy: EvictionPolicy | Shares,
+        departures: int = DEPARTURES_KEPT,
+    ) -> None:
         self._clock = clock
         self._room: Room = policy if isinstance(policy, Shares) else OneRoom(policy)
         self._tally = Tally()
@@ -44,6 +53,7 @@ class Index:
         try:
             self._tally.fill(self._db.execute(queries.SUMS))
             fill(self._room, self._db)
+            self._departures = Departures(self._db, departures, clock)
         except sqlite3.DatabaseError:
             self._db.close()
             raise
@@ -74,7 +84,7 @@ class Index:
             self._check(size, capacity, namespace)
             victims = Victims(self._db, self._room, self._tally)
             try:
-                with self._transaction():
+                with self._transaction(), self._departures.because("evicted"):
                     self._uses.write(self._db)
                     victims.make(Need(namespace, size, capacity))
             except BaseException:
@@ -136,21 +146,22 @@ class Index:
             return found
 
     def remove(
-        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = ""
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = "", reason: str = "forgotten"
     ) -> tuple[dict[bytes, int], int]:
         """Drop rows by key, and by document those that no other document holds.
 
         See `index_types.Index.remove`.
         """
         with self._lock:
-            with self._transaction():
+            with self._transaction(), self._departures.because(reason):
                 removed = removing.remove(self._db, keys, documents, namespace)
             return self._gone(removed.dropped), removed.kept
 
     def remove_namespace(self, namespace: str) -> dict[bytes, int]:
-        """Drop rows of a namespace, at most `FORGET_BATCH`."""
+        """Drop rows of a namespace, at most `FORGET_BATCH`, and what is remembered of those that left."""
         with self._lock:
-            with self._transaction():
+            with self._transaction(), self._departures.because(""):
+                self._departures.forget(namespace)
                 removed = removing.remove_namespace(self._db, namespace)
             return self._gone(removed.dropped)
 
@@ -169,7 +180,7 @@ class Index:
         """Drop the row of a key whose bytes are gone, unless it has been stored again since `stored_at`."""
         same = "SELECT 1 FROM objects WHERE key = ? AND created = ?"
         with self._lock:
-            with self._transaction():
+            with self._transaction(), self._departures.because("lost"):
                 there = self._db.execute(same, (key, stored_at)).fetchone()
                 gone = removing.drop(self._db, key) if there else None
             if gone is not None:
@@ -223,6 +234,12 @@ class Index:
         """Chunks that have these fingerprints, at most `limit` of each."""
         with self._lock, self._transaction():
             return reading.matches(self._db, fingerprints, model_fingerprint, limit, namespaces)
+
+    def trace(self, places: Sequence[ChunkPlace], limit: int, namespaces: Namespaces = None) -> Trace:
+        """What there is of chunks, whatever preceded them, and why objects of them left."""
+        with self._lock, self._transaction():
+            objects = reading.texts(self._db, [place.chunk_key for place in places], limit, namespaces)
+            return Trace(objects, self._departures.of(places, namespaces), self._departures.models())
 
     def sizes(self) -> dict[bytes, int]:
         """All keys with the sizes of their objects."""

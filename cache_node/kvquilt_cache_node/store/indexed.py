@@ -24,6 +24,7 @@ from kvquilt_codec.catalog import (
 )
 from kvquilt_codec.errors import BadRequestError, KvquiltError, NotFoundError, UnavailableError
 from kvquilt_codec.identity import check_digest
+from kvquilt_codec.traces import ChunkPlace, Trace
 
 log = logging.getLogger(__name__)
 
@@ -182,10 +183,16 @@ class IndexedStore:
         """See `Store.find_chunks`."""
         return await self._index.find_chunks(fingerprints, model_fingerprint, limit, namespaces)
 
-    async def forget(self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "") -> ForgetReceipt:
+    async def trace(self, places: Sequence[ChunkPlace], limit: int, namespaces: Namespaces = None) -> Trace:
+        """See `Store.trace`."""
+        return await self._index.trace(places, limit, namespaces)
+
+    async def forget(
+        self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "", reason: str = "forgotten"
+    ) -> ForgetReceipt:
         """See `Store.forget`."""
         async with self._choosing:
-            dropped, shared = await self._index.remove(keys, documents, namespace)
+            dropped, shared = await self._index.remove(keys, documents, namespace, reason)
             leaving = self._delete_all(dropped)
         await settled(leaving)
         return ForgetReceipt(tuple(dropped), sum(dropped.values()), shared)

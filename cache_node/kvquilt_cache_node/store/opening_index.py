@@ -46,7 +46,7 @@ async def open_index(settings: NodeSettings, *, anew: bool = False) -> Index:
     if settings.index == "redis":
         return await _redis_index(settings, anew)
     if settings.store == "memory":
-        return SqliteIndex(Database(":memory:", time.time, _policy(settings)))
+        return SqliteIndex(_database(":memory:", settings))
     if settings.store == "file":
         return SqliteIndex(_open_database(settings.path / "index.sqlite", settings, anew))
     folder = settings.path / settings.store
@@ -56,6 +56,10 @@ async def open_index(settings: NodeSettings, *, anew: bool = False) -> Index:
     except BaseException:
         lock.close()
         raise
+
+
+def _database(path: Path | str, settings: NodeSettings) -> Database:
+    return Database(path, time.time, _policy(settings), settings.departures)
 
 
 def _policy(settings: NodeSettings) -> EvictionPolicy | Shares:
@@ -77,8 +81,14 @@ async def _redis_index(settings: NodeSettings, anew: bool) -> Index:
     try:
         if anew:
             await RedisIndex.erase(client, settings.redis_prefix)
-        prefix, lease = settings.redis_prefix, settings.lease_seconds
-        return await RedisIndex.open(client, prefix, settings.eviction, lease=lease, quotas=settings.quotas)
+        return await RedisIndex.open(
+            client,
+            settings.redis_prefix,
+            settings.eviction,
+            lease=settings.lease_seconds,
+            quotas=settings.quotas,
+            departures=settings.departures,
+        )
     except BaseException:
         await client.close()
         raise
@@ -89,14 +99,14 @@ def _open_database(path: Path, settings: NodeSettings, anew: bool) -> Database:
         if anew and path.exists():
             _put_aside(path)
         try:
-            return Database(path, time.time, _policy(settings))
+            return _database(path, settings)
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_DAMAGE:
                 raise
             # The blobs describe themselves, so a damaged index costs a scan, not the objects.
             log.warning("the index is damaged: %s", error)
             _put_aside(path)
-            return Database(path, time.time, _policy(settings))
+            return _database(path, settings)
     except (sqlite3.Error, OSError) as error:
         kind = CapacityError if "full" in str(error) else UnavailableError
         raise kind(f"expected an index that can be opened at {path}; got {error}: check the store's disk") from None

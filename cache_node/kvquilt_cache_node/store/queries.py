@@ -45,6 +45,10 @@ VARIANTS = (
     f"SELECT {COLUMNS} FROM objects WHERE chunk_key = ? AND prefix_digest = ? AND model_fingerprint = ? "  # noqa: S608
     f"AND {SEEN} ORDER BY last_used DESC, key LIMIT ?"
 )
+TEXTS = (
+    f"SELECT {COLUMNS} FROM objects WHERE chunk_key = ? AND kind = 'object' "  # noqa: S608
+    f"AND {SEEN} ORDER BY last_used DESC, key LIMIT ?"
+)
 MATCHES = f"""
 SELECT chunk_key, offset, tokens FROM fingerprints WHERE fingerprint = ? AND EXISTS (
   SELECT 1 FROM objects WHERE objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ? AND {SEEN})

@@ -65,6 +65,17 @@ def variants(
     return found
 
 
+def texts(
+    db: sqlite3.Connection, chunk_keys: Sequence[bytes], limit: int, namespaces: Namespaces = None
+) -> dict[bytes, list[ObjectInfo]]:
+    """Objects by chunk key, whatever preceded them, at most `limit` of each, the most recently used first."""
+    found: dict[bytes, list[ObjectInfo]] = {}
+    for chunk in dict.fromkeys(chunk_keys):
+        if rows := db.execute(queries.TEXTS, (chunk, *queries.seen_by(namespaces), limit)).fetchall():
+            found[chunk] = [_info(db, row) for row in rows]
+    return found
+
+
 def matches(
     db: sqlite3.Connection,
     fingerprints: Sequence[bytes],

@@ -5,9 +5,11 @@ from typing import Any
 
 from kvquilt_cache_node.eviction.quotas import Quotas
 from kvquilt_cache_node.index_types import Stored
+from kvquilt_cache_node.store import redis_departures
 from kvquilt_cache_node.store.limits import refuse_quota, refuse_share, refuse_size
 from kvquilt_cache_node.store.owners import refuse_owner
 from kvquilt_cache_node.store.redis_client import RedisClient
+from kvquilt_cache_node.store.redis_format import FORMAT, check_opened
 from kvquilt_cache_node.store.redis_holds import BATCH, Holds, batches
 from kvquilt_cache_node.store.redis_records import Names
 from kvquilt_cache_node.store.redis_rows import (
@@ -20,12 +22,12 @@ from kvquilt_cache_node.store.redis_rows import (
     scope_of,
 )
 from kvquilt_cache_node.store.redis_scripts import REPAIR, Scripts
-from kvquilt_cache_node.types import FORGET_BATCH, Namespaces, NamespaceUsage, Usage
+from kvquilt_cache_node.types import DEPARTURES_KEPT, FORGET_BATCH, Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
-from kvquilt_codec.errors import BadRequestError, IntegrityError, UnavailableError
+from kvquilt_codec.errors import IntegrityError, UnavailableError
 from kvquilt_codec.identity import PUBLIC
+from kvquilt_codec.traces import ChunkPlace, Trace
 
-FORMAT = "4"
 MAX_NAMESPACES = 4096
 """Namespaces whose use is told at once."""
 _ANOTHERS = 2
@@ -45,7 +47,14 @@ class RedisIndex:
 
     @classmethod
     async def open(
-        cls, client: RedisClient, prefix: str, policy: str, *, lease: float = 30.0, quotas: Quotas | None = None
+        cls,
+        client: RedisClient,
+        prefix: str,
+        policy: str,
+        *,
+        lease: float = 30.0,
+        quotas: Quotas | None = None,
+        departures: int = DEPARTURES_KEPT,
     ) -> "RedisIndex":
         """Open an index, or make an empty one.
 
@@ -55,6 +64,7 @@ class RedisIndex:
             policy: what eviction goes by, "gdsf" or "lru"; all nodes of an index have the same.
             lease: seconds after which what a node had reserved is free again, if the node has died.
             quotas: of namespaces; all nodes of an index should have the same: each makes room by its own.
+            departures: how many objects that left are remembered; that of the last node that opened the index.
 
         Raises:
             BadRequestError: a prefix that cannot be, the index goes by another policy, or the server would evict parts
@@ -65,8 +75,8 @@ class RedisIndex:
         try:
             Names(prefix)
             index = cls(client, prefix, lease=lease, quotas=quotas)
-            answer = await index._scripts.run("open", FORMAT, policy)
-            index._check(policy, *(part.decode(errors="replace") for part in answer))
+            answer = await index._scripts.run("open", FORMAT, policy, departures)
+            check_opened(index._scripts.prefix, policy, *(part.decode(errors="replace") for part in answer))
         except BaseException:
             await client.close()
             raise
@@ -86,24 +96,6 @@ class RedisIndex:
             for name in names:
                 erased += await client.call("UNLINK", name)
         return erased
-
-    def _check(self, policy: str, version: str, found: str, when_full: str) -> None:
-        if version != FORMAT:
-            raise IntegrityError(
-                f"expected an index of format {FORMAT} under the keys {self._scripts.prefix}:*; got format "
-                f"{version or 'none'}: upgrade this node, or choose another prefix",
-                reason="unknown_version",
-            )
-        if found != policy:
-            raise BadRequestError(
-                f"expected the policy {found!r} that the index was made with; got {policy!r}: "
-                f"set the same on all nodes, or {REPAIR}"
-            )
-        if when_full.startswith("allkeys"):
-            raise BadRequestError(
-                "expected a server that keeps the index when its memory is full; got maxmemory-policy "
-                f"{when_full}: set noeviction, or one of volatile-*"
-            )
 
     async def close(self) -> None:
         """See `Index.close`. What is reserved still is free again when its lease ends."""
@@ -176,7 +168,7 @@ class RedisIndex:
         return found
 
     async def remove(
-        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = ""
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = "", reason: str = "forgotten"
     ) -> tuple[dict[bytes, int], int]:
         """See `Index.remove`."""
         dropped: dict[bytes, int] = {}
@@ -187,13 +179,14 @@ class RedisIndex:
             more = True
             while more:
                 mine = (self._holds.owner, self._holds.lease, BATCH)
-                gone, others, more = await self._scripts.run("forget_documents", *mine, namespace or PUBLIC, *names)
+                mine_too = (*mine, namespace or PUBLIC, reason)
+                gone, others, more = await self._scripts.run("forget_documents", *mine_too, *names)
                 dropped |= self._dropped(gone)
                 shared |= set(others)
         scope = scope_of((namespace,) if namespace else None)
         for batch in batches(keys):
-            mine_too = (self._holds.owner, self._holds.lease, scope)
-            dropped |= self._dropped(await self._scripts.run("drop", *mine_too, *batch))
+            holder = (self._holds.owner, self._holds.lease)
+            dropped |= self._dropped(await self._scripts.run("drop", *holder, scope, reason, *batch))
         return dropped, len(shared - dropped.keys())
 
     async def remove_namespace(self, namespace: str) -> dict[bytes, int]:
@@ -203,6 +196,7 @@ class RedisIndex:
             mine = (self._holds.owner, self._holds.lease, BATCH)
             gone = self._dropped(await self._scripts.run("drop_namespace", *mine, namespace))
             if not gone:
+                await redis_departures.forget(self._scripts, namespace)
                 break
             dropped |= gone
         return dropped
@@ -272,6 +266,10 @@ class RedisIndex:
         """See `Index.pages`. Two round trips for each 128 objects."""
         async for part in self._scripts.parts(min(limit, BATCH)):
             yield await self.find(list(part))
+
+    async def trace(self, places: Sequence[ChunkPlace], limit: int, namespaces: Namespaces = None) -> Trace:
+        """See `Index.trace`."""
+        return await redis_departures.trace(self._scripts, places, limit, namespaces)
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Index.sizes`."""

@@ -1,6 +1,7 @@
 """What the index in Redis keeps of an object, a profile or a gate, as arguments of its scripts and back."""
 
 import logging
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 
 from kvquilt_cache_node.eviction.quotas import DEFAULT_NAMESPACE, Quotas
+from kvquilt_cache_node.store.departures import may_know
 from kvquilt_cache_node.store.redis_scripts import REPAIR, Argument
 from kvquilt_cache_node.store.rows import info_of, kind_of, row_of
 from kvquilt_cache_node.types import Namespaces
@@ -15,6 +17,9 @@ from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, Object
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.fingerprints import unpack
 from kvquilt_codec.identity import DIGEST_BYTES
+from kvquilt_codec.traces import DEPARTURES, ChunkPlace, Departed
+
+log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -122,3 +127,21 @@ def match_from(number: int, answer: bytes) -> ChunkMatch:
     except struct.error as error:
         raise IntegrityError(f"expected a fingerprint's entry of the index; got {error}") from None
     return ChunkMatch(number, answer[:DIGEST_BYTES], offset, tokens)
+
+
+def departed_from(
+    places: Sequence[ChunkPlace], answers: Sequence[Any], namespaces: Namespaces
+) -> dict[ChunkPlace, Departed]:
+    """Departures from what `trace.lua` returns of places; one that no index writes is none."""
+    found: dict[ChunkPlace, Departed] = {}
+    for place, (noted, at) in zip(places, answers, strict=True):
+        reason, _, whose = noted.decode(errors="replace").partition(":")
+        if reason in DEPARTURES and at and may_know(whose, namespaces):
+            found[place] = Departed(reason, float(at))
+    return found
+
+
+def models_from(answer: Sequence[Any]) -> frozenset[str]:
+    """Fingerprints from what `trace.lua` returns of models; what is none is left out."""
+    texts = (text.decode(errors="replace") for text in answer)
+    return frozenset(text for text in texts if re.fullmatch("[0-9a-f]{64}", text))

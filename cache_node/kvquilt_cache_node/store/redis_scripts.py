@@ -59,15 +59,15 @@ class Scripts:
                 raise IntegrityError(f"expected sizes in the index {self.prefix}; got {error}: {REPAIR}") from None
         return found
 
-    async def parts(self, count: int) -> AsyncGenerator[dict[bytes, bytes], None]:
-        """All keys with what stands for their sizes, about so many at a time; some may come again (see HSCAN).
+    async def parts(self, count: int, name: str = "sizes") -> AsyncGenerator[dict[bytes, bytes], None]:
+        """All fields of a hash, by default keys and sizes, about so many at a time; some may come again (see HSCAN).
 
         Raises:
             As `run`.
         """
         cursor = None
         while cursor != 0:
-            cursor, part = await self._client.call("HSCAN", f"{self.prefix}:sizes", cursor or 0, "COUNT", count)
+            cursor, part = await self._client.call("HSCAN", f"{self.prefix}:{name}", cursor or 0, "COUNT", count)
             yield part
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from kvquilt_cache_node.store.index import Index as Database
 from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import UnavailableError
+from kvquilt_codec.traces import ChunkPlace, Trace
 
 
 class SqliteIndex:
@@ -65,10 +66,10 @@ class SqliteIndex:
         return await asyncio.to_thread(self._database.use, keys, documents, namespaces)
 
     async def remove(
-        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = ""
+        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = "", reason: str = "forgotten"
     ) -> tuple[dict[bytes, int], int]:
         """See `Index.remove`."""
-        return await asyncio.to_thread(self._database.remove, keys, documents, namespace)
+        return await asyncio.to_thread(self._database.remove, keys, documents, namespace, reason)
 
     async def remove_namespace(self, namespace: str) -> dict[bytes, int]:
         """See `Index.remove_namespace`."""
@@ -121,6 +122,10 @@ class SqliteIndex:
         while page := await asyncio.to_thread(self._database.page, last, limit):
             yield page
             last = page[-1].key
+
+    async def trace(self, places: Sequence[ChunkPlace], limit: int, namespaces: Namespaces = None) -> Trace:
+        """See `Index.trace`."""
+        return await asyncio.to_thread(self._database.trace, places, limit, namespaces)
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Index.sizes`."""

@@ -2,6 +2,7 @@
 
 from kvquilt_codec.container.arriving import ArrivingContainer
 from kvquilt_codec.container.decoder import ContainerDecoder, DecodedChunk, decode, verify
+from kvquilt_codec.container.description import Description, describe, description_bytes
 from kvquilt_codec.container.encoder import ChunkIdentity, encode
 from kvquilt_codec.container.head import ContainerHead, Header, head_bytes, parse_head
 from kvquilt_codec.container.held import HeldContainer
@@ -12,9 +13,12 @@ __all__ = [
     "ContainerDecoder",
     "ContainerHead",
     "DecodedChunk",
+    "Description",
     "Header",
     "HeldContainer",
     "decode",
+    "describe",
+    "description_bytes",
     "encode",
     "head_bytes",
     "parse_head",

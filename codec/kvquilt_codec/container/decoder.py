@@ -201,7 +201,7 @@ class ContainerDecoder:
         if self._head is None or self._sink is None:
             raise IntegrityError("expected the head before any section")
         if section.part is Part.TOKENS:
-            self._token_ids = _decode_tokens(section, payload, self._head.header)
+            self._token_ids = decode_tokens(section, payload, self._head.header)
         elif section.part is Part.CONTEXT:
             self._side = _decode_side(section, payload, self._head, self._received)
         else:
@@ -228,7 +228,12 @@ def decode(
     return decoder.finish()
 
 
-def _decode_tokens(section: Section, payload: bytes, header: Header) -> TokenIds:
+def decode_tokens(section: Section, payload: bytes, header: Header) -> TokenIds:
+    """A chunk's tokens from their section.
+
+    Raises:
+        IntegrityError: in another format, or not those of the header's digest.
+    """
     size = 4 * header.tokens
     try:
         if section.codec_id != CodecId.TOKEN_IDS or zstandard.frame_content_size(payload) != size:

@@ -623,8 +623,11 @@ class ForgetChunksRequest(_message.Message):
     OBJECT_KEYS_FIELD_NUMBER: _builtins.int
     DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Instead of keys and documents: all that this namespace has, at most 4096 objects in one call."""
+    damaged: _builtins.bool
+    """They go because what was read of them was damaged, not because nobody wants them: TraceChunks says so."""
     @_builtins.property
     def object_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Of the namespace that the call acts in; if it acts in none, everybody's."""
@@ -637,10 +640,11 @@ class ForgetChunksRequest(_message.Message):
         object_keys: _abc.Iterable[_builtins.bytes] | None = ...,
         document_ids: _abc.Iterable[_builtins.str] | None = ...,
         namespace: _builtins.str = ...,
+        damaged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "namespace", b"namespace", "object_keys", b"object_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["damaged", b"damaged", "document_ids", b"document_ids", "namespace", b"namespace", "object_keys", b"object_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1110,6 +1114,162 @@ class ListObjectsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListObjectsResponse: _TypeAlias = ListObjectsResponse  # noqa: Y015
+
+@_typing.final
+class ChunkPlace(_message.Message):
+    """A chunk's text after a shared prefix: what is looked up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_KEY_FIELD_NUMBER: _builtins.int
+    PREFIX_DIGEST_FIELD_NUMBER: _builtins.int
+    chunk_key: _builtins.bytes
+    """32 bytes each."""
+    prefix_digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        chunk_key: _builtins.bytes = ...,
+        prefix_digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_key", b"chunk_key", "prefix_digest", b"prefix_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkPlace: _TypeAlias = ChunkPlace  # noqa: Y015
+
+@_typing.final
+class TraceChunksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACES_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """At most so many objects of each chunk key, 1 to 64; 0: 16."""
+    @_builtins.property
+    def places(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkPlace]:
+        """At most 4096."""
+
+    def __init__(
+        self,
+        *,
+        places: _abc.Iterable[Global___ChunkPlace] | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "places", b"places"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceChunksRequest: _TypeAlias = TraceChunksRequest  # noqa: Y015
+
+@_typing.final
+class Departure(_message.Message):
+    """That the last object of a chunk after a shared prefix left the store, or another one of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLACE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    UNIX_SECONDS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """"evicted", "expired", "forgotten", "lost" or "damaged"."""
+    unix_seconds: _builtins.float
+    @_builtins.property
+    def place(self) -> Global___ChunkPlace: ...
+    def __init__(
+        self,
+        *,
+        place: Global___ChunkPlace | None = ...,
+        reason: _builtins.str = ...,
+        unix_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "reason", b"reason", "unix_seconds", b"unix_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Departure: _TypeAlias = Departure  # noqa: Y015
+
+@_typing.final
+class TraceChunksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    DEPARTURES_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectInfo]:
+        """After any shared prefix; those of one chunk key one after the other, the most recently used first."""
+
+    @_builtins.property
+    def departures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Departure]: ...
+    @_builtins.property
+    def model_fingerprints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that objects were stored of lately, in the first message."""
+
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[Global___ObjectInfo] | None = ...,
+        departures: _abc.Iterable[Global___Departure] | None = ...,
+        model_fingerprints: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["departures", b"departures", "model_fingerprints", b"model_fingerprints", "objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceChunksResponse: _TypeAlias = TraceChunksResponse  # noqa: Y015
+
+@_typing.final
+class DescribeChunkRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    object_key: _builtins.bytes
+    """32 bytes."""
+    model_fingerprint: _builtins.str
+    """The model that the object must be of."""
+    def __init__(
+        self,
+        *,
+        object_key: _builtins.bytes = ...,
+        model_fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_fingerprint", b"model_fingerprint", "object_key", b"object_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeChunkRequest: _TypeAlias = DescribeChunkRequest  # noqa: Y015
+
+@_typing.final
+class DescribeChunkResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    description: _builtins.bytes
+    """The container's head and the section of token ids; at most 4 MiB."""
+    def __init__(
+        self,
+        *,
+        description: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeChunkResponse: _TypeAlias = DescribeChunkResponse  # noqa: Y015
 
 @_typing.final
 class GetNodeStatusRequest(_message.Message):

@@ -100,6 +100,16 @@ class CacheNodeServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsResponse.FromString,
                 _registered_method=True)
+        self.TraceChunks = channel.unary_stream(
+                '/kvquilt.v1.CacheNodeService/TraceChunks',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.TraceChunksRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.TraceChunksResponse.FromString,
+                _registered_method=True)
+        self.DescribeChunk = channel.unary_unary(
+                '/kvquilt.v1.CacheNodeService/DescribeChunk',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkResponse.FromString,
+                _registered_method=True)
         self.GetNodeStatus = channel.unary_unary(
                 '/kvquilt.v1.CacheNodeService/GetNodeStatus',
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetNodeStatusRequest.SerializeToString,
@@ -203,6 +213,20 @@ class CacheNodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TraceChunks(self, request, context):
+        """Tells what there is of chunks, whatever preceded them, and why objects of them left. No use of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeChunk(self, request, context):
+        """Serves what a stored chunk says of its text, without keys and values. No use of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetNodeStatus(self, request, context):
         """Tells how the node is: store, bytes, counters.
         """
@@ -277,6 +301,16 @@ def add_CacheNodeServiceServicer_to_server(servicer, server):
                     servicer.ListObjects,
                     request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsResponse.SerializeToString,
+            ),
+            'TraceChunks': grpc.unary_stream_rpc_method_handler(
+                    servicer.TraceChunks,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.TraceChunksRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.TraceChunksResponse.SerializeToString,
+            ),
+            'DescribeChunk': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeChunk,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkResponse.SerializeToString,
             ),
             'GetNodeStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNodeStatus,
@@ -636,6 +670,60 @@ class CacheNodeService:
             '/kvquilt.v1.CacheNodeService/ListObjects',
             kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TraceChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/TraceChunks',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.TraceChunksRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.TraceChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeChunk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/DescribeChunk',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,10 @@ class CacheNodeServiceStub:
     """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
     ListObjects: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.ListObjectsRequest, _cache_node_pb2.ListObjectsResponse]
     """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use."""
+    TraceChunks: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.TraceChunksRequest, _cache_node_pb2.TraceChunksResponse]
+    """Tells what there is of chunks, whatever preceded them, and why objects of them left. No use of them."""
+    DescribeChunk: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.DescribeChunkRequest, _cache_node_pb2.DescribeChunkResponse]
+    """Serves what a stored chunk says of its text, without keys and values. No use of it."""
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]
     """Tells how the node is: store, bytes, counters."""
 
@@ -97,6 +101,10 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
     ListObjects: _aio.UnaryStreamMultiCallable[_cache_node_pb2.ListObjectsRequest, _cache_node_pb2.ListObjectsResponse]  # type: ignore[assignment]
     """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use."""
+    TraceChunks: _aio.UnaryStreamMultiCallable[_cache_node_pb2.TraceChunksRequest, _cache_node_pb2.TraceChunksResponse]  # type: ignore[assignment]
+    """Tells what there is of chunks, whatever preceded them, and why objects of them left. No use of them."""
+    DescribeChunk: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.DescribeChunkRequest, _cache_node_pb2.DescribeChunkResponse]  # type: ignore[assignment]
+    """Serves what a stored chunk says of its text, without keys and values. No use of it."""
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]  # type: ignore[assignment]
     """Tells how the node is: store, bytes, counters."""
 
@@ -208,6 +216,22 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.ListObjectsResponse], _abc.AsyncIterator[_cache_node_pb2.ListObjectsResponse]]:
         """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use."""
+
+    @_abc_1.abstractmethod
+    def TraceChunks(
+        self,
+        request: _cache_node_pb2.TraceChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.TraceChunksResponse], _abc.AsyncIterator[_cache_node_pb2.TraceChunksResponse]]:
+        """Tells what there is of chunks, whatever preceded them, and why objects of them left. No use of them."""
+
+    @_abc_1.abstractmethod
+    def DescribeChunk(
+        self,
+        request: _cache_node_pb2.DescribeChunkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_node_pb2.DescribeChunkResponse, _abc.Awaitable[_cache_node_pb2.DescribeChunkResponse]]:
+        """Serves what a stored chunk says of its text, without keys and values. No use of it."""
 
     @_abc_1.abstractmethod
     def GetNodeStatus(

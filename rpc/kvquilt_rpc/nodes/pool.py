@@ -21,6 +21,7 @@ from kvquilt_rpc.nodes.files import PoolGates, PoolProfiles
 from kvquilt_rpc.nodes.membership import Resolve, resolve
 from kvquilt_rpc.nodes.objects import PoolObjects
 from kvquilt_rpc.nodes.routing import Routing
+from kvquilt_rpc.nodes.traces import PoolTraces
 from kvquilt_rpc.nodes.types import COUNTERS, NodeState, ObjectRef, PoolOptions, VariantsFound
 from kvquilt_rpc.nodes.watching import Watch
 from kvquilt_rpc.security import Credentials
@@ -44,6 +45,7 @@ class NodePool:
         profiles: calls about codec profiles.
         gates: calls about gates.
         objects: calls about all objects.
+        traces: calls that find out why something was missed.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class NodePool:
         self.profiles = PoolProfiles(self._attempts, self._routing, shared=options.shared_store)
         self.gates = PoolGates(self._attempts, self._routing)
         self.objects = PoolObjects(self._routing, shared=options.shared_store)
+        most, shared = options.asked_for_text, options.shared_store
+        self.traces = PoolTraces(self._attempts, self._routing, most=most, shared=shared)
 
     async def start(self) -> None:
         """Find the members, and begin to watch them."""
@@ -223,12 +227,12 @@ class NodePool:
         return merging.matches(given, limit)
 
     async def forget(
-        self, *, keys: Sequence[bytes] = (), documents: Sequence[str] = (), deadline: float
+        self, *, keys: Sequence[bytes] = (), documents: Sequence[str] = (), deadline: float, damaged: bool = False
     ) -> ForgetReceipt:
         """See `CacheNodes`."""
 
         async def work(client: NodeClient, _: Sequence[bytes], seconds: float) -> ForgetReceipt:
-            return await client.forget(keys=keys, documents=documents, deadline=seconds)
+            return await client.forget(keys=keys, documents=documents, deadline=seconds, damaged=damaged)
 
         return await self._forget(Call("forget", work), deadline)
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectMeta, ProfileInfo
-from kvquilt_codec.container import HeldContainer
+from kvquilt_codec.container import Description, HeldContainer
 from kvquilt_codec.errors import KvquiltError
+from kvquilt_codec.traces import ChunkPlace, Trace
 from kvquilt_proto.v1 import cache_node_pb2
 from kvquilt_rpc.node_objects import ListedPage
 
@@ -168,6 +169,20 @@ class StoredObjects(Protocol):
         """
 
 
+class StoredTraces(Protocol):
+    """What all nodes can tell of chunks that were missed. None of the calls is a use of an object."""
+
+    async def trace(self, places: Sequence[ChunkPlace], *, deadline: float) -> Trace:
+        """What there is of chunks, whatever preceded them, and why objects of them left.
+
+        Raises:
+            KvquiltError: no node answered.
+        """
+
+    async def describe(self, ref: ObjectRef, model_fingerprint: str, *, deadline: float) -> Description:
+        """What a stored chunk says of its text; errors as in `NodeTraces.describe`."""
+
+
 class CacheNodes(Protocol):
     """All cache nodes, as a router calls them. Deadlines are in seconds and hold for all attempts of a call together.
 
@@ -185,6 +200,10 @@ class CacheNodes(Protocol):
     @property
     def objects(self) -> StoredObjects:
         """Calls about all objects."""
+
+    @property
+    def traces(self) -> StoredTraces:
+        """Calls that find out why something was missed."""
 
     async def put(self, key: bytes, container: bytes, meta: ObjectMeta, *, deadline: float) -> bool:
         """Store an encoded chunk on a node that its text belongs to; `False` if the object was there already."""
@@ -256,9 +275,9 @@ class CacheNodes(Protocol):
         """
 
     async def forget(
-        self, *, keys: Sequence[bytes] = (), documents: Sequence[str] = (), deadline: float
+        self, *, keys: Sequence[bytes] = (), documents: Sequence[str] = (), deadline: float, damaged: bool = False
     ) -> ForgetReceipt:
-        """Delete objects on all nodes, by key and by document; one receipt for all.
+        """Delete objects on all nodes, by key and by document; one receipt for all. `damaged` says that this is why.
 
         Raises:
             KvquiltError: a node did not do it. Others may have: forget again.

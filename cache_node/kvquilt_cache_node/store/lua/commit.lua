@@ -20,6 +20,8 @@ if kind == 'object' then
   call('ZADD', named('namespace', namespace), rank, key)
   call('ZADD', USES, exact(now), key)
   call('HINCRBY', SUMS, 'objects', 1)
+  call('ZADD', MODELS, exact(now), model)
+  for _, other in ipairs(call('ZRANGE', MODELS, 0, -65)) do call('ZREM', MODELS, other) end
   call('ZADD', variants_of(chunk, prefix, model), exact(now), key)
   call('SADD', named('chunk', chunk), key)
   for at = 17, first - 1 do

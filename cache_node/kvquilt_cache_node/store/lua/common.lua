@@ -6,6 +6,8 @@ local IDLE, NEEDED = P .. 'idle', P .. 'needed' -- last uses of profiles and gat
 local HOLDS, LEASES = P .. 'holds', P .. 'leases'
 local FORMS, PROFILES = P .. 'forms', P .. 'profiles'
 local USED, RESERVED = P .. 'used', P .. 'reserved' -- bytes by namespace; one that has none is not in it
+local DEPARTED, DEPARTURES = P .. 'departed', P .. 'departures' -- of objects that left: when, and why
+local MODELS = P .. 'models' -- that objects were stored of last, by time
 local call = redis.call
 local work = 0 -- calls of the server that dropping rows has taken, about
 
@@ -114,13 +116,40 @@ local function forget_chunk(chunk, model)
   work = work + #prints
 end
 
--- Drop a row and all that leads to it. Its bytes are the owner's to delete from now on. Returns its size, if it is there.
-local function drop(key, owner, expiry)
+-- What a departure is called: 20 bytes of a place, which is a chunk key and a prefix digest.
+local function departure_name(place)
+  return (string.gsub(redis.sha1hex(place), '%x%x', function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
+-- Remember why an object left, and of what was not forgotten whose it was; '': leave no trace. What another program put
+-- under these names must not keep anything from being removed: it goes.
+local function depart(place, reason, namespace)
+  local kept = sum('departures')
+  if reason == '' or kept == 0 then return end
+  local name, whose = departure_name(place), reason == 'forgotten' and '' or namespace
+  local added = redis.pcall('ZADD', DEPARTED, exact(server_time()), name)
+  local noted = redis.pcall('HSET', DEPARTURES, name, reason .. ':' .. whose)
+  if type(added) == 'table' or type(noted) == 'table' then
+    call('UNLINK', DEPARTED, DEPARTURES)
+    return
+  end
+  local excess = math.min(call('ZCARD', DEPARTED) - kept, 64)
+  if excess <= 0 then return end
+  local oldest = call('ZRANGE', DEPARTED, 0, excess - 1)
+  call('ZREM', DEPARTED, unpack(oldest))
+  call('HDEL', DEPARTURES, unpack(oldest))
+end
+
+-- Drop a row and all that leads to it, for a reason. Its bytes are the owner's to delete from now on. Returns its size, if
+-- it is there.
+local function drop(key, owner, expiry, reason)
   local size = tonumber(call('HGET', SIZES, key) or '')
   if not size then return nil end
   local name = named('row', key)
   local row = {}
-  if call('TYPE', name).ok == 'hash' then row = call('HMGET', name, 'kind', 'chunk', 'prefix', 'model', 'form', 'namespace') end
+  if call('TYPE', name).ok == 'hash' then
+    row = call('HMGET', name, 'kind', 'chunk', 'prefix', 'model', 'form', 'namespace')
+  end
   local kind, chunk, prefix, model, form, namespace = unpack(row)
   namespace = namespace or ''
 
@@ -138,6 +167,7 @@ local function drop(key, owner, expiry)
     call('ZREM', named('gates', form), key)
   elseif kind == 'object' then
     call('HINCRBY', SUMS, 'objects', -1)
+    depart(chunk .. prefix, reason, namespace)
     for _, document in ipairs(documents) do call('SREM', document_of(namespace, document), key) end
     call('ZREM', named('namespace', namespace), key)
     call('UNLINK', named('held', key))

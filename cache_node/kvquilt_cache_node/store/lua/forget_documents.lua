@@ -1,11 +1,11 @@
 -- Let documents hold some objects of the first of them no more, and drop what nobody holds then.
--- ARGV: owner, lease, batch, namespace, documents. Returns keys and sizes of what was dropped; keys that others hold; whether the
+-- ARGV: owner, lease, batch, namespace, reason, documents. Returns keys and sizes of what was dropped; keys that others hold; whether the
 -- first document holds more.
 local expiry, dropped, shared = server_time() + tonumber(ARGV[2]), {}, {}
-local first = document_of(ARGV[4], ARGV[5])
+local first = document_of(ARGV[4], ARGV[6])
 
 local function gone(key)
-  local size = drop(key, ARGV[1], expiry)
+  local size = drop(key, ARGV[1], expiry, ARGV[5])
   if size then
     dropped[#dropped + 1] = key
     dropped[#dropped + 1] = size
@@ -14,7 +14,7 @@ end
 
 for _, key in ipairs(call('SRANDMEMBER', first, tonumber(ARGV[3]))) do
   if work > 16 * tonumber(ARGV[3]) then break end
-  for at = 5, #ARGV do
+  for at = 6, #ARGV do
     call('SREM', named('held', key), ARGV[at])
     call('SREM', document_of(ARGV[4], ARGV[at]), key)
   end

@@ -106,7 +106,7 @@ while (excess > 0 or own_excess > 0) and #gone < 2 * batch and work < 16 * batch
   end
   local victim = order and first_of(order) or {}
   local owner_of = victim[1] and quotas and order ~= IDLE and call('HGET', named('row', victim[1]), 'namespace')
-  local size = victim[1] and drop(victim[1], owner, time + lease)
+  local size = victim[1] and drop(victim[1], owner, time + lease, 'evicted')
   if size then
     gone[#gone + 1] = victim[1]
     excess = excess - size

@@ -1,0 +1,27 @@
+"""What a put brings, made into the container that is stored."""
+
+from kvquilt_cache_node import objects
+from kvquilt_codec import catalog
+from kvquilt_codec.container import ChunkIdentity
+from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.types import check_token_ids
+from kvquilt_proto.v1 import cache_node_pb2 as pb
+from kvquilt_rpc import convert
+
+
+def checked(
+    key: bytes, payload: bytes, header: pb.PutChunkHeader, meta: catalog.ObjectMeta, coder: JointCoder | None
+) -> bytes:
+    """The container to store: the payload itself after checks, or the encoded tensors."""
+    if not header.HasField("tensors"):
+        objects.check_container(key, payload, meta)
+        return payload
+    tensors = header.tensors
+    identity = ChunkIdentity(
+        meta.model_fingerprint, meta.chunk_key, meta.variant, meta.context_digest, catalog.to_attributes(meta)
+    )
+    rotated_from = tensors.rotated_from if tensors.HasField("rotated_from") else None
+    layout = convert.layout_from_wire(tensors.layout)
+    return objects.encode_tensors(
+        key, payload, layout, check_token_ids(tensors.token_ids), rotated_from, identity, meta, coder
+    )

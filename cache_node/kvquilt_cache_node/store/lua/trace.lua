@@ -1,0 +1,18 @@
+-- What there is of chunks, and why objects of them left. ARGV: limit, scope, number of chunks, these, places (chunk and
+-- prefix). Returns the rows of each chunk, the most recently used first; for each place reason and namespace, and a time as
+-- text, or ''; models.
+local rows, gone, last = {}, {}, 3 + tonumber(ARGV[3])
+for at = 4, last do
+  local keys, used, found = call('SMEMBERS', named('chunk', ARGV[at])), {}, {}
+  for _, key in ipairs(keys) do used[key] = tonumber(call('ZSCORE', USES, key) or '0') end
+  table.sort(keys, function(a, b) return used[a] > used[b] or (used[a] == used[b] and a < b) end)
+  for _, key in ipairs(keys) do
+    if #found < tonumber(ARGV[1]) and is_seen(ARGV[2], key) then found[#found + 1] = row_of(key) end
+  end
+  rows[#rows + 1] = found
+end
+for at = last + 1, #ARGV do
+  local name = departure_name(ARGV[at])
+  gone[#gone + 1] = { call('HGET', DEPARTURES, name) or '', call('ZSCORE', DEPARTED, name) or '' }
+end
+return { rows, gone, call('ZRANGE', MODELS, 0, -1) }
