@@ -3,6 +3,7 @@
 from kvquilt.aio import AsyncClient
 from kvquilt.documents import read_documents
 from kvquilt.errors import KvquiltError
+from kvquilt.explanations import MissReport
 from kvquilt.sync import Client
 from kvquilt.types import BlendedKV, BlendReport, Document, ForgetReport, PrefetchProgress, Public, Segment, Status
 from kvquilt_rpc.security import Credentials
@@ -16,6 +17,7 @@ __all__ = [
     "Document",
     "ForgetReport",
     "KvquiltError",
+    "MissReport",
     "PrefetchProgress",
     "Public",
     "Segment",

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 
-import numpy as np
-
 from kvquilt import wire
+from kvquilt.explanations import MissReport, miss_report
+from kvquilt.receiving import Receiver
 from kvquilt.segments import split_segments
 from kvquilt.types import (
     BlendedKV,
@@ -18,16 +18,13 @@ from kvquilt.types import (
     Status,
 )
 from kvquilt_codec.errors import BadRequestError, IntegrityError
-from kvquilt_codec.types import KVLayout, LayerKV, Part, check_token_ids
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
-from kvquilt_rpc import convert, frames
 from kvquilt_rpc.channel import MAX_MESSAGE_BYTES, open_channel
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.status import translated, well_formed
 
 DEFAULT_TARGET = "127.0.0.1:7410"
-MAX_KV_BYTES = 64 << 30
 _BATCH_BYTES = 4 << 20
 _BATCH_DOCUMENTS = 256
 
@@ -171,12 +168,12 @@ class AsyncClient:
 
     async def _blend(self, prompt: pb.Prompt, options: pb.BlendOptions, model: str, deadline: float) -> BlendedKV:
         request = pb.BlendRequest(model=model, prompt=prompt, options=options)
-        receiver: _Receiver | None = None
+        receiver: Receiver | None = None
         async with translated():
             async for answer in self._stub.Blend(request, timeout=deadline):
                 response = well_formed(answer)
                 if receiver is None:
-                    receiver = _Receiver(response)
+                    receiver = Receiver(response)
                 else:
                     receiver.take(response)
         if receiver is None:
@@ -204,6 +201,43 @@ class AsyncClient:
         async with translated():
             return wire.plan(well_formed(await self._stub.PlanBlend(request, timeout=deadline)))
 
+    async def why(
+        self,
+        request_id: str = "",
+        *,
+        segments: Sequence[Segment] = (),
+        plain: Segment | None = None,
+        shared_prefix: Segment | None = None,
+        policy: str | None = None,
+        recompute_ratio: float | None = None,
+        level: str | None = None,
+        max_kl: float | None = None,
+        model: str = "",
+        deadline: float = 30.0,
+    ) -> MissReport:
+        """Why chunks of a request were missed, or would be of a prompt now.
+
+        Args:
+            request_id: from the report of a blend in this namespace; or instead, one of the next two.
+            segments: of a prompt, as in `blend`; what follows is as there too.
+            plain: a prompt without boundaries, as in `blend_plain`.
+            shared_prefix, policy, recompute_ratio, level, max_kl, model: with a prompt.
+            deadline: seconds.
+
+        Raises:
+            NotFoundError: the router has no record of the request in this namespace (reason `unknown_request`).
+            BadRequestError: not one of the three; see also `blend`.
+        """
+        if sum((bool(request_id), bool(segments), plain is not None)) != 1:
+            raise BadRequestError("expected the id of a request, or segments, or a plain prompt: one of the three")
+        request = pb.ExplainMissRequest(model=model, request_id=request_id)
+        if not request_id:
+            whole = _prompt(segments, shared_prefix) if plain is None else pb.Prompt(plain=wire.content(plain))
+            request.prompt.CopyFrom(whole)
+            request.options.CopyFrom(wire.options(policy, recompute_ratio, level, max_kl, 0))
+        async with translated():
+            return miss_report(well_formed(await self._stub.ExplainMiss(request, timeout=deadline)))
+
     async def forget(self, *document_ids: str, everything: bool = False, deadline: float = 60.0) -> ForgetReport:
         """Delete all that is stored for documents; or, without any, everything that the caller's namespace has."""
         request = pb.ForgetRequest(document_ids=document_ids, everything=everything)
@@ -221,53 +255,6 @@ class AsyncClient:
         """How the router and its nodes are."""
         async with translated():
             return wire.status(well_formed(await self._stub.GetStatus(pb.GetStatusRequest(), timeout=deadline)))
-
-
-class _Receiver:
-    """Puts a blend's stream together."""
-
-    def __init__(self, first: pb.BlendResponse) -> None:
-        if not first.HasField("header"):
-            raise IntegrityError("expected a header first; the router sent something else")
-        header = first.header
-        self._fingerprint = header.model_fingerprint
-        self._layout = convert.layout_from_wire(header.layout)
-        self._token_ids = check_token_ids(list(header.token_ids), wire.MAX_TOKENS)
-        tokens = len(self._token_ids) - 1
-        if header.kv_tokens != tokens or header.payload_bytes != self._layout.nbytes(tokens):
-            raise IntegrityError(f"expected KV of {tokens} tokens; the header declares {header.kv_tokens}")
-        self._reader = frames.FrameReader(header.payload_bytes, MAX_KV_BYTES)
-        self._buffer = np.empty(header.payload_bytes, np.uint8)
-        self._report: pb.BlendReport | None = None
-
-    def take(self, response: pb.BlendResponse) -> None:
-        if response.HasField("report"):
-            self._report = response.report
-            return
-        begin = self._reader.received
-        data = self._reader.take(response.frame)
-        self._buffer[begin : begin + len(data)] = np.frombuffer(data, np.uint8)
-
-    def finish(self) -> BlendedKV:
-        self._reader.finish()
-        if self._report is None:
-            raise IntegrityError("expected a report at the end; the router's stream has none")
-        layers = tuple(_layers(self._buffer, self._layout, len(self._token_ids) - 1))
-        return BlendedKV(self._fingerprint, self._layout, self._token_ids, layers, wire.report(self._report))
-
-
-def _layers(buffer: "np.ndarray[tuple[int], np.dtype[np.uint8]]", layout: KVLayout, tokens: int) -> Iterator[LayerKV]:
-    """Views of the buffer, which holds `[kv_heads, tokens, dim]` per tensor, as keys and values of each layer."""
-    words = buffer.view(layout.data_type.numpy)
-    position = 0
-    for layer in layout.layers:
-        tensors = []
-        for part in (Part.KEYS, Part.VALUES):
-            _, heads, dim = layer.of(part, tokens)
-            size = heads * tokens * dim
-            tensors.append(words[position : position + size].reshape(heads, tokens, dim).transpose(1, 0, 2))
-            position += size
-        yield LayerKV(*tensors)
 
 
 def _prompt(segments: Sequence[Segment], shared_prefix: Segment | None) -> pb.Prompt:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from kvquilt.aio import DEFAULT_TARGET, AsyncClient
+from kvquilt.explanations import MissReport
 from kvquilt.types import (
     BlendedKV,
     Document,
@@ -80,6 +81,10 @@ class Client:
     def plan(self, segments: Sequence[Segment], **options: Any) -> PlanReport:
         """See `AsyncClient.plan`."""
         return self._run(self._client.plan(segments, **options))
+
+    def why(self, request_id: str = "", **options: Any) -> MissReport:
+        """See `AsyncClient.why`."""
+        return self._run(self._client.why(request_id, **options))
 
     def forget(self, *document_ids: str, everything: bool = False, deadline: float = 60.0) -> ForgetReport:
         """See `AsyncClient.forget`."""

@@ -102,6 +102,7 @@ class BlendReport:
         tokens_queued: of the prompt, in chunks that were queued to be stored after it.
         saved_seconds: estimated time that the cache saved; negative: it cost time; `None`: not known yet.
         prefill_seconds_per_token: what that estimate takes a token of prefill for.
+        request_id: names the request to `why`; empty: the router keeps no record of it.
     """
 
     policy: str
@@ -123,6 +124,7 @@ class BlendReport:
     tokens_queued: int = 0
     saved_seconds: float | None = None
     prefill_seconds_per_token: float | None = None
+    request_id: str = ""
 
     @property
     def hit(self) -> bool:

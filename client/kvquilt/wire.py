@@ -118,6 +118,7 @@ def report(message: pb.BlendReport) -> BlendReport:
         message.tokens_queued,
         message.saved_seconds if message.HasField("saved_seconds") else None,
         message.prefill_seconds_per_token if message.HasField("prefill_seconds_per_token") else None,
+        message.request_id,
     )
 
 
@@ -206,12 +207,13 @@ def status(message: pb.GetStatusResponse) -> Status:
         message.default_max_kl,
         message.ungated,
         dict(sorted(message.counters.items())),
-        tuple(_node(node) for node in message.nodes),
+        tuple(node_status(node) for node in message.nodes),
         {own.namespace: dict(sorted(own.counters.items())) for own in message.usage},
     )
 
 
-def _node(message: pb.NodeStatus) -> NodeStatus:
+def node_status(message: pb.NodeStatus) -> NodeStatus:
+    """Decode a node's state."""
     return NodeStatus(
         message.target,
         message.reachable,

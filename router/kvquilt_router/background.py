@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,8 +95,12 @@ class Background:
         self._pair_bytes = pair_bytes
         self._corpus = default_corpus
         self._queue: asyncio.Queue[_Work] = asyncio.Queue(queue_length)
-        self._queued: set[bytes] = set()
+        self._queued: dict[bytes, bytes] = {}
         self._kept: Counter[int] = Counter()
+
+    def waiting(self) -> Set[bytes]:
+        """Keys of the chunks that wait to be stored, or are being."""
+        return frozenset(self._queued.values())
 
     def leave(self, blended: Blended, acting: Acting) -> int:
         """Queue what a finished blend missed, and the neighbours that it saw for the first time.
@@ -218,8 +222,9 @@ class Background:
             self._queue.put_nowait(work)
         except asyncio.QueueFull:
             self._counters.add("background_dropped")
+            work.tenant.storer.dropped(work.job)
             return False
-        self._queued.add(key)
+        self._queued[key] = work.job.ref.chunk_key
         if work.blended is not None:
             self._kept[id(work.blended)] += 1
         return True
@@ -243,7 +248,7 @@ class Background:
                 self._counters.add("background_failed")
                 log.exception("a chunk could not be stored in the background")
             finally:
-                self._queued.discard(work.tenant.storer.key(work.job))
+                self._queued.pop(work.tenant.storer.key(work.job), None)
                 self._let_go(work)
                 self._queue.task_done()
 
@@ -251,7 +256,7 @@ class Background:
         """Drop what waits of a namespace."""
         for work in [self._queue.get_nowait() for _ in range(self._queue.qsize())]:
             if work.namespace == namespace:
-                self._queued.discard(work.tenant.storer.key(work.job))
+                del self._queued[work.tenant.storer.key(work.job)]
                 self._let_go(work)
                 self._counters.add("background_dropped")
             else:

@@ -135,6 +135,7 @@ class Blender:
         decision, allowed = self._gate.decide(options, contexts)
         for outcome in outcomes:
             if outcome.found is not None and outcome.found.context not in allowed:
+                outcome.kept_out = outcome.found.context
                 outcome.found, outcome.miss_reason = None, "gate_closed"
         usable = [guess for guess in guesses if changed(guess.found) in allowed]
         return _Plan(looked_up, BlendReport(options, decision, outcomes), usable, allowed)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -33,6 +34,7 @@ from kvquilt_router.precompute import Precomputer
 from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile, open_profile
 from kvquilt_router.recording import Recorder
+from kvquilt_router.refusals import Refusals
 from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.starting import Starter
@@ -41,6 +43,8 @@ from kvquilt_router.tenants import Tenant, Tenants, namespace_of
 from kvquilt_router.types import COUNTERS
 from kvquilt_router.usage import NamespaceUsage
 from kvquilt_router.warming import WarmUps
+from kvquilt_router.why.explaining import Explainer
+from kvquilt_router.why.records import RequestLog
 from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes, open_nodes
@@ -155,6 +159,7 @@ def _served(
     contexts = ContextCache()
     pace, prefill = Pace(), Pace()
     usage = NamespaceUsage(counters)
+    refusals = Refusals()
     slots = asyncio.Semaphore(settings.max_blends)
     held = HeldChunks(int(settings.held_bytes))
     fetcher = Fetcher(
@@ -175,7 +180,9 @@ def _served(
         computer = VariantComputer(
             engine, planner, attention_sums=settings.attention_sums, contexts=contexts, prefill=prefill
         )
-        storer = Storer(nodes, planner, profile, forgetting, tally, deadline=settings.put_deadline)
+        storer = Storer(
+            nodes, planner, profile, model.parts, refusals, forgetting, tally, deadline=settings.put_deadline
+        )
         starter = Starter(
             engine,
             thread,
@@ -206,6 +213,8 @@ def _served(
             storer,
             WarmUps(settings.warm_up_passages, tokenise, lambda: gate.blends),
             KnownPrefixes(wire.shared_prefix(None, model)),
+            Explainer(nodes, planner, model.parts, model.text, gate, refusals, deadline=deadline),
+            RequestLog(settings.requests_kept, int(settings.requests_bytes), settings.requests_seconds, time.time),
         )
 
     background = Background(
@@ -224,6 +233,7 @@ def _served(
         anchors.forget(namespace)
         contexts.forget(namespace)
         usage.forget(namespace)
+        refusals.forget(namespace)
 
     tenants = Tenants(tenant, master_secret(settings), settings.max_namespaces, forget)
     return ServedModel(model, tenants, background, auditor, profile, gate, held, usage, recorder)

@@ -1,5 +1,6 @@
 """The RouterService: messages to the router's work and back."""
 
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -24,9 +25,12 @@ from kvquilt_router.prefetching import prefetched, require_write
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.recording import Recorder
 from kvquilt_router.settings import RouterSettings
-from kvquilt_router.tenants import Acting, Tenants
-from kvquilt_router.types import Prompt
+from kvquilt_router.tenants import Acting, Tenant, Tenants
+from kvquilt_router.types import NODE_REASONS, Prompt
 from kvquilt_router.usage import NamespaceUsage, describe
+from kvquilt_router.why import wire as why_wire
+from kvquilt_router.why.recording import keep, planned
+from kvquilt_router.why.types import RequestRecord
 from kvquilt_rpc import convert, frames, status
 from kvquilt_rpc.callers import ACTING, NAMESPACE_KEY, caller
 from kvquilt_rpc.counters import Counters
@@ -118,6 +122,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                     yield pb.BlendResponse(header=header)
                     header = None
                 if isinstance(part, Blended):
+                    request_id = keep(part, served.background.waiting(), acting.tenant.requests, time.time())
                     if self._settings.background:
                         part.report.tokens_queued = served.background.leave(part, acting)
                     served.auditor.offer(part)
@@ -125,6 +130,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                         served.recorder.record(part, acting.tenant.planner)
                     report = wire.report_message(part.report)
                     describe(report, part.report)
+                    report.request_id = request_id
                     yield pb.BlendResponse(report=report)
                 else:
                     for frame in frames.split([part], offset):
@@ -141,6 +147,36 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         tokens = len(prompt.token_ids)
         served.loaded.engine.check(prompt.token_ids, tokens)
         return wire.plan_message(await tenant.blender.plan(prompt, options), tokens)
+
+    @status.unary
+    async def ExplainMiss(self, request: pb.ExplainMissRequest, context: Context) -> pb.ExplainMissResponse:
+        """Tell why chunks were missed."""
+        served = self._model(request.model)
+        tenant = self._acting(served).tenant
+        record = await self._asked_about(request, served, tenant)
+        explanations = await tenant.explainer.explain(record, served.tenants.readable(caller()))
+        nodes: list[pb.NodeStatus] = []
+        if any(why.cause in NODE_REASONS for why in explanations):
+            states = await self._nodes.states(deadline=self._settings.stat_deadline)
+            nodes = [wire.node_message(state, caller().may_see_all) for state in states]
+        return why_wire.response(record, served.loaded.fingerprint, explanations, nodes)
+
+    async def _asked_about(self, request: pb.ExplainMissRequest, served: ServedModel, tenant: Tenant) -> RequestRecord:
+        """The request that somebody asks about, or a prompt as if it were one.
+
+        Raises:
+            BadRequestError: neither of the two, or both.
+            NotFoundError: no such request in this namespace.
+        """
+        if bool(request.request_id) == request.HasField("prompt"):
+            raise errors.BadRequestError("expected the id of a request or a prompt; got both, or neither")
+        if request.request_id:
+            return tenant.requests.get(request.request_id)
+        prompt = wire.prompt(request.prompt, served.loaded, tenant.prefixes)
+        options = wire.options(request.options, self._settings, served.profile)
+        served.loaded.engine.check(prompt.token_ids, len(prompt.token_ids))
+        report = await tenant.blender.plan(prompt, options)
+        return planned(prompt, report, served.background.waiting())
 
     @status.streaming
     async def Prefetch(

@@ -129,6 +129,13 @@ class RouterSettings(BaseModel):
         ByteSize(1 << 30), ge=MIN_BYTES, description="Most bytes of its files; the oldest make room."
     )
     access_log_files: int = Field(10_000, ge=1, description="Most of its files; the oldest make room.")
+    requests_kept: int = Field(
+        256, ge=0, description="Latest requests of a namespace that can be asked about; 0 keeps none of their tokens."
+    )
+    requests_bytes: ByteSize = Field(
+        ByteSize(4 << 20), ge=0, description="Most memory of their records, for each namespace."
+    )
+    requests_seconds: float = Field(3600.0, gt=0, description="How long a request can be asked about.")
     drain_seconds: float = Field(30.0, ge=0, description="Time that running calls get to finish at shutdown.")
     keep_freed_memory: bool = Field(True, description="As node.keep_freed_memory.")
     security: ServerSecurity = ServerSecurity()

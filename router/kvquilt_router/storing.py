@@ -1,24 +1,31 @@
 """Encodes computed variants and puts them to cache nodes."""
 
 import asyncio
+from collections.abc import Mapping
 
 from kvquilt_codec import catalog, container, errors, fingerprints
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity
-from kvquilt_codec.identity import context_digest, object_key, variant_key
+from kvquilt_codec.identity import canonical_json, context_digest, object_key, variant_key
 from kvquilt_codec.joint import JointCoder
 from kvquilt_router.computing import Computed, VariantJob
 from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.planning import Planner
 from kvquilt_router.profiles import ModelProfile
+from kvquilt_router.refusals import QUEUE_FULL, Refusals
 from kvquilt_router.usage import Tally
 from kvquilt_rpc.nodes import CacheNodes
+
+MODEL_PARTS = "model_parts"
+"""Attribute of a container: JSON of the digest of each part of its model's fingerprint."""
 
 
 class Storer:
     """Stores variants of one model's chunks.
 
     Args:
+        parts: of the model's fingerprint; see `ModelFingerprint.parts`.
+        refusals: told of what cannot be stored.
         forgetting: refuses what was begun before its namespace was forgotten.
         tally: counts for the namespace.
         deadline: seconds that one put may take.
@@ -29,6 +36,8 @@ class Storer:
         nodes: CacheNodes,
         planner: Planner,
         profile: ModelProfile,
+        parts: Mapping[str, str],
+        refusals: Refusals,
         forgetting: Forgetting,
         tally: Tally,
         *,
@@ -39,6 +48,8 @@ class Storer:
         self._planner = planner
         self._profile = profile
         self._tally = tally
+        self._parts = canonical_json(parts)
+        self._refusals = refusals
         self._deadline = deadline
 
     def key(self, job: VariantJob) -> bytes:
@@ -67,9 +78,14 @@ class Storer:
         meta = await asyncio.to_thread(self._meta, job, computed, seconds)
         data = await asyncio.to_thread(self._encoded, job, computed, meta)
         stored = await self._put(self.key(job), data, meta)
+        self._refusals.stored(meta.chunk_key)
         if stored:
             self._tally.written(meta.tokens, len(data))
         return stored, len(data)
+
+    def dropped(self, job: VariantJob) -> None:
+        """A job is not done, because too many wait."""
+        self._refusals.refused(job.ref.chunk_key, self._planner.namespace.name, QUEUE_FULL)
 
     def _meta(self, job: VariantJob, computed: Computed, seconds: float) -> ObjectMeta:
         planner, ref = self._planner, job.ref
@@ -91,7 +107,7 @@ class Storer:
         )
 
     def _encoded(self, job: VariantJob, computed: Computed, meta: ObjectMeta) -> bytes:
-        attributes = catalog.to_attributes(meta)
+        attributes = {**catalog.to_attributes(meta), MODEL_PARTS: self._parts}
         identity = ChunkIdentity(
             self._planner.fingerprint, job.ref.chunk_key, job.kind, meta.context_digest, attributes
         )
@@ -100,7 +116,11 @@ class Storer:
     async def _put(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
         """Store an object, and before it the profile if a node has lost it, or never got it."""
         with self._forgetting.storing(meta.namespace):
-            return await self._put_now(key, data, meta)
+            try:
+                return await self._put_now(key, data, meta)
+            except errors.KvquiltError as error:
+                self._refusals.refused(meta.chunk_key, meta.namespace, error.reason)
+                raise
 
     async def _put_now(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
         try:

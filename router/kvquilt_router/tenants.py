@@ -17,11 +17,14 @@ from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.storing import Storer
 from kvquilt_router.types import ChunkRef, Prompt
 from kvquilt_router.warming import WarmUps
+from kvquilt_router.why.explaining import Explainer
+from kvquilt_router.why.records import RequestLog
+from kvquilt_rpc.callers import ANY, Identity
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tenant:
-    """One namespace's part of a model: names its chunks, and remembers its corpora, prefixes and anchors."""
+    """One namespace's part of a model: names its chunks, and remembers its corpora, prefixes, anchors and requests."""
 
     planner: Planner
     blender: Blender
@@ -29,6 +32,8 @@ class Tenant:
     storer: Storer
     warm_ups: WarmUps
     prefixes: KnownPrefixes
+    explainer: Explainer
+    requests: RequestLog
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +118,12 @@ class Tenants:
         self._forget(name)
         if name == PUBLIC:
             self.public = self._build(Namespace.public())
+
+    def readable(self, identity: Identity) -> list[Namespace]:
+        """The namespaces that somebody may read; of those who may read all, the ones that are remembered."""
+        names = [*identity.namespaces, *(self._known if ANY in identity.namespaces else ()), PUBLIC]
+        own = [name for name in dict.fromkeys(names) if name != ANY]
+        return [namespace_of(name, self._master) for name in own if name == PUBLIC or self._master]
 
 
 def namespace_of(name: str, master_secret: bytes) -> Namespace:

@@ -30,6 +30,17 @@ MISS_REASONS = (
 )
 """Why a chunk's stored KV was not used; docs/reference.md says what each means."""
 
+NODE_REASONS = (
+    NO_NODES,
+    "node_unavailable",
+    "lookup_deadline",
+    "fetch_deadline",
+    "node_busy",
+    "node_refused",
+    "node_error",
+)
+"""Those of them that say something of a node."""
+
 COUNTERS = (
     "blends",
     "bytes_fetched",
@@ -156,6 +167,7 @@ class ChunkOutcome:
         fetched_bytes: what came for it.
         source_begin: first token of the run within the stored chunk.
         repair: how many of its first tokens are computed again, because an edit precedes them.
+        kept_out: context of the stored KV that the gate did not let be used.
     """
 
     ref: ChunkRef
@@ -164,6 +176,7 @@ class ChunkOutcome:
     fetched_bytes: int = 0
     source_begin: int = 0
     repair: int = 0
+    kept_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 from safetensors.numpy import load
 
+from kvquilt_cache_node.store import departures
 from kvquilt_cache_node.store import rows as rows_of_index
 from kvquilt_cache_node.store.redis_records import FRAME_BYTES, MANIFEST_BYTES, MAX_FRAMES, Manifest, Names
 from kvquilt_codec import catalog, container, identity
@@ -174,7 +175,7 @@ def test_the_attributes_are_those_that_kvquilt_writes() -> None:
 def test_the_schema_of_the_index_is_the_codes() -> None:
     text = section(PAGE, "The file store")
     (schema,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
-    assert schema.split() == rows_of_index.SCHEMA.replace("IF NOT EXISTS ", "").split()
+    assert schema.split() == (rows_of_index.SCHEMA + departures.SCHEMA).replace("IF NOT EXISTS ", "").split()
     assert f"`user_version` {rows_of_index.VERSION}" in text
 
 

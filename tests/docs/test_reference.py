@@ -22,6 +22,7 @@ from kvquilt_proto.v1 import cache_node_pb2, common_pb2, router_pb2
 from kvquilt_router import types as router_types
 from kvquilt_router.gate.types import REFUSALS
 from kvquilt_router.policies import EVALUATION_ONLY, POLICIES
+from kvquilt_router.why.types import CAUSES
 from kvquilt_rpc import status
 from tests.docs.pages import ROOT, first_words, rows, section, words
 
@@ -156,6 +157,7 @@ def test_names_of_levels_policies_reasons_and_counters() -> None:
     concepts = section("concepts.md", "Words")
     assert first_words(concepts) == policies | {level.value for level in Level}
     assert first_words(section(PAGE, "Miss reasons")) == set(router_types.MISS_REASONS) <= words(concepts)
+    assert first_words(section(PAGE, "Miss causes")) == set(CAUSES)
     assert first_words(section(PAGE, "Gate refusals")) == set(REFUSALS)
     of_router, of_node = section(PAGE, "Counters").split("`GetNodeStatus` shows the node's")
     assert first_words(of_router) == set(router_types.COUNTERS)

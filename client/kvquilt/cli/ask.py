@@ -86,6 +86,8 @@ def _rows(result: dict[str, Any], report: BlendReport | None) -> dict[str, objec
         rows["to be stored"] = f"{report.tokens_queued} tokens, after this request"
         rows["saved"] = saved_words(report)
         rows["missed"] = ", ".join(sorted(missed)) or "nothing"
+        if missed and report.request_id:
+            rows["why"] = f"kvquilt why {report.request_id}"
         rows["blend"] = blend_words(report)
     if "difference" in result:
         rows["full prefill"] = f"{result['ttft_full_s']:.3f} s"

@@ -21,6 +21,7 @@ from kvquilt.cli import (
     servers,
     simulate,
     tokens,
+    why,
 )
 from kvquilt.cli.output import out
 from kvquilt.demo import command as demo
@@ -59,6 +60,7 @@ app.command(rich_help_panel="Run")(repair.repair)
 app.command(rich_help_panel="Use")(ask.ask)
 app.command(rich_help_panel="Use")(forgetting.forget)
 app.command(rich_help_panel="Look")(calls.status)
+app.command(rich_help_panel="Look")(why.why)
 app.command(rich_help_panel="Look")(inspection.inspect)
 app.command(rich_help_panel="Look")(inventory.inventory)
 app.command(rich_help_panel="Look")(files.model)

@@ -319,6 +319,7 @@ class BlendReport(_message.Message):
     REUSED_POSITIONS_FIELD_NUMBER: _builtins.int
     REUSED_DEVIATIONS_FIELD_NUMBER: _builtins.int
     OVERLAP_SECONDS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     TOKENS_QUEUED_FIELD_NUMBER: _builtins.int
     SAVED_SECONDS_FIELD_NUMBER: _builtins.int
     PREFILL_SECONDS_PER_TOKEN_FIELD_NUMBER: _builtins.int
@@ -356,6 +357,8 @@ class BlendReport(_message.Message):
     """Mean relative change of the values of the recomputed tokens, over layers: how much the new context mattered."""
     overlap_seconds: _builtins.float
     """How long chunks were still fetched while the engine computed already; it is counted in `fetch_seconds` and in the others."""
+    request_id: _builtins.str
+    """Names this request to ExplainMiss; empty: the router keeps no record of it."""
     tokens_queued: _builtins.int
     """Tokens of this prompt, each once, in chunks that were queued to be stored after it. Whether they were shows in the
     sums of GetStatus.
@@ -399,13 +402,14 @@ class BlendReport(_message.Message):
         reused_positions: _abc.Iterable[_builtins.int] | None = ...,
         reused_deviations: _abc.Iterable[_builtins.float] | None = ...,
         overlap_seconds: _builtins.float = ...,
+        request_id: _builtins.str = ...,
         tokens_queued: _builtins.int = ...,
         saved_seconds: _builtins.float | None = ...,
         prefill_seconds_per_token: _builtins.float | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "_prefill_seconds_per_token", b"_prefill_seconds_per_token", "_saved_seconds", b"_saved_seconds", "predicted_kl", b"predicted_kl", "prefill_seconds_per_token", b"prefill_seconds_per_token", "saved_seconds", b"saved_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "_prefill_seconds_per_token", b"_prefill_seconds_per_token", "_saved_seconds", b"_saved_seconds", "bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "observed_deviation", b"observed_deviation", "overlap_seconds", b"overlap_seconds", "policy", b"policy", "predicted_kl", b"predicted_kl", "prefill_seconds_per_token", b"prefill_seconds_per_token", "recompute_ratio", b"recompute_ratio", "reused_deviations", b"reused_deviations", "reused_positions", b"reused_positions", "saved_seconds", b"saved_seconds", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_queued", b"tokens_queued", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "_prefill_seconds_per_token", b"_prefill_seconds_per_token", "_saved_seconds", b"_saved_seconds", "bf16_bytes", b"bf16_bytes", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "observed_deviation", b"observed_deviation", "overlap_seconds", b"overlap_seconds", "policy", b"policy", "predicted_kl", b"predicted_kl", "prefill_seconds_per_token", b"prefill_seconds_per_token", "recompute_ratio", b"recompute_ratio", "request_id", b"request_id", "reused_deviations", b"reused_deviations", "reused_positions", b"reused_positions", "saved_seconds", b"saved_seconds", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_queued", b"tokens_queued", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__predicted_kl: _TypeAlias = _typing.Literal["predicted_kl"]  # noqa: Y015
     _WhichOneofArgType__predicted_kl: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl"]  # noqa: Y015
@@ -519,6 +523,269 @@ class PlanBlendResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_kl) -> _WhichOneofReturnType__predicted_kl | None: ...
 
 Global___PlanBlendResponse: _TypeAlias = PlanBlendResponse  # noqa: Y015
+
+@_typing.final
+class ExplainMissRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    request_id: _builtins.str
+    """Of a request that was served lately in the caller's namespace, from its report."""
+    @_builtins.property
+    def prompt(self) -> Global___Prompt:
+        """Or instead a prompt, which is looked up now and not blended."""
+
+    @_builtins.property
+    def options(self) -> Global___BlendOptions:
+        """With a prompt: as in PlanBlend."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        prompt: Global___Prompt | None = ...,
+        options: Global___BlendOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "options", b"options", "prompt", b"prompt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt", b"_prompt", "model", b"model", "options", b"options", "prompt", b"prompt", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
+    _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
+
+Global___ExplainMissRequest: _TypeAlias = ExplainMissRequest  # noqa: Y015
+
+@_typing.final
+class Divergence(_message.Message):
+    """Where a chunk's text and that of the nearest stored chunk part, token by token from the beginning of both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    STORED_OFFSET_FIELD_NUMBER: _builtins.int
+    EXPECTED_TOKEN_FIELD_NUMBER: _builtins.int
+    GOT_TOKEN_FIELD_NUMBER: _builtins.int
+    TEXT_BEFORE_FIELD_NUMBER: _builtins.int
+    EXPECTED_TEXT_FIELD_NUMBER: _builtins.int
+    GOT_TEXT_FIELD_NUMBER: _builtins.int
+    SAME_BEGIN_FIELD_NUMBER: _builtins.int
+    SAME_STORED_OFFSET_FIELD_NUMBER: _builtins.int
+    SAME_TOKENS_FIELD_NUMBER: _builtins.int
+    STORED_TOKENS_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Of the first token that differs, in the prompt and in the stored chunk."""
+    stored_offset: _builtins.int
+    expected_token: _builtins.int
+    """What is stored there, and what the prompt has. Unset: the text ends there."""
+    got_token: _builtins.int
+    text_before: _builtins.str
+    """Both texts around that place, if the model has a tokenizer: what is the same before it, and how each goes on."""
+    expected_text: _builtins.str
+    got_text: _builtins.str
+    same_begin: _builtins.int
+    """The longest run that both have in common: where it begins in the prompt and in the stored chunk, and its tokens."""
+    same_stored_offset: _builtins.int
+    same_tokens: _builtins.int
+    stored_tokens: _builtins.int
+    """Of the stored chunk."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        stored_offset: _builtins.int = ...,
+        expected_token: _builtins.int | None = ...,
+        got_token: _builtins.int | None = ...,
+        text_before: _builtins.str = ...,
+        expected_text: _builtins.str = ...,
+        got_text: _builtins.str = ...,
+        same_begin: _builtins.int = ...,
+        same_stored_offset: _builtins.int = ...,
+        same_tokens: _builtins.int = ...,
+        stored_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_token", b"_expected_token", "_got_token", b"_got_token", "expected_token", b"expected_token", "got_token", b"got_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_token", b"_expected_token", "_got_token", b"_got_token", "expected_text", b"expected_text", "expected_token", b"expected_token", "got_text", b"got_text", "got_token", b"got_token", "position", b"position", "same_begin", b"same_begin", "same_stored_offset", b"same_stored_offset", "same_tokens", b"same_tokens", "stored_offset", b"stored_offset", "stored_tokens", b"stored_tokens", "text_before", b"text_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_token: _TypeAlias = _typing.Literal["expected_token"]  # noqa: Y015
+    _WhichOneofArgType__expected_token: _TypeAlias = _typing.Literal["_expected_token", b"_expected_token"]  # noqa: Y015
+    _WhichOneofReturnType__got_token: _TypeAlias = _typing.Literal["got_token"]  # noqa: Y015
+    _WhichOneofArgType__got_token: _TypeAlias = _typing.Literal["_got_token", b"_got_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_token) -> _WhichOneofReturnType__expected_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__got_token) -> _WhichOneofReturnType__got_token | None: ...
+
+Global___Divergence: _TypeAlias = Divergence  # noqa: Y015
+
+@_typing.final
+class ChunkExplanation(_message.Message):
+    """What became of one chunk, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    TOKENS_RECOMPUTED_FIELD_NUMBER: _builtins.int
+    MISS_REASON_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    STORED_SINCE_FIELD_NUMBER: _builtins.int
+    DEPARTED_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
+    DIVERGENCE_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    OTHER_MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    MODEL_DIFFERENCES_FIELD_NUMBER: _builtins.int
+    STORED_FORM_FIELD_NUMBER: _builtins.int
+    WANTED_FORM_FIELD_NUMBER: _builtins.int
+    PREDICTED_KL_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    begin: _builtins.int
+    end: _builtins.int
+    outcome: _builtins.str
+    """"exact", "blended", "recomputed" (all its tokens), or "computed"."""
+    context: _builtins.str
+    """Of the stored KV that was used, or that the gate kept out; as in ChunkReport."""
+    tokens_recomputed: _builtins.int
+    miss_reason: _builtins.str
+    """As in ChunkReport."""
+    cause: _builtins.str
+    """What explains the miss, for instance "evicted"; docs/reference.md lists the causes. Empty: it was not missed."""
+    stored_since: _builtins.bool
+    """Something that would serve it has been stored since."""
+    departed_unix_seconds: _builtins.float
+    """When it left the store, of a cause that says it did."""
+    namespace: _builtins.str
+    """Where it is stored, of the cause "other_namespace"."""
+    other_model_fingerprint: _builtins.str
+    """Whose it is, of the cause "other_model", and which parts of the fingerprint differ; empty: not known."""
+    stored_form: _builtins.str
+    """What is stored and what was looked for, of the cause "other_form"."""
+    wanted_form: _builtins.str
+    predicted_kl: _builtins.float
+    """The least divergence that the gate would predict of its context, in nats, of the cause "gate_closed". Unset: it was
+    not measured.
+    """
+    detail: _builtins.str
+    """Why it could not be stored, of the cause "not_kept", or why the cause is not known, of "undetermined"."""
+    @_builtins.property
+    def divergence(self) -> Global___Divergence: ...
+    @_builtins.property
+    def model_differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+        begin: _builtins.int = ...,
+        end: _builtins.int = ...,
+        outcome: _builtins.str = ...,
+        context: _builtins.str = ...,
+        tokens_recomputed: _builtins.int = ...,
+        miss_reason: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        stored_since: _builtins.bool = ...,
+        departed_unix_seconds: _builtins.float | None = ...,
+        divergence: Global___Divergence | None = ...,
+        namespace: _builtins.str = ...,
+        other_model_fingerprint: _builtins.str = ...,
+        model_differences: _abc.Iterable[_builtins.str] | None = ...,
+        stored_form: _builtins.str = ...,
+        wanted_form: _builtins.str = ...,
+        predicted_kl: _builtins.float | None = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_departed_unix_seconds", b"_departed_unix_seconds", "_divergence", b"_divergence", "_predicted_kl", b"_predicted_kl", "departed_unix_seconds", b"departed_unix_seconds", "divergence", b"divergence", "predicted_kl", b"predicted_kl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_departed_unix_seconds", b"_departed_unix_seconds", "_divergence", b"_divergence", "_predicted_kl", b"_predicted_kl", "begin", b"begin", "cause", b"cause", "context", b"context", "departed_unix_seconds", b"departed_unix_seconds", "detail", b"detail", "divergence", b"divergence", "end", b"end", "miss_reason", b"miss_reason", "model_differences", b"model_differences", "namespace", b"namespace", "other_model_fingerprint", b"other_model_fingerprint", "outcome", b"outcome", "predicted_kl", b"predicted_kl", "segment", b"segment", "stored_form", b"stored_form", "stored_since", b"stored_since", "tokens_recomputed", b"tokens_recomputed", "wanted_form", b"wanted_form"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__departed_unix_seconds: _TypeAlias = _typing.Literal["departed_unix_seconds"]  # noqa: Y015
+    _WhichOneofArgType__departed_unix_seconds: _TypeAlias = _typing.Literal["_departed_unix_seconds", b"_departed_unix_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__divergence: _TypeAlias = _typing.Literal["divergence"]  # noqa: Y015
+    _WhichOneofArgType__divergence: _TypeAlias = _typing.Literal["_divergence", b"_divergence"]  # noqa: Y015
+    _WhichOneofReturnType__predicted_kl: _TypeAlias = _typing.Literal["predicted_kl"]  # noqa: Y015
+    _WhichOneofArgType__predicted_kl: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__departed_unix_seconds) -> _WhichOneofReturnType__departed_unix_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__divergence) -> _WhichOneofReturnType__divergence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_kl) -> _WhichOneofReturnType__predicted_kl | None: ...
+
+Global___ChunkExplanation: _TypeAlias = ChunkExplanation  # noqa: Y015
+
+@_typing.final
+class ExplainMissResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    RECOMPUTE_RATIO_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    MAX_KL_FIELD_NUMBER: _builtins.int
+    PREDICTED_KL_FIELD_NUMBER: _builtins.int
+    GATE_REFUSAL_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    request_unix_seconds: _builtins.float
+    """When the request was served. Unset: the prompt was looked up now."""
+    model_fingerprint: _builtins.str
+    prompt_tokens: _builtins.int
+    policy: _builtins.str
+    """As in BlendReport."""
+    recompute_ratio: _builtins.float
+    level: _builtins.str
+    max_kl: _builtins.float
+    predicted_kl: _builtins.float
+    gate_refusal: _builtins.str
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkExplanation]: ...
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeStatus]:
+        """How the nodes are now, where a chunk was missed because of one."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        request_unix_seconds: _builtins.float | None = ...,
+        model_fingerprint: _builtins.str = ...,
+        prompt_tokens: _builtins.int = ...,
+        policy: _builtins.str = ...,
+        recompute_ratio: _builtins.float = ...,
+        level: _builtins.str = ...,
+        max_kl: _builtins.float = ...,
+        predicted_kl: _builtins.float | None = ...,
+        gate_refusal: _builtins.str = ...,
+        chunks: _abc.Iterable[Global___ChunkExplanation] | None = ...,
+        nodes: _abc.Iterable[Global___NodeStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "_request_unix_seconds", b"_request_unix_seconds", "predicted_kl", b"predicted_kl", "request_unix_seconds", b"request_unix_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "_request_unix_seconds", b"_request_unix_seconds", "chunks", b"chunks", "gate_refusal", b"gate_refusal", "level", b"level", "max_kl", b"max_kl", "model_fingerprint", b"model_fingerprint", "nodes", b"nodes", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio", "request_id", b"request_id", "request_unix_seconds", b"request_unix_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__predicted_kl: _TypeAlias = _typing.Literal["predicted_kl"]  # noqa: Y015
+    _WhichOneofArgType__predicted_kl: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl"]  # noqa: Y015
+    _WhichOneofReturnType__request_unix_seconds: _TypeAlias = _typing.Literal["request_unix_seconds"]  # noqa: Y015
+    _WhichOneofArgType__request_unix_seconds: _TypeAlias = _typing.Literal["_request_unix_seconds", b"_request_unix_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_kl) -> _WhichOneofReturnType__predicted_kl | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_unix_seconds) -> _WhichOneofReturnType__request_unix_seconds | None: ...
+
+Global___ExplainMissResponse: _TypeAlias = ExplainMissResponse  # noqa: Y015
 
 @_typing.final
 class Document(_message.Message):

@@ -55,6 +55,11 @@ class RouterServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ForgetRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.ForgetResponse.FromString,
                 _registered_method=True)
+        self.ExplainMiss = channel.unary_unary(
+                '/kvquilt.v1.RouterService/ExplainMiss',
+                request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/kvquilt.v1.RouterService/ListModels',
                 request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ListModelsRequest.SerializeToString,
@@ -100,6 +105,13 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainMiss(self, request, context):
+        """Tells why chunks of a request, or of a prompt, were not served from the cache, as far as it can be found out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models this router serves.
         """
@@ -136,6 +148,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.Forget,
                     request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.ForgetRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ForgetResponse.SerializeToString,
+            ),
+            'ExplainMiss': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainMiss,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -257,6 +274,33 @@ class RouterService:
             '/kvquilt.v1.RouterService/Forget',
             kvquilt__proto_dot_v1_dot_router__pb2.ForgetRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_router__pb2.ForgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainMiss(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvquilt.v1.RouterService/ExplainMiss',
+            kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class RouterServiceStub:
     """Computes and stores the KV of documents; streams progress, one message per finished document."""
     Forget: _grpc.UnaryUnaryMultiCallable[_router_pb2.ForgetRequest, _router_pb2.ForgetResponse]
     """Deletes everything stored for documents and returns a receipt."""
+    ExplainMiss: _grpc.UnaryUnaryMultiCallable[_router_pb2.ExplainMissRequest, _router_pb2.ExplainMissResponse]
+    """Tells why chunks of a request, or of a prompt, were not served from the cache, as far as it can be found out."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]
     """Lists the models this router serves."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetStatusRequest, _router_pb2.GetStatusResponse]
@@ -63,6 +65,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Computes and stores the KV of documents; streams progress, one message per finished document."""
     Forget: _aio.UnaryUnaryMultiCallable[_router_pb2.ForgetRequest, _router_pb2.ForgetResponse]  # type: ignore[assignment]
     """Deletes everything stored for documents and returns a receipt."""
+    ExplainMiss: _aio.UnaryUnaryMultiCallable[_router_pb2.ExplainMissRequest, _router_pb2.ExplainMissResponse]  # type: ignore[assignment]
+    """Tells why chunks of a request, or of a prompt, were not served from the cache, as far as it can be found out."""
     ListModels: _aio.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models this router serves."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_router_pb2.GetStatusRequest, _router_pb2.GetStatusResponse]  # type: ignore[assignment]
@@ -104,6 +108,14 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.ForgetResponse, _abc.Awaitable[_router_pb2.ForgetResponse]]:
         """Deletes everything stored for documents and returns a receipt."""
+
+    @_abc_1.abstractmethod
+    def ExplainMiss(
+        self,
+        request: _router_pb2.ExplainMissRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.ExplainMissResponse, _abc.Awaitable[_router_pb2.ExplainMissResponse]]:
+        """Tells why chunks of a request, or of a prompt, were not served from the cache, as far as it can be found out."""
 
     @_abc_1.abstractmethod
     def ListModels(

@@ -32,3 +32,8 @@ def chat_frame(tokenizer: Any | None) -> ChatFrame:
 def tokenise(tokenizer: Any, text: str) -> TokenIds:
     """Token ids of one segment's text: special tokens in it are recognised, none are added."""
     return np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.uint32)
+
+
+def detokenise(tokenizer: Any, token_ids: TokenIds) -> str:
+    """The text of token ids, special tokens written out; part of a character becomes U+FFFD."""
+    return str(tokenizer.decode(token_ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -1,5 +1,6 @@
 """Loads a model with its tokenizer, and says who it is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kvquilt_codec.errors import BadRequestError, NotFoundError
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.engine import smollm2
-from kvquilt_router.engine.chat import ChatFrame, chat_frame, tokenise
+from kvquilt_router.engine.chat import ChatFrame, chat_frame, detokenise, tokenise
 from kvquilt_router.engine.engine import Engine
 from kvquilt_router.engine.fingerprint import fingerprint
 
@@ -22,6 +23,7 @@ class LoadedModel:
     Attributes:
         name: what requests call it.
         fingerprint: hex digest; see `kvquilt_codec.identity.ModelFingerprint`.
+        parts: digest of each part of the fingerprint by its name; see `ModelFingerprint.parts`.
         architecture: the model's class.
         engine: computes with it.
         tokenizer: the model's own, or `None` where only token ids are used.
@@ -30,6 +32,7 @@ class LoadedModel:
 
     name: str
     fingerprint: str
+    parts: Mapping[str, str]
     architecture: str
     engine: Engine
     tokenizer: Any | None
@@ -44,6 +47,10 @@ class LoadedModel:
         if self.tokenizer is None:
             raise BadRequestError("expected token ids: this model has no tokenizer; got text")
         return tokenise(self.tokenizer, text)
+
+    def text(self, token_ids: TokenIds) -> str:
+        """The text of token ids, special tokens written out; empty without a tokenizer."""
+        return "" if self.tokenizer is None else detokenise(self.tokenizer, token_ids)
 
 
 def resolve(model: str) -> Path:
@@ -95,9 +102,11 @@ def prepare(model: Any, tokenizer: Any | None, name: str) -> LoadedModel:
     Raises:
         UnsupportedModelError: see `Engine`.
     """
+    identity = fingerprint(model, tokenizer)
     return LoadedModel(
         name=name,
-        fingerprint=fingerprint(model, tokenizer).digest,
+        fingerprint=identity.digest,
+        parts=identity.parts,
         architecture=type(model).__name__,
         engine=Engine(model),
         tokenizer=tokenizer,

@@ -62,6 +62,33 @@ def choose(
     return Decision(best[0].policy, best[0].recompute_ratio, best[0].kl_upper, best)
 
 
+def least(
+    gate: Gate | None,
+    level: str,
+    context: str,
+    *,
+    policy: str | None = None,
+    recompute_ratio: float | None = None,
+    withdrawn: Collection[tuple[str, float, str, str]] = (),
+) -> float | None:
+    """The least divergence that is predicted of a context, whatever it costs; `None`: it was not measured.
+
+    Arguments as in `choose`; with a ratio, this one and those below it count.
+    """
+    if gate is None:
+        return None
+    bounds = [
+        point.kl_upper
+        for point in gate.points
+        if point.context == context
+        and point.level == (_finest(gate) if level == _LOSSLESS else level)
+        and point.key not in withdrawn
+        and (policy is None or point.policy == policy)
+        and (recompute_ratio is None or point.recompute_ratio <= recompute_ratio + _ROUNDING)
+    ]
+    return min(bounds, default=None)
+
+
 def raised(
     gate: Gate | None,
     level: str,

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from kvquilt_codec.gate import CONTEXTS, Gate
-from kvquilt_router.gate.choose import EXACT, choose, order, raised
+from kvquilt_router.gate.choose import EXACT, choose, least, order, raised
 from kvquilt_router.gate.types import Decision
 from kvquilt_router.gate.withdrawal import Audits
 from kvquilt_router.types import BlendOptions
@@ -53,6 +53,17 @@ class HeldGate:
             return []
         level, withdrawn = options.point.level.value, self.audits.withdrawn
         return raised(self.gate, level, contexts, options.max_kl, decision, withdrawn)
+
+    def least(self, options: BlendOptions, context: str) -> float | None:
+        """The least divergence that it can predict of a context for such a request; `None`: it was not measured."""
+        return least(
+            self.gate,
+            options.point.level.value,
+            context,
+            policy=options.policy,
+            recompute_ratio=options.recompute_ratio,
+            withdrawn=self.audits.withdrawn,
+        )
 
     def decide(self, options: BlendOptions, contexts: Collection[str]) -> tuple[Decision, frozenset[str]]:
         """How to blend chunks of these contexts, and chunks of which contexts to use.

@@ -1,0 +1,75 @@
+"""From what a blend did to the record of it, which holds neither its KV nor anything that refers to it."""
+
+import secrets
+from collections.abc import Sequence, Set
+from dataclasses import replace
+
+import numpy as np
+
+from kvquilt_codec.types import TokenIds
+from kvquilt_router.blending import Blended
+from kvquilt_router.types import BlendReport, ChunkOutcome, Indices, Prompt
+from kvquilt_router.why.records import RequestLog
+from kvquilt_router.why.types import ChunkRecord, RequestRecord
+
+
+def keep(blended: Blended, waiting: Set[bytes], log: RequestLog, at: float) -> str:
+    """Keep a record of a finished blend, before it leaves anything behind.
+
+    Args:
+        blended: see there.
+        waiting: keys of chunks that wait to be stored because of earlier requests.
+        log: of its namespace.
+        at: seconds since the epoch.
+
+    Returns:
+        The record's name, which nobody can guess; empty if there is no room for it.
+    """
+    request_id = secrets.token_hex(16)
+    record = _record(blended.prompt, blended.report, blended.assembly.recomputed, waiting, request_id, at)
+    return request_id if log.add(record) else ""
+
+
+def planned(prompt: Prompt, report: BlendReport, waiting: Set[bytes]) -> RequestRecord:
+    """The record of a prompt that was looked up and not blended."""
+    return _record(prompt, report, np.empty(0, np.int64), waiting, "", None)
+
+
+def _record(
+    prompt: Prompt,
+    report: BlendReport,
+    recomputed: Indices,
+    waiting: Set[bytes],
+    request_id: str,
+    at: float | None,
+) -> RequestRecord:
+    tokens = prompt.token_ids.copy()
+    return RequestRecord(
+        request_id,
+        at,
+        tokens,
+        len(prompt.prefix),
+        report.options,
+        report.decision,
+        tuple(_chunks(tokens, report.chunks, recomputed, waiting)),
+    )
+
+
+def _chunks(
+    tokens: TokenIds, outcomes: Sequence[ChunkOutcome], recomputed: Indices, waiting: Set[bytes]
+) -> list[ChunkRecord]:
+    found = []
+    for outcome in outcomes:
+        ref, stored = outcome.ref, outcome.found
+        first, last = np.searchsorted(recomputed, (ref.begin, ref.end))
+        found.append(
+            ChunkRecord(
+                replace(ref, token_ids=tokens[ref.begin : ref.end]),
+                outcome.miss_reason,
+                outcome.kept_out if stored is None else stored.context,
+                None if stored is None else (stored.info, outcome.source_begin),
+                int(last - first),
+                stored is None and ref.chunk_key in waiting,
+            )
+        )
+    return found
