@@ -16,7 +16,7 @@ from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import KVLayout
 
-_STEP = 1 << 20
+STEP_BYTES = 1 << 20
 """Bytes that are verified at once: they are sent while they are still in the CPU's cache."""
 
 Buffers = Sequence[bytes | memoryview]
@@ -107,8 +107,8 @@ class Reader:
         try:
             async with aclosing(self._store.pieces(key)) as pieces:
                 async for piece in pieces:
-                    for begin in range(0, len(piece), _STEP):
-                        verified = arriving.feed(memoryview(piece)[begin : begin + _STEP])
+                    for begin in range(0, len(piece), STEP_BYTES):
+                        verified = arriving.feed(memoryview(piece)[begin : begin + STEP_BYTES])
                         if not opened and arriving.head is not None:
                             opened = True
                             arriving.head.check_fingerprint(model_fingerprint)

@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_proto.v1 import common_pb2
-from kvquilt_rpc.frames import FRAME_BYTES, Header, Part
+from kvquilt_rpc import frames
+from kvquilt_rpc.frames import Header, Part
 
 _OFFSET, _DATA = (
     bytes([common_pb2.Frame.DESCRIPTOR.fields_by_name[name].number << 3 | wire_type])
@@ -87,13 +88,13 @@ class Packing:
         for buffer in buffers:
             view = memoryview(buffer).cast("B")
             while len(view):
-                piece = view[: FRAME_BYTES - self._size]
+                piece = view[: frames.FRAME_BYTES - self._size]
                 self._pieces.append(piece)
                 self._size += len(piece)
                 view = view[len(piece) :]
-                if self._size == FRAME_BYTES:
+                if self._size == frames.FRAME_BYTES:
                     yield self._message()
-        if self._size >= FRAME_BYTES // 2:
+        if self._size >= frames.FRAME_BYTES // 2:
             yield self._message()
 
     def finish(self) -> Iterator[bytes]:
