@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from drills import load
+from drills import asking, load
 from drills.run import DRILLS, run
 from drills.stage import Outcome
 from report import publish
@@ -54,8 +54,8 @@ def main() -> int:
         "seconds": chosen.seconds,
         "seed": chosen.seed,
         "load": f"{load.WORKERS} workers, {load.POPULATION} objects of 20 to 300 KiB, 30 % puts",
-        "deadline_s": load.DEADLINE,
-        "margin_s": load.MARGIN,
+        "deadline_s": asking.DEADLINE,
+        "margin_s": asking.MARGIN,
         **{name: outcome.how for name, outcome in outcomes.items() if outcome.how},
     }
     misses = [

@@ -9,23 +9,19 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import TypeVar
 
+from drills.asking import DEADLINE, Asking
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import HeldContainer
 from kvquilt_codec.errors import DeadlineError, IntegrityError, KvquiltError, UnavailableError
 from kvquilt_codec.types import LayerShape, Level
 from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.security import Credentials
 from tests.codec.samples import FINGERPRINT, make_chunk, make_object
 
-DEADLINE = 1.0
-"""Seconds that a request may take."""
-MARGIN = 3.0
-"""Seconds beyond its deadline after which a request counts as failed: two cores run load, nodes and servers."""
 RECOVERY_LIMIT = 60.0
 PAUSE = 0.02
 """Seconds between two requests of a worker, on average."""
@@ -33,7 +29,6 @@ WORKERS = 4
 POPULATION = 48
 SHAPES = (LayerShape(4, 32, 32),) * 2
 
-Result = TypeVar("Result")
 Made = tuple[bytes, bytes, ObjectMeta]
 
 
@@ -52,46 +47,57 @@ async def verified(node: NodeClient, key: bytes, deadline: float) -> bytes:
     return data
 
 
-class Load:
+class Load(Asking):
     """Workers that put and get objects until they are told to stop; it counts what came of it.
 
     Attributes:
-        requests: puts and gets so far.
-        failed: those that ended in neither a result nor an error of our tree in time, with what happened.
-        wrong: keys of gets that gave other bytes than were put.
-        missed: errors of our tree, by their reason.
-        acknowledged: numbers of the objects whose put was acknowledged.
+        acknowledged: when the latest acknowledged put of each object was, by its number (`time.monotonic`).
+        nodes: clients of the nodes.
     """
 
-    def __init__(self, targets: Sequence[str], seed: int, *, population: int = POPULATION) -> None:
-        self.requests = 0
-        self.failed: list[str] = []
-        self.wrong: list[str] = []
-        self.missed: Counter[str] = Counter()
-        self.acknowledged: set[int] = set()
-        self._began: dict[str, asyncio.Event] = {}
+    def __init__(
+        self,
+        targets: Sequence[str],
+        seed: int,
+        *,
+        population: int = POPULATION,
+        credentials: Credentials | None = None,
+    ) -> None:
+        super().__init__()
+        self.acknowledged: dict[int, float] = {}
         self.random = random.Random(seed)
         self.population = population
-        self.nodes = [NodeClient(target) for target in targets]
+        self._targets = targets
+        self._credentials = credentials
+        self.nodes = self._connected()
+        self._former: list[NodeClient] = []
+
+    def _connected(self) -> list[NodeClient]:
+        return [NodeClient(target, self._credentials) for target in self._targets]
+
+    def reconnect(self) -> None:
+        """Use fresh connections from now on; requests under way end on the former ones."""
+        self._former += self.nodes
+        self.nodes = self._connected()
 
     async def close(self) -> None:
         """Close the channels."""
-        for node in self.nodes:
+        for node in (*self.nodes, *self._former):
             await node.close()
 
     async def put(self, number: int, node: int = 0) -> bool:
         """Whether the put was acknowledged."""
         key, data, meta = numbered(number)
-        done = await self._call("put", lambda: self.nodes[node].put(key, data, meta, deadline=DEADLINE))
+        done = await self.ask("put", lambda: self.nodes[node].put(key, data, meta, deadline=DEADLINE))
         if not isinstance(done, bool):
             return False
-        self.acknowledged.add(number)
+        self.acknowledged[number] = time.monotonic()
         return True
 
     async def get(self, number: int, node: int = 0) -> bool:
         """Whether the object came, byte for byte."""
         key, data, _ = numbered(number)
-        got = await self._call("get", lambda: verified(self.nodes[node], key, DEADLINE))
+        got = await self.ask("get", lambda: verified(self.nodes[node], key, DEADLINE))
         if isinstance(got, IntegrityError):
             with contextlib.suppress(KvquiltError):
                 await self.nodes[node].forget(keys=[key], deadline=DEADLINE)
@@ -100,25 +106,6 @@ class Load:
         if got != data:
             self.wrong.append(key.hex())
         return got == data
-
-    async def _call(self, kind: str, call: Callable[[], Awaitable[Result]]) -> Result | KvquiltError | None:
-        """What the call gave, or the miss; `None` after a failure."""
-        self.requests += 1
-        if (waiting := self._began.pop(kind, None)) is not None:
-            waiting.set()
-        try:
-            async with asyncio.timeout(DEADLINE + MARGIN):
-                return await call()
-        except KvquiltError as error:
-            self.missed[error.reason] += 1
-            return error
-        except asyncio.CancelledError as error:
-            if asyncio.current_task().cancelling():
-                raise
-            self.failed.append(f"{kind}: {error!r} though nobody cancelled it")
-        except Exception as error:  # noqa: BLE001  what it is does not matter: a router would not have caught it
-            self.failed.append(f"{kind}: {error!r}")
-        return None
 
     async def fill(self, count: int) -> None:
         """Store the first objects, before anything happens."""
@@ -146,8 +133,7 @@ class Load:
 
     async def amid(self, kind: str) -> None:
         """Return at a random moment shortly after the next `put` or `get` began."""
-        seen = self._began[kind] = asyncio.Event()
-        await seen.wait()
+        await self.next(kind)
         await asyncio.sleep(self.random.uniform(0, 0.003))
 
     async def recovery(self, number: int, node: int = 0) -> float:
@@ -173,6 +159,11 @@ class Load:
                 raise RuntimeError(f"expected {what} within {RECOVERY_LIMIT:g} s; misses: {dict(self.missed)}")
             await asyncio.sleep(0.01)
         return time.monotonic() - begin
+
+    async def created(self, number: int, node: int = 0) -> float:
+        """When a node says that it stored an object, in seconds since 1970."""
+        key = numbered(number)[0]
+        return (await self.nodes[node].stat([key], deadline=DEADLINE))[key].created
 
     async def lost(self) -> list[int]:
         """Acknowledged objects that do not come from every node, each asked again while a node is busy."""

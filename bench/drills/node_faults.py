@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from drills.load import DEADLINE, Load, numbered
+from drills.asking import DEADLINE
+from drills.load import Load, numbered
 from drills.place import LEASE, start
 from drills.stage import Outcome, Stage
 from kvquilt_codec import container

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from drills import node_faults, server_faults
+from drills import clock_faults, node_faults, server_faults, storage_faults
 from drills.place import Place
 from drills.stage import Outcome, Stage
 
@@ -24,6 +24,12 @@ DRILLS: dict[str, Drill] = {
         server_faults.kill_cluster_primary,
         server_faults.kill_s3,
         server_faults.restart_everything,
+        storage_faults.s3_slow_down,
+        storage_faults.s3_slow,
+        storage_faults.s3_truncated,
+        storage_faults.s3_resets,
+        clock_faults.clock_jumps_of_a_node,
+        clock_faults.clock_jumps_of_redis,
     )
 }
 

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from drills.load import DEADLINE, Load
+from drills.asking import DEADLINE
+from drills.load import Load
 from drills.place import start
 from drills.stage import FILLED, Outcome, Stage
 from tests import servers

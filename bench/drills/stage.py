@@ -1,9 +1,11 @@
 """One drill from its start to its row: load, fault, recovery, and the reading back of all that was acknowledged."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from drills.load import Load
 from drills.place import Place
@@ -11,7 +13,31 @@ from drills.place import Place
 FILLED = 12
 """Objects that are stored before anything happens."""
 
-Fault = Callable[[Load], Awaitable[float]]
+
+class Traffic(Protocol):
+    """A steady load that can be checked: `Load`, or `RouterLoad` where a router is in between."""
+
+    requests: int
+    failed: list[str]
+    wrong: list[str]
+    missed: Counter[str]
+    acknowledged: Mapping[int, float]
+
+    async def fill(self, count: int) -> None:
+        """Have the first `count` objects stored."""
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Ask all the time."""
+
+    async def lost(self) -> list[int]:
+        """Objects that were acknowledged as stored and do not come."""
+
+    async def close(self) -> None:
+        """Close connections."""
+
+
+Asked = TypeVar("Asked", bound=Traffic)
+Fault = Callable[[Asked], Awaitable[float]]
 """Does the harm and undoes it; returns the seconds from then to the first clean get of an acknowledged object."""
 
 
@@ -20,9 +46,9 @@ class Outcome:
     """What a drill found.
 
     Attributes:
-        requests: puts and gets of the load, those while nothing was wrong included.
-        failed: what happened to requests that a router could not have taken as a miss.
-        wrong: keys of gets that gave other bytes than were put.
+        requests: requests of the load, those while nothing was wrong included.
+        failed: what happened to requests that could not be taken as a miss.
+        wrong: names of what came with other bytes than were stored.
         lost: numbers of acknowledged objects that did not come back at the end, from every node.
         recovery: seconds from the end of the fault to the first clean get of an acknowledged object, the slowest round.
         missed: misses by reason, those of objects that were never put (`not_found`) included.
@@ -67,9 +93,13 @@ class Stage:
     seed: int
     how: str = field(default="", init=False)
 
-    async def play(self, fault: Fault, *, rounds: int = 1) -> Outcome:
+    async def play(self, fault: Fault[Load], *, rounds: int = 1) -> Outcome:
         """Run load over the place's nodes, have the fault `rounds` times, and read everything back."""
-        load = Load(self.place.targets, self.seed)
+        load = Load(self.place.targets, self.seed, credentials=self.place.credentials)
+        return await self.play_with(load, fault, rounds=rounds)
+
+    async def play_with(self, load: Asked, fault: Fault[Asked], *, rounds: int = 1) -> Outcome:
+        """The same with a load of another kind, which is closed at the end."""
         try:
             await load.fill(FILLED)
             recovery = 0.0

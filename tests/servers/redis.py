@@ -3,7 +3,7 @@
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +54,13 @@ def _answers(port: int) -> bool:
 
 
 @contextmanager
-def valkey(folder: Path, *options: str, binary: Path | str = VALKEY) -> Iterator[RedisServer]:
+def valkey(
+    folder: Path, *options: str, binary: Path | str = VALKEY, environment: Mapping[str, str] | None = None
+) -> Iterator[RedisServer]:
     """One server without persistence (pass `--appendonly yes` for it); `options` as on its command line."""
     (port,) = free_ports(1)
     basic = ["--port", str(port), "--bind", HOST, "--save", "", "--dir", str(folder), "--daemonize", "no"]
-    process = Process([str(binary), *basic, *options], folder, lambda: _answers(port))
+    process = Process([str(binary), *basic, *options], folder, lambda: _answers(port), dict(environment or {}))
     with running(process):
         yield RedisServer(port, process)
 

@@ -22,8 +22,13 @@ S3_KEY_ID, S3_SECRET = "test-key-id", "test-secret-key"
 class S3Server:
     """A running SeaweedFS with one bucket."""
 
-    endpoint: str
+    port: int
     process: Process
+
+    @property
+    def endpoint(self) -> str:
+        """URL of the service."""
+        return f"http://{HOST}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -51,7 +56,7 @@ def s3(folder: Path) -> Iterator[S3Server]:
         {"AWS_ACCESS_KEY_ID": S3_KEY_ID, "AWS_SECRET_ACCESS_KEY": S3_SECRET},
     )
     with running(process):
-        yield S3Server(endpoint, process)
+        yield S3Server(main, process)
 
 
 def _has_bucket(endpoint: str) -> bool:
