@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from drills import clock_faults, node_faults, server_faults, storage_faults
+from drills import clock_faults, failovers, node_faults, server_faults, storage_faults, tls_faults
 from drills.place import Place
 from drills.stage import Outcome, Stage
 
@@ -30,6 +30,11 @@ DRILLS: dict[str, Drill] = {
         storage_faults.s3_resets,
         clock_faults.clock_jumps_of_a_node,
         clock_faults.clock_jumps_of_redis,
+        tls_faults.tls_crashes,
+        tls_faults.tls_certificates_replaced,
+        tls_faults.tls_certificates_expire,
+        failovers.cluster_failover,
+        failovers.sentinel_failover,
     )
 }
 

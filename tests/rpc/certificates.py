@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,9 @@ class Authority:
     def pem(self) -> Path:
         return self.folder / "ca.pem"
 
-    def issue(self, name: str, *names: str) -> Party:
+    def issue(self, name: str, *names: str, expires: datetime | None = None) -> Party:
         """Certificate and key of `name` (files), for some names."""
-        issued = self.ca.issue_cert(*(names or (name,)), key_type=trustme.KeyType.ECDSA)
+        issued = self.ca.issue_cert(*(names or (name,)), key_type=trustme.KeyType.ECDSA, not_after=expires)
         party = Party(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         party.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(party.key)
