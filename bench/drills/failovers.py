@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from drills.load import RECOVERY_LIMIT, Load
+from drills.asking import RECOVERY_LIMIT
+from drills.load import Load
 from drills.place import start
 from drills.stage import FILLED, Outcome, Stage
 from tests import servers

@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 
-from drills.asking import DEADLINE, Asking
+from drills.asking import DEADLINE, RECOVERY_LIMIT, Asking
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import HeldContainer
 from kvquilt_codec.errors import DeadlineError, IntegrityError, KvquiltError, UnavailableError
@@ -22,7 +22,6 @@ from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.security import Credentials
 from tests.codec.samples import FINGERPRINT, make_chunk, make_object
 
-RECOVERY_LIMIT = 60.0
 PAUSE = 0.02
 """Seconds between two requests of a worker, on average."""
 WORKERS = 4
@@ -112,18 +111,9 @@ class Load(Asking):
         for number in range(count):
             await self.stored(number)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Have the workers ask every node by turns."""
-        tasks = [asyncio.create_task(self._worker(at % len(self.nodes))) for at in range(WORKERS)]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            if any(not isinstance(error, asyncio.CancelledError) for error in ended):
-                raise RuntimeError(f"expected workers to go on until the end; they ended with {ended}")
+        return self.working([self._worker(at % len(self.nodes)) for at in range(WORKERS)])
 
     async def _worker(self, node: int) -> None:
         while True:
@@ -138,11 +128,11 @@ class Load(Asking):
 
     async def recovery(self, number: int, node: int = 0) -> float:
         """Seconds until an acknowledged object comes whole."""
-        return await self._until(lambda: self.get(number, node), f"object {number} to come")
+        return await self.until(lambda: self.get(number, node), f"object {number} to come")
 
     async def stored(self, number: int) -> float:
         """Put an object again until that is acknowledged; returns the seconds."""
-        return await self._until(lambda: self.put(number), f"object {number} to be stored")
+        return await self.until(lambda: self.put(number), f"object {number} to be stored")
 
     async def stored_anew(self, number: int) -> float:
         """Put a damaged object again until it comes whole; returns the seconds."""
@@ -150,15 +140,7 @@ class Load(Asking):
         async def both() -> bool:
             return await self.put(number) and await self.get(number)
 
-        return await self._until(both, f"object {number} to be stored anew")
-
-    async def _until(self, done: Callable[[], Awaitable[bool]], what: str) -> float:
-        begin = time.monotonic()
-        while not await done():
-            if time.monotonic() - begin > RECOVERY_LIMIT:
-                raise RuntimeError(f"expected {what} within {RECOVERY_LIMIT:g} s; misses: {dict(self.missed)}")
-            await asyncio.sleep(0.01)
-        return time.monotonic() - begin
+        return await self.until(both, f"object {number} to be stored anew")
 
     async def created(self, number: int, node: int = 0) -> float:
         """When a node says that it stored an object, in seconds since 1970."""

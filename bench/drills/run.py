@@ -4,7 +4,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from drills import clock_faults, failovers, node_faults, server_faults, storage_faults, tls_faults
+from drills import (
+    clock_faults,
+    failovers,
+    node_faults,
+    router_faults,
+    server_faults,
+    storage_faults,
+    tls_faults,
+)
 from drills.place import Place
 from drills.stage import Outcome, Stage
 
@@ -35,6 +43,10 @@ DRILLS: dict[str, Drill] = {
         tls_faults.tls_certificates_expire,
         failovers.cluster_failover,
         failovers.sentinel_failover,
+        router_faults.router_kill_node,
+        router_faults.router_pause_node,
+        router_faults.router_kill_redis,
+        router_faults.router_pause_redis,
     )
 }
 

@@ -116,7 +116,7 @@ class Precomputer:
                 else:
                     await self.run(job, result, pending)
                     pending.stored.add(key)
-        except errors.UnavailableError as error:
+        except (errors.UnavailableError, errors.DeadlineError) as error:
             # Without the node there is nothing to gain from computing the rest.
             done = result.stored + result.present + result.failed - sum(before)
             result.failed += len(jobs) - done
@@ -151,7 +151,7 @@ class Precomputer:
         """The jobs whose chunk is not stored in the form, in a variant at least as good; the others are touched."""
         try:
             return await self._looked_up(jobs, prefix, result)
-        except errors.UnavailableError as error:
+        except (errors.UnavailableError, errors.DeadlineError, errors.IntegrityError) as error:
             result.failed, result.failure_reason = len(jobs), str(error)
             return []
 

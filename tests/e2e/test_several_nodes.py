@@ -1,5 +1,7 @@
 """A router with three node processes: one is killed under load, and no request notices."""
 
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -77,3 +79,26 @@ def test_a_router_without_any_node_computes(model):
         (done,) = client.prefetch([DOCUMENT], shared_prefix=OPTIONS["shared_prefix"], level="lossless")
         assert (done.stored, done.failed) == (0, done.failed)
         assert "router.nodes" in done.failure_reason
+
+
+def test_documents_that_come_while_a_node_hangs_count_as_failed_and_are_stored_afterwards(model, tmp_path):
+    settings = {**SETTINGS, "stat_deadline": 0.3, "put_deadline": 0.3}
+    with (
+        node_process(tmp_path) as (node, address),
+        router_only(model, [address], **settings) as router,
+        Client(router) as client,
+    ):
+        os.kill(node.pid, signal.SIGSTOP)
+        try:
+            (done,) = client.prefetch([DOCUMENT], shared_prefix=OPTIONS["shared_prefix"], level="lossless")
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+        assert (done.stored, done.present) == (0, 0)
+        assert done.failed > 0
+        assert done.failure_reason
+
+        def stored():
+            (again,) = client.prefetch([DOCUMENT], shared_prefix=OPTIONS["shared_prefix"], level="lossless")
+            return not again.failed
+
+        eventually(stored)
