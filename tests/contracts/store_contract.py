@@ -126,6 +126,20 @@ class StoreContract(DocumentsContract, GatesContract, LookupContract, ProfilesCo
             await store.forget([key_of(1)], [])
             assert (await store.usage()).used_bytes == 0
 
+    async def test_a_cancelled_forget_leaves_no_bytes_without_a_row(self, store: Store) -> None:
+        for steps in range(12):
+            await put(store, 1, 900, "one")
+            task = asyncio.create_task(store.forget([], ["one"]))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await put(store, 2, 900)  # waits for what the cancelled one may still be doing
+            with pytest.raises(NotFoundError):  # forgotten or evicted
+                await store.get(key_of(1))
+            await assert_sound(store)
+            await store.forget([key_of(2)], [])
+
     # The cap
 
     async def test_the_cap_can_be_filled_to_the_last_byte(self, store: Store) -> None:

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from kvquilt_cache_node.index_types import Index, Stored
 from kvquilt_cache_node.store.key_locks import KeyLocks
@@ -27,6 +28,8 @@ from kvquilt_codec.identity import check_digest
 from kvquilt_codec.traces import ChunkPlace, Trace
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 _WAITS = (0.005, 0.1)
 """Seconds, the first and the longest, between looks at a key that another node writes or deletes."""
@@ -72,16 +75,19 @@ class IndexedStore:
     async def put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
         """See `Store.put_if_absent`."""
         check_digest(key, "object key")
-        # Shielded: a caller that goes away must not leave a reservation, or bytes without a row, behind.
-        task = asyncio.create_task(self._put_if_absent(key, data, meta))
+        return await self._carried_out("put", self._put_if_absent(key, data, meta))
+
+    async def _carried_out(self, what: str, work: Coroutine[Any, Any, Result]) -> Result:
+        """Shielded: a caller that goes away must not leave a reservation, or bytes without a row, behind."""
+        task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._put_done)
+        task.add_done_callback(partial(self._done, what))
         return await asyncio.shield(task)
 
-    def _put_done(self, task: asyncio.Task[bool]) -> None:
+    def _done(self, what: str, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.info("a put failed: %s", error)
+            log.info("a %s failed: %s", what, error)
 
     async def _put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
         size = len(data) if self._sealed is None else self._sealed.stored_size(len(data))
@@ -191,6 +197,11 @@ class IndexedStore:
         self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "", reason: str = "forgotten"
     ) -> ForgetReceipt:
         """See `Store.forget`."""
+        return await self._carried_out("forget", self._forget(keys, documents, namespace, reason))
+
+    async def _forget(
+        self, keys: Sequence[bytes], documents: Sequence[str], namespace: str, reason: str
+    ) -> ForgetReceipt:
         async with self._choosing:
             dropped, shared = await self._index.remove(keys, documents, namespace, reason)
             leaving = self._delete_all(dropped)
@@ -199,6 +210,9 @@ class IndexedStore:
 
     async def forget_namespace(self, namespace: str) -> ForgetReceipt:
         """See `Store.forget_namespace`."""
+        return await self._carried_out("forget", self._forget_namespace(namespace))
+
+    async def _forget_namespace(self, namespace: str) -> ForgetReceipt:
         if self._sealed is not None:
             await self._sealed.destroy_key(namespace)  # first: whatever fails after that, nothing can be read
         async with self._choosing:
