@@ -39,13 +39,14 @@ def made() -> list[str]:
             "profiles",
             "used",
             "reserved",
+            "objects",
         ),
         *("document:public/doc", "namespace:public"),
         *("departed", "departures", "models"),
-        *(f"row:{held}", f"row:{gone}", f"held:{held}", f"chunk:{chunk}", f"prints:{chunk}"),
+        *(f"row:{held}", f"row:{gone}", f"held:{held}", f"chunk:{chunk}public", f"prints:{chunk}public"),
         *(
-            f"variants:{chunk}{prefix}{MODEL}",
-            f"print:{fingerprint_of(3).decode('latin-1')}",
+            f"variants:{prefix}{MODEL}{chunk}public",
+            f"print:{fingerprint_of(3).decode('latin-1')}public",
             f"gates:{key_of(50).hex()}",
         ),
     ]

@@ -6,7 +6,17 @@ import pytest
 
 from kvquilt_cache_node.types import Store
 from kvquilt_codec.errors import NotFoundError
-from tests.contracts.store_objects import assert_sound, key_of, keys_in, meta_of, put
+from tests.contracts.store_objects import (
+    MODEL,
+    assert_sound,
+    data_of,
+    digest_of,
+    fingerprint_of,
+    key_of,
+    keys_in,
+    meta_of,
+    put,
+)
 
 
 class DocumentsContract:
@@ -94,3 +104,20 @@ class DocumentsContract:
         info = (await store.stat([key_of(1)]))[key_of(1)]
         assert (info.use_count, info.meta.document_ids, info.stored_bytes) == (0, ("two",), 60)
         assert (await store.forget([], ["one"])).deleted == ()
+
+    async def test_texts_of_namespaces_are_apart_though_their_chunk_keys_are_the_same(self, store: Store) -> None:
+        """Only a caller that knows another's chunk key can bring that about."""
+        for number, namespace in ((1, "a"), (2, "b")):
+            meta = meta_of(*(["doc"] if namespace == "b" else []), chunk=7, fingerprints=[3], namespace=namespace)
+            await store.put_if_absent(key_of(number), data_of(number, 100), meta)
+        asked = ([digest_of(7)], MODEL, digest_of(0), 4)
+        for namespaces, expected in ((("a",), [1]), (("b",), [2]), (("c",), []), (("b", "a"), [2, 1]), (None, [2, 1])):
+            found = await store.find_variants(*asked, namespaces)
+            assert [info.key for infos in found.values() for info in infos] == [key_of(number) for number in expected]
+            matches = await store.find_chunks([fingerprint_of(3)], MODEL, 4, namespaces)
+            assert {match.chunk_key for match in matches} == ({digest_of(7)} if expected else set())
+        assert (await store.forget([], ["doc"], "b")).deleted == (key_of(2),), "not what nobody holds of another's text"
+        assert await keys_in(store) == [1]
+        assert await store.find_chunks([fingerprint_of(3)], MODEL, 4, ("b",)) == []
+        assert len(await store.find_chunks([fingerprint_of(3)], MODEL, 4, ("a",))) == 1
+        await assert_sound(store)

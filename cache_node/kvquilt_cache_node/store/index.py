@@ -121,7 +121,7 @@ class Index:
                 self._db.execute(INSERT, (kind_of(meta), *row_of(key, meta, size, now)))
                 if isinstance(meta, ObjectMeta):
                     self._insert_documents(key, meta.document_ids)
-                    known = "INSERT OR IGNORE INTO fingerprints VALUES (?,?,?,?)"
+                    known = "INSERT OR IGNORE INTO fingerprints VALUES (?,?,?,?,?)"
                     self._db.executemany(known, fingerprint_rows(meta))
             if isinstance(meta, ObjectMeta):
                 self._room.insert(key, entry_of(size, meta.compute_seconds, 0), meta.namespace)

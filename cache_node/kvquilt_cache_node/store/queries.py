@@ -1,9 +1,6 @@
 """What the index asks its table in more than a line. All that is put into these texts are constants."""
 
-import json
-
 from kvquilt_cache_node.store.rows import COLUMNS
-from kvquilt_cache_node.types import Namespaces
 
 _USERS = "FROM objects AS user WHERE user.kind = 'object' AND user.form = objects.form"
 _GATES = "FROM objects AS gate WHERE gate.kind = 'gate' AND gate.form = objects.form"
@@ -30,36 +27,69 @@ GATES = (
     "WHERE kind = 'gate' AND form = ? AND model_fingerprint = ? ORDER BY created DESC, key"
 )
 
-SEEN = "(? OR namespace IN (SELECT value FROM json_each(?)))"
-"""Whether an object is of the namespaces that are asked about; `seen_by` gives the two variables."""
+ALL_NAMESPACES = """
+WITH RECURSIVE names(name) AS (SELECT min(namespace) FROM objects
+  UNION ALL SELECT (SELECT min(namespace) FROM objects WHERE namespace > name) FROM names WHERE name IS NOT NULL)
+SELECT name FROM names WHERE name IS NOT NULL
+"""
+"""One step in an index for each."""
 
 
-def seen_by(namespaces: Namespaces) -> tuple[bool, str]:
-    """What `SEEN` is asked with."""
-    return (True, "[]") if namespaces is None else (False, json.dumps(list(namespaces)))
+def among(count: int) -> str:
+    """Whether an object is of one of so many namespaces.
+
+    Indexes by which callers of some namespaces look something up begin with the namespace: so what another namespace
+    has is the same miss, in the same time, as what nobody has.
+    """
+    return f"namespace IN ({','.join('?' * count)})"
 
 
 EXISTS = "SELECT 1 FROM objects WHERE key = ?"
-IS_SEEN = f"{EXISTS} AND {SEEN}"
-VARIANTS = (
-    f"SELECT {COLUMNS} FROM objects WHERE chunk_key = ? AND prefix_digest = ? AND model_fingerprint = ? "  # noqa: S608
-    f"AND {SEEN} ORDER BY last_used DESC, key LIMIT ?"
-)
-TEXTS = (
-    f"SELECT {COLUMNS} FROM objects WHERE chunk_key = ? AND kind = 'object' "  # noqa: S608
-    f"AND {SEEN} ORDER BY last_used DESC, key LIMIT ?"
-)
-MATCHES = f"""
-SELECT chunk_key, offset, tokens FROM fingerprints WHERE fingerprint = ? AND EXISTS (
-  SELECT 1 FROM objects WHERE objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ? AND {SEEN})
-ORDER BY chunk_key, offset LIMIT ?
-"""  # noqa: S608
+
+
+def owned(count: int) -> str:
+    """Whether there is something of a key. Variables: namespaces, key."""
+    return f"SELECT 1 FROM objects INDEXED BY objects_by_owner WHERE {among(count)} AND key = ?"  # noqa: S608
+
+
+def objects(keys: int, count: int | None) -> str:
+    """Objects by key, of so many namespaces or of all (`None`). Variables: namespaces, keys."""
+    whose = "objects WHERE" if count is None else f"objects INDEXED BY objects_by_owner WHERE {among(count)} AND"
+    return f"SELECT {COLUMNS} FROM {whose} key IN ({','.join('?' * keys)}) AND kind = 'object'"  # noqa: S608
+
+
+def variants(count: int) -> str:
+    """Objects of a chunk. Variables: namespaces, chunk key, digest of the shared prefix, model, limit."""
+    return (
+        f"SELECT {COLUMNS} FROM objects INDEXED BY objects_by_chunk WHERE {among(count)} AND chunk_key = ? "  # noqa: S608
+        "AND prefix_digest = ? AND model_fingerprint = ? ORDER BY last_used DESC, key LIMIT ?"
+    )
+
+
+def texts(count: int) -> str:
+    """Objects of a chunk, whatever preceded it. Variables: namespaces, chunk key, limit."""
+    return (
+        f"SELECT {COLUMNS} FROM objects INDEXED BY objects_by_chunk WHERE {among(count)} AND chunk_key = ? "  # noqa: S608
+        "AND kind = 'object' ORDER BY last_used DESC, key LIMIT ?"
+    )
+
+
+def matches(count: int) -> str:
+    """Chunks that have a fingerprint. Variables: namespaces, fingerprint, model, limit."""
+    return (
+        f"SELECT chunk_key, offset, tokens FROM fingerprints WHERE {among(count)} AND fingerprint = ? "  # noqa: S608
+        "AND EXISTS (SELECT 1 FROM objects WHERE objects.namespace = fingerprints.namespace "
+        "AND objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ?) ORDER BY chunk_key, offset LIMIT ?"
+    )
+
 
 UNHELD = """
-SELECT key FROM objects WHERE kind = 'object' AND chunk_key = (SELECT chunk_key FROM objects WHERE key = ?)
+SELECT key FROM objects WHERE kind = 'object'
+AND (namespace, chunk_key) = (SELECT namespace, chunk_key FROM objects WHERE key = ?)
 AND NOT EXISTS (
-  SELECT 1 FROM documents JOIN objects AS held ON held.key = documents.key WHERE held.chunk_key = objects.chunk_key)
+  SELECT 1 FROM documents JOIN objects AS held ON held.key = documents.key
+  WHERE held.namespace = objects.namespace AND held.chunk_key = objects.chunk_key)
 """
-"""Objects of the same text as an object's, if no document holds any object of it."""
+"""Objects of the same namespace's text as an object's, if no document holds any object of it."""
 
 OF_NAMESPACE = "SELECT key FROM objects WHERE namespace = ? LIMIT ?"

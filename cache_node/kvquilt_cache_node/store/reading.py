@@ -23,8 +23,9 @@ def gates(db: sqlite3.Connection, model_fingerprint: str, profile_digest: str) -
 
 def everything(db: sqlite3.Connection, namespaces: Namespaces = None) -> list[ObjectInfo]:
     """All objects, the most recently used first."""
-    among = f"kind = 'object' AND {queries.SEEN} ORDER BY last_used DESC, key"
-    rows = db.execute(f"SELECT {COLUMNS} FROM objects WHERE {among}", queries.seen_by(namespaces))  # noqa: S608
+    whose = "" if namespaces is None else f" AND {queries.among(len(namespaces))}"
+    chosen = f"SELECT {COLUMNS} FROM objects WHERE kind = 'object'{whose} ORDER BY last_used DESC, key"  # noqa: S608
+    rows = db.execute(chosen, namespaces or ())
     return [_info(db, row) for row in rows.fetchall()]
 
 
@@ -36,14 +37,11 @@ def page(db: sqlite3.Connection, after: bytes, limit: int) -> list[ObjectInfo]:
 
 def objects(db: sqlite3.Connection, keys: Sequence[bytes], namespaces: Namespaces = None) -> list[ObjectInfo]:
     """The objects that exist among `keys`."""
-    seen = () if namespaces is None else queries.seen_by(namespaces)
-    of_them = "" if namespaces is None else f" AND {queries.SEEN}"
+    count = None if namespaces is None else len(namespaces)
     rows: list[Row] = []
     for begin in range(0, len(keys), _VARIABLES):
         batch = keys[begin : begin + _VARIABLES]
-        marks = ",".join("?" * len(batch))
-        among = f"key IN ({marks}) AND kind = 'object'{of_them}"
-        rows += db.execute(f"SELECT {COLUMNS} FROM objects WHERE {among}", (*batch, *seen))  # noqa: S608  marks only
+        rows += db.execute(queries.objects(len(batch), count), (*(namespaces or ()), *batch))
     return [_info(db, row) for row in rows]
 
 
@@ -57,9 +55,10 @@ def variants(
 ) -> dict[bytes, list[ObjectInfo]]:
     """Objects by chunk key, at most `limit` of each, the most recently used first."""
     found: dict[bytes, list[ObjectInfo]] = {}
-    seen = queries.seen_by(namespaces)
+    names = _named(db, namespaces)
+    query = queries.variants(len(names))
     for chunk in dict.fromkeys(chunk_keys):
-        rows = db.execute(queries.VARIANTS, (chunk, prefix_digest, model_fingerprint, *seen, limit)).fetchall()
+        rows = db.execute(query, (*names, chunk, prefix_digest, model_fingerprint, limit)).fetchall()
         if rows:
             found[chunk] = [_info(db, row) for row in rows]
     return found
@@ -70,8 +69,10 @@ def texts(
 ) -> dict[bytes, list[ObjectInfo]]:
     """Objects by chunk key, whatever preceded them, at most `limit` of each, the most recently used first."""
     found: dict[bytes, list[ObjectInfo]] = {}
+    names = _named(db, namespaces)
+    query = queries.texts(len(names))
     for chunk in dict.fromkeys(chunk_keys):
-        if rows := db.execute(queries.TEXTS, (chunk, *queries.seen_by(namespaces), limit)).fetchall():
+        if rows := db.execute(query, (*names, chunk, limit)).fetchall():
             found[chunk] = [_info(db, row) for row in rows]
     return found
 
@@ -84,12 +85,18 @@ def matches(
     namespaces: Namespaces = None,
 ) -> list[ChunkMatch]:
     """Chunks that have these fingerprints, at most `limit` of each."""
-    seen = queries.seen_by(namespaces)
+    names = _named(db, namespaces)
+    query = queries.matches(len(names))
     return [
         ChunkMatch(number, *row)
         for number, fingerprint in enumerate(fingerprints)
-        for row in db.execute(queries.MATCHES, (fingerprint, model_fingerprint, *seen, limit))
+        for row in db.execute(query, (*names, fingerprint, model_fingerprint, limit))
     ]
+
+
+def _named(db: sqlite3.Connection, namespaces: Namespaces) -> Sequence[str]:
+    """These namespaces, or all that there are."""
+    return [name for (name,) in db.execute(queries.ALL_NAMESPACES)] if namespaces is None else namespaces
 
 
 def _info(db: sqlite3.Connection, row: Row) -> ObjectInfo:

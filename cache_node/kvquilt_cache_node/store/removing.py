@@ -49,8 +49,8 @@ def existing(db: sqlite3.Connection, keys: Sequence[bytes], namespaces: Namespac
     """Those of the keys that there is something of, in their order."""
     if namespaces is None:
         return [key for key in keys if db.execute(queries.EXISTS, (key,)).fetchone()]
-    seen = queries.seen_by(namespaces)
-    return [key for key in keys if db.execute(queries.IS_SEEN, (key, *seen)).fetchone()]
+    query = queries.owned(len(namespaces))
+    return [key for key in keys if db.execute(query, (*namespaces, key)).fetchone()]
 
 
 def remove(db: sqlite3.Connection, keys: Sequence[bytes], documents: Sequence[str], namespace: str) -> Removed:

@@ -18,20 +18,21 @@ CREATE INDEX IF NOT EXISTS objects_by_use ON objects (last_used);
 CREATE INDEX IF NOT EXISTS others_by_use ON objects (last_used, key) WHERE kind <> 'object';
 CREATE INDEX IF NOT EXISTS objects_by_form ON objects (form);
 CREATE INDEX IF NOT EXISTS objects_by_namespace ON objects (namespace, stored_bytes);
-CREATE INDEX IF NOT EXISTS objects_by_chunk ON objects (chunk_key, prefix_digest, last_used);
+CREATE INDEX IF NOT EXISTS objects_by_owner ON objects (namespace, key);
+CREATE INDEX IF NOT EXISTS objects_by_chunk ON objects (namespace, chunk_key, prefix_digest, last_used);
 CREATE TABLE IF NOT EXISTS documents (
   namespace TEXT NOT NULL, document_id TEXT NOT NULL, key BLOB NOT NULL REFERENCES objects ON DELETE CASCADE,
   PRIMARY KEY (namespace, document_id, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS documents_by_key ON documents (key);
 CREATE TABLE IF NOT EXISTS fingerprints (
-  fingerprint BLOB NOT NULL, chunk_key BLOB NOT NULL, offset INTEGER NOT NULL, tokens INTEGER NOT NULL,
-  PRIMARY KEY (fingerprint, chunk_key, offset)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS fingerprints_by_chunk ON fingerprints (chunk_key);
+  namespace TEXT NOT NULL, fingerprint BLOB NOT NULL, chunk_key BLOB NOT NULL, offset INTEGER NOT NULL,
+  tokens INTEGER NOT NULL, PRIMARY KEY (namespace, fingerprint, chunk_key, offset)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS fingerprints_by_chunk ON fingerprints (namespace, chunk_key);
 CREATE TRIGGER IF NOT EXISTS last_of_a_chunk AFTER DELETE ON objects
-  WHEN NOT EXISTS (SELECT 1 FROM objects WHERE chunk_key = OLD.chunk_key)
-  BEGIN DELETE FROM fingerprints WHERE chunk_key = OLD.chunk_key; END;
+  WHEN NOT EXISTS (SELECT 1 FROM objects WHERE chunk_key = OLD.chunk_key AND namespace = OLD.namespace)
+  BEGIN DELETE FROM fingerprints WHERE chunk_key = OLD.chunk_key AND namespace = OLD.namespace; END;
 """
-VERSION = 5
+VERSION = 6
 
 COLUMNS = (
     "key, namespace, model_fingerprint, tokens, variant, form, compute_seconds, chunk_key, context_digest, "
@@ -66,10 +67,10 @@ def row_of(key: bytes, meta: Meta, size: int, now: float) -> Row:
     return (key, meta.namespace, meta.model_fingerprint, *described, *context, size, now, now, 0)
 
 
-def fingerprint_rows(meta: ObjectMeta) -> Iterator[tuple[bytes, bytes, int, int]]:
-    """Fingerprint, chunk key, offset and tokens of each fingerprint."""
+def fingerprint_rows(meta: ObjectMeta) -> Iterator[tuple[str, bytes, bytes, int, int]]:
+    """Namespace, fingerprint, chunk key, offset and tokens of each fingerprint."""
     for offset, digest in unpack(meta.fingerprints, meta.tokens):
-        yield digest, meta.chunk_key, offset, meta.tokens
+        yield meta.namespace, digest, meta.chunk_key, offset, meta.tokens
 
 
 def info_of(row: Row, documents: tuple[str, ...]) -> ObjectInfo:

@@ -22,11 +22,14 @@ if kind == 'object' then
   call('HINCRBY', SUMS, 'objects', 1)
   call('ZADD', MODELS, exact(now), model)
   for _, other in ipairs(call('ZRANGE', MODELS, 0, -65)) do call('ZREM', MODELS, other) end
-  call('ZADD', variants_of(chunk, prefix, model), exact(now), key)
-  call('SADD', named('chunk', chunk), key)
+  add(OBJECTS, namespace, 1)
+  local text = text_of(namespace, chunk)
+  call('ZADD', variants_of(text, prefix, model), exact(now), key)
+  call('SADD', named('chunk', text), key)
   for at = 17, first - 1 do
-    call('ZADD', named('print', string.sub(ARGV[at], 1, 16)), 0, print_of(model, chunk, string.sub(ARGV[at], 17)))
-    call('SADD', named('prints', chunk), ARGV[at])
+    local print = string.sub(ARGV[at], 1, 16)
+    call('ZADD', prints_of(namespace, print), 0, print_of(model, chunk, string.sub(ARGV[at], 17)))
+    call('SADD', named('prints', text), ARGV[at])
   end
   hold_documents(key, first)
   if call('HINCRBY', FORMS, form, 1) == 1 then move_form(form, IDLE, NEEDED) end

@@ -6,6 +6,7 @@ local IDLE, NEEDED = P .. 'idle', P .. 'needed' -- last uses of profiles and gat
 local HOLDS, LEASES = P .. 'holds', P .. 'leases'
 local FORMS, PROFILES = P .. 'forms', P .. 'profiles'
 local USED, RESERVED = P .. 'used', P .. 'reserved' -- bytes by namespace; one that has none is not in it
+local OBJECTS = P .. 'objects' -- objects by namespace, likewise
 local DEPARTED, DEPARTURES = P .. 'departed', P .. 'departures' -- of objects that left: when, and why
 local MODELS = P .. 'models' -- that objects were stored of last, by time
 local call = redis.call
@@ -72,12 +73,24 @@ local function hold(key, owner, bytes, expiry, namespace)
   add(RESERVED, namespace or '', bytes)
 end
 
--- `scope` is names between spaces, or empty: everybody's.
-local function is_in(scope, namespace) return scope == '' or string.find(scope, ' ' .. namespace .. ' ', 1, true) ~= nil end
+-- The namespaces of a scope: names between spaces, or empty: all that have anything. Whoever looks something up looks
+-- under a namespace's name, never for it first and at its namespace then: so what another namespace has is the same miss,
+-- in the same time, as what nobody has.
+local function namespaces_of(scope)
+  if scope == '' then return call('HKEYS', OBJECTS) end
+  local names, known = {}, {}
+  for name in string.gmatch(scope, '%S+') do
+    if not known[name] then names[#names + 1], known[name] = name, true end
+  end
+  return names
+end
 
 local function is_seen(scope, key)
-  return call('HEXISTS', SIZES, key) == 1
-    and (scope == '' or is_in(scope, call('HGET', named('row', key), 'namespace') or ''))
+  if scope == '' then return call('HEXISTS', SIZES, key) == 1 end
+  for _, namespace in ipairs(namespaces_of(scope)) do
+    if call('ZSCORE', named('namespace', namespace), key) then return call('HEXISTS', SIZES, key) == 1 end
+  end
+  return false
 end
 
 -- A namespace's name has no "/".
@@ -101,18 +114,24 @@ local function move_form(form, from, to)
   for _, gate in ipairs(call('ZRANGE', named('gates', form), 0, -1)) do move(gate, from, to) end
 end
 
-local function variants_of(chunk, prefix, model) return named('variants', chunk .. prefix .. model) end
+-- A namespace's text, by the key of its chunk, and what is known of it.
+local function text_of(namespace, chunk) return chunk .. namespace end
+
+local function variants_of(text, prefix, model) return named('variants', prefix .. model .. text) end
+
+local function prints_of(namespace, fingerprint) return named('print', fingerprint .. namespace) end
 
 -- What stands under a fingerprint: of a chunk of a model, with offset and tokens. At most 64 bytes: what is longer takes
 -- several times the memory.
 local function print_of(model, chunk, place) return string.sub(redis.sha1hex(model), 1, 16) .. chunk .. place end
 
-local function forget_chunk(chunk, model)
-  local prints = call('SMEMBERS', named('prints', chunk))
+local function forget_chunk(namespace, chunk, model)
+  local known = named('prints', text_of(namespace, chunk))
+  local prints = call('SMEMBERS', known)
   for _, print in ipairs(prints) do
-    call('ZREM', named('print', string.sub(print, 1, 16)), print_of(model, chunk, string.sub(print, 17)))
+    call('ZREM', prints_of(namespace, string.sub(print, 1, 16)), print_of(model, chunk, string.sub(print, 17)))
   end
-  call('UNLINK', named('prints', chunk))
+  call('UNLINK', known)
   work = work + #prints
 end
 
@@ -168,12 +187,14 @@ local function drop(key, owner, expiry, reason)
   elseif kind == 'object' then
     call('HINCRBY', SUMS, 'objects', -1)
     depart(chunk .. prefix, reason, namespace)
+    add(OBJECTS, namespace, -1)
     for _, document in ipairs(documents) do call('SREM', document_of(namespace, document), key) end
     call('ZREM', named('namespace', namespace), key)
     call('UNLINK', named('held', key))
-    call('ZREM', variants_of(chunk, prefix, model), key)
-    call('SREM', named('chunk', chunk), key)
-    if call('EXISTS', named('chunk', chunk)) == 0 then forget_chunk(chunk, model) end
+    local text = text_of(namespace, chunk)
+    call('ZREM', variants_of(text, prefix, model), key)
+    call('SREM', named('chunk', text), key)
+    if call('EXISTS', named('chunk', text)) == 0 then forget_chunk(namespace, chunk, model) end
     if call('HINCRBY', FORMS, form, -1) <= 0 then
       call('HDEL', FORMS, form)
       move_form(form, NEEDED, IDLE)

@@ -1,27 +1,16 @@
 -- Chunks that have fingerprints. ARGV: model, limit, scope, fingerprints. Returns for each fingerprint the chunks, with
 -- offset and tokens.
-local found, seen = {}, {}
+local found, limit, namespaces = {}, tonumber(ARGV[2]), namespaces_of(ARGV[3])
 local from, to = '[' .. print_of(ARGV[1], '', ''), '[' .. print_of(ARGV[1], string.rep('\255', 37), '')
-
-local function is_of_scope(chunk)
-  if ARGV[3] == '' then return true end
-  if seen[chunk] == nil then
-    local key = call('SRANDMEMBER', named('chunk', chunk))
-    seen[chunk] = key and is_seen(ARGV[3], key) or false
-  end
-  return seen[chunk]
-end
-
-local limit = tonumber(ARGV[2])
 for at = 4, #ARGV do
-  local matches, begin = {}, 0
-  repeat
-    local members = call('ZRANGEBYLEX', named('print', ARGV[at]), from, to, 'LIMIT', begin, limit)
-    for _, member in ipairs(members) do
-      if #matches < limit and is_of_scope(string.sub(member, 17, 48)) then matches[#matches + 1] = string.sub(member, 17) end
+  local matches = {}
+  for _, namespace in ipairs(namespaces) do
+    for _, member in ipairs(call('ZRANGEBYLEX', prints_of(namespace, ARGV[at]), from, to, 'LIMIT', 0, limit)) do
+      matches[#matches + 1] = string.sub(member, 17)
     end
-    begin = begin + limit
-  until #matches == limit or #members < limit
+  end
+  if #namespaces > 1 then table.sort(matches) end
+  for place = #matches, limit + 1, -1 do matches[place] = nil end
   found[#found + 1] = matches
 end
 return found

@@ -1,11 +1,16 @@
 -- Objects of chunks, the most recently used first. ARGV: model, prefix, limit, scope, chunks. Returns the rows of each
 -- chunk.
-local found = {}
+local found, limit, namespaces = {}, tonumber(ARGV[3]), namespaces_of(ARGV[4])
 for at = 5, #ARGV do
-  local rows = {}
-  for _, key in ipairs(call('ZREVRANGE', variants_of(ARGV[at], ARGV[2], ARGV[1]), 0, tonumber(ARGV[3]) - 1)) do
-    if is_seen(ARGV[4], key) then rows[#rows + 1] = row_of(key) end
+  local rows, known = {}, {}
+  for _, namespace in ipairs(namespaces) do
+    local of = variants_of(text_of(namespace, ARGV[at]), ARGV[2], ARGV[1])
+    local used = call('ZREVRANGE', of, 0, limit - 1, 'WITHSCORES')
+    for place = 1, #used, 2 do known[#known + 1] = { used[place], tonumber(used[place + 1]) } end
   end
+  -- Of one namespace they are in order.
+  if #namespaces > 1 then table.sort(known, function(one, other) return one[2] > other[2] or (one[2] == other[2] and one[1] > other[1]) end) end
+  for place = 1, math.min(limit, #known) do rows[place] = row_of(known[place][1]) end
   found[#found + 1] = rows
 end
 return found

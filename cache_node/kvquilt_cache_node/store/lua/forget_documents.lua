@@ -22,7 +22,7 @@ for _, key in ipairs(call('SRANDMEMBER', first, tonumber(ARGV[3]))) do
     shared[#shared + 1] = key
   else
     -- With the last object of a text that a document held go the variants that nobody holds.
-    local same = named('chunk', call('HGET', named('row', key), 'chunk') or '')
+    local same = named('chunk', text_of(ARGV[4], call('HGET', named('row', key), 'chunk') or ''))
     gone(key)
     local variants = call('SMEMBERS', same)
     local held = 0

@@ -1,13 +1,16 @@
 -- What there is of chunks, and why objects of them left. ARGV: limit, scope, number of chunks, these, places (chunk and
 -- prefix). Returns the rows of each chunk, the most recently used first; for each place reason and namespace, and a time as
 -- text, or ''; models.
-local rows, gone, last = {}, {}, 3 + tonumber(ARGV[3])
+local rows, gone, last, namespaces = {}, {}, 3 + tonumber(ARGV[3]), namespaces_of(ARGV[2])
 for at = 4, last do
-  local keys, used, found = call('SMEMBERS', named('chunk', ARGV[at])), {}, {}
+  local keys, used, found = {}, {}, {}
+  for _, namespace in ipairs(namespaces) do
+    for _, key in ipairs(call('SMEMBERS', named('chunk', text_of(namespace, ARGV[at])))) do keys[#keys + 1] = key end
+  end
   for _, key in ipairs(keys) do used[key] = tonumber(call('ZSCORE', USES, key) or '0') end
   table.sort(keys, function(a, b) return used[a] > used[b] or (used[a] == used[b] and a < b) end)
   for _, key in ipairs(keys) do
-    if #found < tonumber(ARGV[1]) and is_seen(ARGV[2], key) then found[#found + 1] = row_of(key) end
+    if #found < tonumber(ARGV[1]) and call('HEXISTS', SIZES, key) == 1 then found[#found + 1] = row_of(key) end
   end
   rows[#rows + 1] = found
 end

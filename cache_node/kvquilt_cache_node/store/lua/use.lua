@@ -20,7 +20,7 @@ for at = first, #ARGV do
       call('ZADD', ORDER, 'XX', rank, key)
       call('ZADD', named('namespace', namespace or ''), 'XX', rank, key)
       call('ZADD', USES, 'XX', exact(now), key)
-      call('ZADD', variants_of(chunk, prefix, model), 'XX', exact(now), key)
+      call('ZADD', variants_of(text_of(namespace or '', chunk), prefix, model), 'XX', exact(now), key)
       for document = 3, first - 1 do
         call('SADD', named('held', key), ARGV[document])
         call('SADD', document_of(namespace or '', ARGV[document]), key)
