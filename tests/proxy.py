@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
@@ -79,11 +81,30 @@ async def valve(target: str, opened: asyncio.Event) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _forwarding(target: str, answers: Pump) -> AsyncIterator[str]:
-    """Forward to `target`, what comes back by `answers`; yields the address."""
+async def resettable(target: str) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """Forward to `target`; yields the proxy's address, and what resets all connections through it."""
+    writers: list[asyncio.StreamWriter] = []
+
+    def reset() -> None:
+        for writer in writers:
+            if not writer.transport.is_closing():
+                own = writer.get_extra_info("socket")
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+        writers.clear()
+
+    async with _forwarding(target, _pump, writers) as address:
+        yield address, reset
+
+
+@asynccontextmanager
+async def _forwarding(
+    target: str, answers: Pump, writers: list[asyncio.StreamWriter] | None = None
+) -> AsyncIterator[str]:
+    """Forward to `target`, what comes back by `answers`; yields the address. `writers` gets both ends' writers."""
     host, _, port = target.rpartition(":")
     tasks: set[asyncio.Task[None]] = set()
-    writers: list[asyncio.StreamWriter] = []
+    writers = [] if writers is None else writers
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)

@@ -11,6 +11,7 @@ from typing import Any
 from redis import Redis
 
 from drills.place import DURABLE, Place
+from kvquilt_codec.identity import PUBLIC
 from kvquilt_rpc.security import Credentials
 from tests import servers
 from tests.rpc.certificates import Authority, Party, Signer
@@ -47,7 +48,7 @@ class Secured:
         pem = servers.Certificates(authority.pem, *_files(folder, "redis"), own.cert, own.key, authority.pem)
         redis = place.stack.enter_context(servers.redis_tls(place.folder / "redis", pem, *DURABLE))
         signer = Signer.new(folder / "tokens.key")
-        (folder / "token").write_text(signer.token("load", "*"))
+        (folder / "token").write_text(signer.token("load", "*", public_write=True))
         identities = folder / "identities.yaml"
         identities.write_text("load: {namespaces: ['*']}\n")
         cert, key = _files(folder, "node")
@@ -60,7 +61,7 @@ class Secured:
             *(f"node.security.{name}={path}" for name, path in secure.items()),
         )
         place.credentials = Credentials(
-            tls_ca=authority.pem, tls_cert=own.cert, tls_key=own.key, token_file=folder / "token"
+            tls_ca=authority.pem, tls_cert=own.cert, tls_key=own.key, token_file=folder / "token", namespace=PUBLIC
         )
         tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(authority.pem)}
         tls |= {"ssl_certfile": str(own.cert), "ssl_keyfile": str(own.key)}
