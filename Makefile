@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | check | bench | bench-codec | bench-blend | bench-store | drills | proto
+# kvquilt: make demo | test | check | bench | bench-codec | bench-blend | bench-store | drills | soak | probes | proto
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -15,7 +15,7 @@ PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/k
 STAMP = $(VENV)/installed
 LMCACHE = .venv-lmcache
 
-.PHONY: demo test check format bench bench-codec bench-blend bench-store drills proto clean
+.PHONY: demo test check format bench bench-codec bench-blend bench-store drills soak probes proto clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -55,7 +55,15 @@ bench-store: $(STAMP)
 
 # Real node processes, Valkey and SeaweedFS, killed and paused; the load's objects are made as those of the tests.
 drills: $(STAMP)
-	PYTHONPATH=bench:. $(BIN)/python -m drills $(DRILL_FLAGS)
+	PYTHONPATH=bench:. GRPC_VERBOSITY=ERROR $(BIN)/python -m drills $(DRILL_FLAGS)
+
+# Ten minutes of mixed load and random faults: whether anything grows or is left.
+soak: $(STAMP)
+	PYTHONPATH=bench:. GRPC_VERBOSITY=ERROR $(BIN)/python -m soak $(SOAK_FLAGS)
+
+# What one tenant can find out of another's objects.
+probes: $(STAMP)
+	PYTHONPATH=bench:. GRPC_VERBOSITY=ERROR $(BIN)/python -m probes $(PROBE_FLAGS)
 
 proto: $(STAMP)
 	PYTHON=$(BIN)/python proto/generate.sh
