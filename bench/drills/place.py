@@ -82,9 +82,11 @@ class Place:
         return self.stack.enter_context(started)
 
     def redis_settings(self, url: str, *, shared: bool = False) -> Sequence[str]:
-        """Of a node that stores there; `shared` with its index."""
+        """Of a node that stores there; `shared` with its index. Without it, nothing is served from memory."""
         settings = ["node.store=redis", f"node.redis_url={url}", f"node.redis_timeout={TIMEOUT}"]
-        if shared:
+        if not shared:
+            settings += ["node.memory_bytes=0"]
+        else:
             settings += ["node.index=redis", "node.eviction=lru", f"node.lease_seconds={LEASE}"]
         return settings
 
@@ -93,8 +95,9 @@ class Place:
         return self.stack.enter_context(servers.s3(self.folder / "s3"))
 
     def s3_settings(self, server: servers.S3Server, endpoint: str = "") -> Sequence[str]:
-        """Of a node that stores in it; by another endpoint if that is given."""
+        """Of a node that stores in it, by another endpoint if that is given; nothing is served from memory."""
         return [
+            "node.memory_bytes=0",
             "node.store=object",
             f"node.object_url={server.url}",
             f"node.object_endpoint={endpoint or server.endpoint}",

@@ -31,7 +31,7 @@ async def _harmed(stage: Stage, *harms: Harm) -> Outcome:
     server = stage.place.s3()
     faulty = FaultyHttp(server.port, stage.seed)
     async with faulty.serving() as endpoint:
-        settings = (*stage.place.s3_settings(server, endpoint), "node.memory_bytes=0")
+        settings = stage.place.s3_settings(server, endpoint)
         await asyncio.to_thread(stage.place.node, *settings)  # it speaks to the proxy, which runs in this loop
 
         async def fault(load: Load) -> float:
