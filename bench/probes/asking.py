@@ -85,6 +85,14 @@ async def _forget_documents(node: NodeClient, names: Sequence[bytes]) -> int:
     return len(receipt.deleted) + receipt.kept_shared
 
 
+async def _pin(node: NodeClient, keys: Sequence[bytes]) -> int:
+    return len((await node.pins.pin(keys=keys, deadline=DEADLINE)).keys)
+
+
+async def _unpin(node: NodeClient, keys: Sequence[bytes]) -> int:
+    return len((await node.pins.unpin(keys=keys, deadline=DEADLINE)).keys)
+
+
 @dataclass(frozen=True)
 class Way:
     """One way to ask a node: the call, what is asked for, the share of all probes, how many a call asks for."""
@@ -121,14 +129,16 @@ def _own_keys(owned: Owned) -> list[bytes]:
 
 
 WAYS = (
-    Way("stat of its keys", _stat, lambda owned: owned.keys, 0.3),
+    Way("stat of its keys", _stat, lambda owned: owned.keys, 0.25),
     Way("read of its keys", _get, lambda owned: owned.keys, 0.05, 50),
     Way("touch of its keys", _touch, lambda owned: owned.keys, 0.15),
-    Way("variants of its chunks", _variants, chunk_keys_of, 0.2),
+    Way("variants of its chunks", _variants, chunk_keys_of, 0.15),
     Way("its fingerprints", _chunks, prints_of, 0.15),
     Way("its texts under an own secret", _variants, _own_keys, 0.05, controlled=False),
     Way("forget of its keys", _forget, lambda owned: owned.keys, 0.05, controlled=False),
     Way("forget of its documents", _forget_documents, _documents, 0.05, 100, controlled=False),
+    Way("pins of its keys", _pin, lambda owned: owned.keys, 0.05, controlled=False),
+    Way("ends of pins of its keys", _unpin, lambda owned: owned.keys, 0.05, controlled=False),
 )
 """Shares add up to 1. What cannot be controlled would change what is stored, or is nobody's."""
 

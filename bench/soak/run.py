@@ -158,6 +158,8 @@ async def _beside_rows(redis: Redis, node: NodeClient) -> dict[str, int]:
     return {
         "holds": await redis.hlen(f"{_INDEX}:holds"),
         "leases": await redis.zcard(f"{_INDEX}:leases"),
+        "leases of readers": await redis.zcard(f"{_INDEX}:reads"),
+        "bytes to delete": await redis.zcard(f"{_INDEX}:gone"),
         "reserved bytes": int(await redis.hget(f"{_INDEX}:sums", "reserved") or 0),
         "bytes of blobs without a row, or of rows without a blob,": abs(stored - used),
     }

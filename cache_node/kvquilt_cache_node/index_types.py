@@ -22,13 +22,46 @@ class Stored:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a reader asks for: that what it reads is not evicted meanwhile.
+
+    Attributes:
+        seconds: the most that a reader who is gone costs.
+        most_bytes: of all objects that are being read; what is beyond has no lease.
+    """
+
+    seconds: float
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """How objects are pinned.
+
+    Attributes:
+        most_bytes: that may be pinned in all.
+        seconds: after which the pin ends by itself; `None`: never.
+        expiring: objects expire as if they were not pinned; else their time to live ends with the pin at the earliest.
+    """
+
+    most_bytes: int
+    seconds: float | None = None
+    expiring: bool = False
+
+
 class Index(Protocol):
     """What there is, whose, how big and how used; and what must go to make room.
 
     Several nodes may share one: each method is one atomic step for all of them. A key's bytes are written or deleted by
     one node at a time, which holds the key: from `reserve` to `commit` or `release`, and from the moment that `reserve`
     or `remove` dropped its row to `release`. Within one node the caller sees to it that nobody else works on the key.
-    What a node held that died is free again after a while; `reserve` then gives another node its bytes to delete.
+    What a node held that died is free again after a while; `reserve` or `overdue` then gives another node its bytes to
+    delete. A key whose row was dropped is on a list until `deleted` says that its bytes are gone, or `commit` that they
+    were replaced: neither a crash nor a medium that cannot be reached loses it.
+
+    An object whose time to live has ended is not there to any call, though its row and its bytes may be, until
+    `reserve` or `overdue` drops it.
 
     Every method may raise `UnavailableError` (the index cannot be reached or written), `CapacityError` (its own medium
     is full) and `IntegrityError` (it holds what no index writes).
@@ -50,7 +83,8 @@ class Index(Protocol):
         """Hold a key, set `size` bytes apart for its write, and drop the rows that are in the way.
 
         The caller deletes the bytes of the returned keys, writes, and calls `commit`, or `release` if that failed.
-        To reserve what one holds already changes the size.
+        To reserve what one holds already changes the size. What has expired goes first, then what the policy chooses;
+        never what is pinned, and what is being read only if nothing else is left.
 
         Returns:
             Keys whose bytes must go before the write; `None` if there is something of this key already, or another node
@@ -68,15 +102,30 @@ class Index(Protocol):
                 (`over_share`). Nothing goes for it.
         """
 
-    async def commit(self, key: bytes, size: int, meta: Meta) -> None:
+    async def commit(self, key: bytes, size: int, meta: Meta, *, adopted: bool = False) -> None:
         """Enter what is written under a reservation: an object, a profile or a gate. From now on it exists.
+
+        Its time to live begins now; if it is `adopted`, because the index had lost it, it ends when its writer said.
 
         Raises:
             UnavailableError: this node holds the key no more (reason `lease_lost`).
         """
 
     async def release(self, keys: Sequence[bytes]) -> None:
-        """Hold these keys no more, and give back what was reserved for them."""
+        """Hold these keys no more, and give back what was reserved for them. What is to be deleted still is."""
+
+    async def deleted(self, keys: Sequence[bytes]) -> None:
+        """The bytes of these keys are gone: hold them no more. For keys that `may_delete` allowed."""
+
+    async def overdue(self, limit: int) -> Sequence[bytes]:
+        """Drop rows that have expired, and take over what is to be deleted and nobody deletes: about `limit` of each.
+
+        The caller deletes the bytes of the returned keys and calls `deleted`. To be called every few seconds: it also
+        keeps the time that times to live go by.
+        """
+
+    async def is_gone(self, key: bytes) -> bool:
+        """Whether a key's bytes, if there are any, are to be deleted."""
 
     def abandon(self, key: bytes) -> None:
         """Hold a key no more, if it is held still, though bytes may be there without a row: others delete them."""
@@ -85,9 +134,31 @@ class Index(Protocol):
         """Whether nothing of this key exists, and this node holds it: then its bytes may be deleted."""
 
     async def use(
-        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
+        self,
+        keys: Sequence[bytes],
+        documents: Sequence[str] = (),
+        namespaces: Namespaces = None,
+        lease: Lease | None = None,
     ) -> list[bytes]:
-        """Count a use of each object and let more documents of its namespace hold it; return the keys that exist."""
+        """Count a use of each object and let more documents of its namespace hold it; return the keys that exist.
+
+        A use renews a time to live that is to be renewed. With a lease, the objects are being read until `end_read`.
+        """
+
+    def end_read(self, keys: Sequence[bytes]) -> None:
+        """The reader of each of these has what it read. Other nodes learn it with the next `use` or `reserve`."""
+
+    async def pin(self, keys: Sequence[bytes], documents: Sequence[str], pin: Pin, namespace: str = "") -> list[bytes]:
+        """Keep objects from eviction, those that are named and those that these documents hold; those that exist.
+
+        Keys and documents are as in `remove`.
+
+        Raises:
+            CapacityError: more bytes would be pinned than may be.
+        """
+
+    async def unpin(self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "") -> list[bytes]:
+        """Pin objects no more; those that were pinned."""
 
     async def remove(
         self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = "", reason: str = "forgotten"
@@ -101,7 +172,7 @@ class Index(Protocol):
 
         Returns:
             The dropped keys with their sizes, and the number of objects that stay for other documents. The caller
-            deletes the bytes and calls `release`.
+            deletes the bytes and calls `deleted`.
         """
 
     async def remove_namespace(self, namespace: str) -> dict[bytes, int]:

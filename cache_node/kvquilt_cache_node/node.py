@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from kvquilt_cache_node.service import SERVICE_NAME, CacheNodeService
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import open_store
+from kvquilt_cache_node.store.sweeping import swept
 from kvquilt_cache_node.types import COUNTERS
 from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc.counters import Counters
@@ -27,9 +28,10 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
         service = CacheNodeService(store, counters, int(settings.max_object))
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
         address = await server.start()
-        try:
-            yield address
-        finally:
-            await server.drain(settings.drain_seconds)
+        async with swept(store.sweep, settings.sweep_seconds):
+            try:
+                yield address
+            finally:
+                await server.drain(settings.drain_seconds)
     finally:
         await store.close()

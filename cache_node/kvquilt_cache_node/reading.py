@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from kvquilt_cache_node.heads import Heads
 from kvquilt_cache_node.profiles import Profiles
-from kvquilt_cache_node.types import Namespaces, Store
+from kvquilt_cache_node.types import Namespaces, ObjectReading, Store
 from kvquilt_codec import container
 from kvquilt_codec.container import ArrivingContainer, ContainerHead, DecodedChunk
 from kvquilt_codec.container.decoder import check_section
 from kvquilt_codec.container.head import PREFIX, Section
-from kvquilt_codec.errors import BadRequestError, IntegrityError, NotFoundError
+from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import KVLayout
 
@@ -82,54 +82,44 @@ class Reader:
             IntegrityError: its bytes are damaged; it is deleted, so that it can be stored again.
             BadRequestError: layers or quality layers that the object has not.
         """
-        # First, so that another namespace's object takes as long as one that does not exist.
-        if namespaces is not None and not await self._store.touch([key], (), namespaces):
-            raise NotFoundError(f"expected object {key.hex()[:16]}... in the store; it is not there")
-        count = namespaces is None
-        if asked == EVERYTHING:
-            reading = self._whole(key, model_fingerprint, count)
-        else:
-            reading = self._part(key, model_fingerprint, asked, count)
         try:
-            async with aclosing(reading):
-                async for item in reading:
-                    yield item
+            async with self._store.reading(key, namespaces) as source:
+                if asked == EVERYTHING:
+                    found = self._whole(source, model_fingerprint)
+                else:
+                    found = self._part(source, model_fingerprint, asked)
+                async with aclosing(found):
+                    async for item in found:
+                        yield item
         except IntegrityError as error:
             # What a caller mistook for an object (a profile) stays.
             if error.reason != "profile_damaged" and await self._store.stat([key]):
                 await self._store.forget([key], [], reason="damaged")
             raise
 
-    async def _whole(self, key: bytes, model_fingerprint: str, count: bool) -> AsyncGenerator[Opening | Buffers, None]:
+    async def _whole(self, source: ObjectReading, model_fingerprint: str) -> AsyncGenerator[Opening | Buffers, None]:
         arriving = ArrivingContainer(self._heads.parse)
-        use: asyncio.Task[list[bytes]] | None = None
         opened = False
-        try:
-            async with aclosing(self._store.pieces(key)) as pieces:
-                async for piece in pieces:
-                    for begin in range(0, len(piece), STEP_BYTES):
-                        verified = arriving.feed(memoryview(piece)[begin : begin + STEP_BYTES])
-                        if not opened and arriving.head is not None:
-                            opened = True
-                            arriving.head.check_fingerprint(model_fingerprint)
-                            if count:
-                                use = asyncio.create_task(self._store.touch([key]))  # while the bytes travel
-                            yield Opening(arriving.head, arriving.head.total_bytes)
-                        yield verified
-            arriving.finish()
-        finally:
-            if use is not None:
-                await use
+        async with aclosing(source.pieces()) as pieces:
+            async for piece in pieces:
+                for begin in range(0, len(piece), STEP_BYTES):
+                    verified = arriving.feed(memoryview(piece)[begin : begin + STEP_BYTES])
+                    if not opened and arriving.head is not None:
+                        opened = True
+                        arriving.head.check_fingerprint(model_fingerprint)
+                        yield Opening(arriving.head, arriving.head.total_bytes)
+                    yield verified
+        arriving.finish()
 
     async def _part(
-        self, key: bytes, model_fingerprint: str, asked: Asked, count: bool
+        self, source: ObjectReading, model_fingerprint: str, asked: Asked
     ) -> AsyncGenerator[Opening | Buffers, None]:
-        (prefix,) = await self._store.get(key, [(0, PREFIX.size)])
-        (head_data,) = await self._store.get(key, [(0, container.head_bytes(prefix))])
+        (prefix,) = await source.read([(0, PREFIX.size)])
+        (head_data,) = await source.read([(0, container.head_bytes(prefix))])
         head = self._heads.parse(head_data)
         head.check_fingerprint(model_fingerprint)
         layers = range(len(head.layout.layers)) if asked.layers is None else asked.layers
-        found = await self._store.get(key, head.byte_ranges(layers, asked.quality_layers, asked.held))
+        found = await source.read(head.byte_ranges(layers, asked.quality_layers, asked.held))
         buffers: Buffers = [head_data, *found]
         layout = None
         if asked.decoded:
@@ -140,8 +130,6 @@ class Reader:
             layout = KVLayout(head.layout.data_type, head.layout.layers[layers.start : layers.stop])
         else:
             _check(head.select(layers, asked.quality_layers, asked.held), found)
-        if count:
-            await self._store.touch([key])
         yield Opening(head, sum(map(len, buffers)), layout)
         yield buffers
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import kvquilt_kernels
-from kvquilt_cache_node import bounds, tracing
+from kvquilt_cache_node import bounds, forgetting, pinning, tracing
 from kvquilt_cache_node.gates import Gates
 from kvquilt_cache_node.listing import held, listed, readable
 from kvquilt_cache_node.profiles import Profiles
@@ -14,12 +14,11 @@ from kvquilt_cache_node.putting import checked
 from kvquilt_cache_node.reading import Asked, Opening, Reader
 from kvquilt_cache_node.scope import Scope
 from kvquilt_cache_node.types import Store
-from kvquilt_codec.catalog import ForgetReceipt
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES
 from kvquilt_codec.forms import check_hex_digest
 from kvquilt_codec.gate import file as gate_file
-from kvquilt_codec.identity import check_digest, check_namespace
+from kvquilt_codec.identity import check_digest
 from kvquilt_codec.profile import file as profile_file
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import cache_node_pb2_grpc
@@ -161,28 +160,22 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         return pb.TouchChunksResponse(found_keys=found)
 
     @status.unary
+    async def PinChunks(self, request: pb.PinChunksRequest, context: Context) -> pb.PinChunksResponse:
+        """Keep objects from eviction, or do so no more."""
+        return await pinning.pinned(self._store, Scope(caller()), request)
+
+    @status.unary
     async def ForgetChunks(self, request: pb.ForgetChunksRequest, context: Context) -> pb.ForgetChunksResponse:
         """Delete objects."""
-        receipt = await self._forget(request, Scope(caller()))
+        receipt = await forgetting.forgotten(self._store, Scope(caller()), request)
         self._counters.add("objects_forgotten", len(receipt.deleted))
         return pb.ForgetChunksResponse(
             deleted_keys=receipt.deleted,
             deleted_bytes=receipt.deleted_bytes,
             kept_shared=receipt.kept_shared,
+            pending=receipt.pending,
             more=bool(request.namespace) and len(receipt.deleted) > 0,
         )
-
-    async def _forget(self, request: pb.ForgetChunksRequest, scope: Scope) -> ForgetReceipt:
-        if request.namespace:
-            if request.object_keys or request.document_ids:
-                raise BadRequestError("expected keys and documents, or a namespace with all that it has; got both")
-            scope.check_all(check_namespace(request.namespace))
-            return await self._store.forget_namespace(request.namespace)
-        documents = bounds.documents(request.document_ids)
-        owner = scope.owner(bool(documents))
-        # Only objects: a profile goes when nothing is coded with it.
-        keys = list(await self._store.stat(bounds.keys(request.object_keys), scope.writable))
-        return await self._store.forget(keys, documents, owner, "damaged" if request.damaged else "forgotten")
 
     @status.unary
     async def PutProfile(
@@ -279,6 +272,8 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             kernels=kvquilt_kernels.default().name,
             counters=self._counters.snapshot(),
             namespaces=await held(self._store, caller().namespace),
+            pinned_bytes=usage.pinned_bytes,
+            pending_deletions=usage.pending_deletions,
         )
 
 

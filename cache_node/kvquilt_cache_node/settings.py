@@ -11,10 +11,12 @@ from kvquilt_cache_node.encryption_settings import EncryptionSettings
 from kvquilt_cache_node.eviction import DEFAULT, POLICIES
 from kvquilt_cache_node.eviction.quotas import DEFAULT_NAMESPACE, Quota, Quotas
 from kvquilt_cache_node.redis_url import RedisUrl
+from kvquilt_cache_node.rules import StayRules
 from kvquilt_cache_node.tier_settings import TierSettings
 from kvquilt_cache_node.types import DEPARTURES_KEPT
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import check_namespace
+from kvquilt_codec.lifetime import MAX_TTL_SECONDS, LifetimePolicy
 from kvquilt_rpc.security import ServerSecurity
 
 
@@ -93,6 +95,20 @@ class NodeSettings(EncryptionSettings, TierSettings):
         le=1 << 24,
         description="Objects that left and are remembered, by digest; 0 for none.",
     )
+    ttl: float = Field(
+        0.0, ge=0, le=MAX_TTL_SECONDS, description="Seconds that objects stay which are put without a TTL; 0: for good."
+    )
+    ttl_renewed: bool = Field(False, description="Whether each use of such an object begins its TTL anew.")
+    max_ttl: float = Field(
+        0.0, ge=0, le=MAX_TTL_SECONDS, description="Longest TTL, which what is put without one gets too; 0: no limit."
+    )
+    pinned_fraction: float = Field(0.5, ge=0, le=0.9, description="Most of the capacity that pinned objects take.")
+    read_lease: float = Field(
+        10.0, ge=0, le=600, description="Seconds that an object which is being read is not evicted; 0: none."
+    )
+    sweep_seconds: float = Field(
+        5.0, gt=0, le=600, description="Between two rounds that delete what expired, or could not be deleted."
+    )
     max_object: ByteSize = Field(ByteSize(1 << 30), gt=0, description="Largest payload of one put.")
     fsync: bool = Field(True, description="Flush every put to the medium before it is acknowledged.")
     drain_seconds: float = Field(10.0, ge=0, description="Time that running calls get to finish at shutdown.")
@@ -151,6 +167,13 @@ class NodeSettings(EncryptionSettings, TierSettings):
         if floors > self.capacity:
             raise ValueError(f"expected floors of at most node.capacity, {int(self.capacity)}, together; got {floors}")
         return self
+
+    @property
+    def rules(self) -> StayRules:
+        """How long objects stay."""
+        return StayRules(
+            LifetimePolicy(self.ttl, self.ttl_renewed, self.max_ttl), self.pinned_fraction, self.read_lease
+        )
 
     @field_validator("eviction", "hot_eviction")
     @classmethod

@@ -5,10 +5,12 @@ A `Store` is what the node uses. It is made of `Blobs` (bytes by key) and an `In
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.receipts import ForgetReceipt, PinReceipt
 from kvquilt_codec.traces import ChunkPlace, Trace
 from kvquilt_rpc.counters import CALL_COUNTERS
 
@@ -58,6 +60,7 @@ DEPARTURES_KEPT = 1 << 16
 ByteRange = tuple[int, int]
 """Half-open: first byte, byte after the last."""
 
+
 Namespaces = Sequence[str] | None
 """Whose objects a call is about; those of others are to it as if they did not exist. `None`: everybody's."""
 
@@ -75,11 +78,18 @@ class NamespaceUsage:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How full a store is: objects, and the bytes of objects, profiles and gates."""
+    """How full a store is: objects, and the bytes of objects, profiles and gates.
+
+    Attributes:
+        pinned_bytes: of objects that are kept from eviction.
+        pending_deletions: keys whose bytes are still to be deleted.
+    """
 
     objects: int
     used_bytes: int
     capacity_bytes: int
+    pinned_bytes: int = 0
+    pending_deletions: int = 0
 
 
 class Blobs(Protocol):
@@ -154,6 +164,16 @@ class Sealed(Protocol):
         """
 
 
+class ObjectReading(Protocol):
+    """What `Store.reading` gives; it may be used as long as that context lasts."""
+
+    async def read(self, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
+        """See `Store.get`."""
+
+    def pieces(self) -> AsyncGenerator[Piece, None]:
+        """Everything, in order, in pieces of any size as they come; see `Blobs.pieces`."""
+
+
 class Store(Protocol):
     """Objects, profiles and gates by 32-byte key under a byte cap that is never exceeded.
 
@@ -171,9 +191,9 @@ class Store(Protocol):
     async def put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
         """Store something, making room by evicting what the store's policy chooses; `False` if it was there.
 
-        An object that was there keeps its bytes and gains `meta.document_ids`. A profile that stored objects are coded
-        with, and the gates that were measured with it, are evicted after the last of them. Of the gates of one model
-        and profile the `MAX_GATES` that were stored last are kept.
+        An object that was there keeps its bytes and its time to live, and gains `meta.document_ids`. A profile that
+        stored objects are coded with, and the gates that were measured with it, are evicted after the last of them. Of
+        the gates of one model and profile the `MAX_GATES` that were stored last are kept.
 
         Raises:
             CapacityError: larger than the whole cap, for which nothing is evicted; or the disk is full in spite of
@@ -182,23 +202,24 @@ class Store(Protocol):
         """
 
     async def get(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
-        """The bytes of each range (`None`: everything, as one item).
+        """The bytes of each range (`None`: everything, as one item). Is no use of it.
 
         Raises:
             NotFoundError: no such object.
             IntegrityError: a range lies outside the object.
         """
 
-    def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
-        """Everything, in order, in pieces of any size as they come; see `Blobs.pieces`."""
+    def reading(self, key: bytes, namespaces: Namespaces = None) -> AbstractAsyncContextManager["ObjectReading"]:
+        """One use of an object, in several reads: it is not evicted meanwhile, for as long as a lease lasts.
+
+        Raises:
+            NotFoundError: no such object of these namespaces; here, or by what is read, before any byte is given.
+        """
 
     async def touch(
         self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
     ) -> list[bytes]:
-        """Count one use of each object and let more documents of its namespace hold it; return the keys that exist.
-
-        `get` counts no use: one use may read several times.
-        """
+        """Count one use of each object and let more documents of its namespace hold it; return the keys that exist."""
 
     async def stat(self, keys: Sequence[bytes], namespaces: Namespaces = None) -> dict[bytes, ObjectInfo]:
         """The objects that exist among `keys`. Is no use of them."""
@@ -238,6 +259,24 @@ class Store(Protocol):
 
     async def forget_namespace(self, namespace: str) -> ForgetReceipt:
         """Delete objects of a namespace, at most `FORGET_BATCH`; none are left if none were deleted."""
+
+    async def pin(
+        self,
+        keys: Sequence[bytes],
+        documents: Sequence[str],
+        namespace: str = "",
+        *,
+        seconds: float | None = None,
+        expiring: bool = False,
+    ) -> PinReceipt:
+        """Keep objects from eviction, by key and by document, those of a namespace as `forget` has it; see `Pin`.
+
+        Raises:
+            CapacityError: more bytes would be pinned than may be.
+        """
+
+    async def unpin(self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "") -> PinReceipt:
+        """Pin objects no more."""
 
     async def profiles(self) -> list[ProfileInfo]:
         """All profiles, the most recently used first."""

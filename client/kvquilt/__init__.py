@@ -4,8 +4,9 @@ from kvquilt.aio import AsyncClient
 from kvquilt.documents import read_documents
 from kvquilt.errors import KvquiltError
 from kvquilt.explanations import MissReport
+from kvquilt.receipts import ForgetReport, PinReport
 from kvquilt.sync import Client
-from kvquilt.types import BlendedKV, BlendReport, Document, ForgetReport, PrefetchProgress, Public, Segment, Status
+from kvquilt.types import BlendedKV, BlendReport, Document, PrefetchProgress, Public, Segment, Status
 from kvquilt_rpc.security import Credentials
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ForgetReport",
     "KvquiltError",
     "MissReport",
+    "PinReport",
     "PrefetchProgress",
     "Public",
     "Segment",

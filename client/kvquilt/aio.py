@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 
 from kvquilt import wire
+from kvquilt.changes import Changes
 from kvquilt.explanations import MissReport, miss_report
 from kvquilt.receiving import Receiver
 from kvquilt.segments import split_segments
 from kvquilt.types import (
     BlendedKV,
     Document,
-    ForgetReport,
     ModelInfo,
     PlanReport,
     PrefetchProgress,
@@ -18,6 +18,7 @@ from kvquilt.types import (
     Status,
 )
 from kvquilt_codec.errors import BadRequestError, IntegrityError
+from kvquilt_codec.lifetime import check_ttl
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_rpc.channel import MAX_MESSAGE_BYTES, open_channel
@@ -29,7 +30,7 @@ _BATCH_BYTES = 4 << 20
 _BATCH_DOCUMENTS = 256
 
 
-class AsyncClient:
+class AsyncClient(Changes):
     """Calls a router. Use it as an async context manager, or call `close`.
 
     Every call takes a `deadline` in seconds. Every failure is an error of `kvquilt.errors`.
@@ -74,6 +75,8 @@ class AsyncClient:
         level: str | None = None,
         corpus: str = "",
         warm_up: Sequence[Segment] = (),
+        ttl: float | None = None,
+        ttl_renewed: bool = False,
         model: str = "",
         deadline: float = 3600.0,
     ) -> AsyncIterator[PrefetchProgress]:
@@ -85,12 +88,18 @@ class AsyncClient:
             level: codec level by name, or a bound like "kl<1e-3"; `None` takes the router's default.
             corpus: what the documents belong to. Chunks are computed after passages that are fixed per corpus.
             warm_up: these passages; by default some of the corpus's first documents.
+            ttl: seconds that what this stores stays at most; `None` takes the router's default. What is stored already
+                keeps its own.
+            ttl_renewed: each use begins the TTL anew.
             model: name or fingerprint; may be empty where the router serves one model.
             deadline: seconds for each batch of documents.
 
         Raises:
-            BadRequestError: duplicate ids, an empty document, or one that is too large for a message.
+            BadRequestError: duplicate ids, an empty document, one that is too large for a message, or a TTL that
+                cannot be.
         """
+        if ttl is not None:
+            check_ttl(ttl)
         ids = [document.document_id for document in documents]
         if len(set(ids)) != len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
@@ -107,6 +116,8 @@ class AsyncClient:
                 kl_below=kl_below,
                 corpus=corpus,
                 warm_up=[wire.content(passage) for passage in warm_up],
+                ttl_seconds=ttl,
+                ttl_renewed=ttl_renewed,
             )
             async with translated():
                 async for message in self._stub.Prefetch(request, timeout=deadline):
@@ -237,13 +248,6 @@ class AsyncClient:
             request.options.CopyFrom(wire.options(policy, recompute_ratio, level, max_kl, 0))
         async with translated():
             return miss_report(well_formed(await self._stub.ExplainMiss(request, timeout=deadline)))
-
-    async def forget(self, *document_ids: str, everything: bool = False, deadline: float = 60.0) -> ForgetReport:
-        """Delete all that is stored for documents; or, without any, everything that the caller's namespace has."""
-        request = pb.ForgetRequest(document_ids=document_ids, everything=everything)
-        async with translated():
-            receipt = well_formed(await self._stub.Forget(request, timeout=deadline))
-        return ForgetReport(receipt.objects_deleted, receipt.bytes_deleted, receipt.objects_kept_shared)
 
     async def models(self, *, deadline: float = 10.0) -> tuple[ModelInfo, ...]:
         """The models that the router serves."""

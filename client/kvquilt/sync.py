@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from kvquilt.aio import DEFAULT_TARGET, AsyncClient
 from kvquilt.explanations import MissReport
+from kvquilt.receipts import ForgetReport, PinReport
 from kvquilt.types import (
     BlendedKV,
     Document,
-    ForgetReport,
     ModelInfo,
     PlanReport,
     PrefetchProgress,
@@ -89,6 +89,16 @@ class Client:
     def forget(self, *document_ids: str, everything: bool = False, deadline: float = 60.0) -> ForgetReport:
         """See `AsyncClient.forget`."""
         return self._run(self._client.forget(*document_ids, everything=everything, deadline=deadline))
+
+    def pin(
+        self, *document_ids: str, seconds: float | None = None, expiring: bool = False, deadline: float = 60.0
+    ) -> PinReport:
+        """See `AsyncClient.pin`."""
+        return self._run(self._client.pin(*document_ids, seconds=seconds, expiring=expiring, deadline=deadline))
+
+    def unpin(self, *document_ids: str, deadline: float = 60.0) -> PinReport:
+        """See `AsyncClient.unpin`."""
+        return self._run(self._client.unpin(*document_ids, deadline=deadline))
 
     def models(self, *, deadline: float = 10.0) -> tuple[ModelInfo, ...]:
         """See `AsyncClient.models`."""

@@ -170,15 +170,6 @@ class PlanReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetReport:
-    """What a forget deleted; `objects_kept_shared` stay because other documents hold the same text."""
-
-    objects_deleted: int
-    bytes_deleted: int
-    objects_kept_shared: int
-
-
-@dataclass(frozen=True, slots=True)
 class ProfileStatus:
     """The codec profile in force for a model.
 
@@ -255,6 +246,8 @@ class NodeStatus:
         outstanding: calls of the router that run now.
         calls: of the router since the node became a member.
         failures: of those, calls that found no node or no answer in time.
+        pinned_bytes: of objects that are kept from eviction.
+        pending_deletions: keys whose bytes are to be deleted still.
     """
 
     target: str
@@ -269,6 +262,8 @@ class NodeStatus:
     used_bytes: int
     capacity_bytes: int
     kernels: str
+    pinned_bytes: int
+    pending_deletions: int
 
 
 @dataclass(frozen=True, slots=True)

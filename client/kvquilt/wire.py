@@ -227,4 +227,6 @@ def node_status(message: pb.NodeStatus) -> NodeStatus:
         message.used_bytes,
         message.capacity_bytes,
         message.kernels,
+        message.pinned_bytes,
+        message.pending_deletions,
     )

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from kvquilt_codec import fingerprints
+from kvquilt_codec import lifetime as lifetimes
 from kvquilt_codec.container.head import Header
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.identity import PUBLIC, check_digest, check_namespace, object_key, variant_key
+from kvquilt_codec.lifetime import Lifetime
 from kvquilt_codec.types import MAX_CHUNK_TOKENS, VariantKind
 
 MAX_DOCUMENT_ID_BYTES = 1024
@@ -76,6 +78,7 @@ class ObjectMeta:
         intra: attention that the chunk's tokens gave to the chunk itself, in the unit of `ContextSource.inter`.
         fingerprints: of its text, by which it is found inside longer ones; as `fingerprints.pack` gives them.
         namespace: whose it is; its keys and fingerprints are under that namespace's secret.
+        lifetime: its time to live; `None` leaves it to the node.
 
     Raises:
         BadRequestError: digests, sources, attention, fingerprints or a namespace's name that cannot be.
@@ -94,6 +97,7 @@ class ObjectMeta:
     intra: float = 0.0
     fingerprints: bytes = b""
     namespace: str = PUBLIC
+    lifetime: Lifetime | None = None
 
     def __post_init__(self) -> None:
         check_digest(self.chunk_key, "chunk key")
@@ -172,8 +176,12 @@ class GateInfo:
 class ObjectInfo:
     """An object as the index knows it. Times are seconds since the epoch.
 
-    `meta` is without its fingerprints: chunks are found by them, nobody reads them there. `node` is the address of the
-    node that told of it, where there are several.
+    `meta` is without its fingerprints (chunks are found by them, nobody reads them there) and without its lifetime.
+
+    Attributes:
+        expires: when its time to live ends, as of now; `None`: never.
+        pinned: whether it is kept from eviction.
+        node: address of the node that told of it, where there are several.
     """
 
     key: bytes
@@ -182,6 +190,8 @@ class ObjectInfo:
     created: float
     last_used: float
     use_count: int
+    expires: float | None = None
+    pinned: bool = False
     node: str = field(default="", compare=False)
 
 
@@ -200,23 +210,6 @@ class ChunkMatch:
     chunk_key: bytes
     offset: int
     tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetReceipt:
-    """What a forget deleted, and how many objects stay because other documents hold them too."""
-
-    deleted: tuple[bytes, ...]
-    deleted_bytes: int
-    kept_shared: int
-
-    def __add__(self, other: "ForgetReceipt") -> "ForgetReceipt":
-        """Both together."""
-        return ForgetReceipt(
-            self.deleted + other.deleted,
-            self.deleted_bytes + other.deleted_bytes,
-            self.kept_shared + other.kept_shared,
-        )
 
 
 _Sources = tuple[tuple[str, int, float], ...]
@@ -247,6 +240,7 @@ def to_attributes(meta: ObjectMeta) -> dict[str, str]:
         "namespace": meta.namespace,
         "prefix_digest": meta.prefix_digest.hex(),
         "sources": encode_sources(meta.sources),
+        **lifetimes.to_attributes(meta.lifetime),
     }
 
 
@@ -275,6 +269,7 @@ def from_header(header: Header) -> ObjectMeta:
             intra=float(given.get("intra", "0")),
             fingerprints=base64.b85decode(given.get("fingerprints", "")),
             namespace=given.get("namespace", PUBLIC),
+            lifetime=lifetimes.from_attributes(given),
         )
     except (msgspec.MsgspecError, ValueError, BadRequestError) as error:
         raise IntegrityError(f"expected well-formed attributes in the header; got {error}") from None

@@ -12,6 +12,7 @@ import torch
 
 from kvquilt_codec.catalog import MAX_SOURCES, ContextSource
 from kvquilt_codec.identity import context_digest
+from kvquilt_codec.lifetime import Ttl
 from kvquilt_codec.types import KVChunk, Level, SideInfo, TokenIds, VariantKind
 from kvquilt_router.dependence import dependence
 from kvquilt_router.engine import Engine
@@ -72,6 +73,7 @@ class VariantJob:
         sources: what precedes the chunk beyond that, in order.
         documents: that the chunk belongs to.
         after_public: its sources are public; those of a public chunk always are.
+        ttl: time to live of what is stored; `None`: the router's default.
     """
 
     ref: ChunkRef
@@ -80,6 +82,7 @@ class VariantJob:
     sources: tuple[TokenIds, ...] = ()
     documents: tuple[str, ...] = ()
     after_public: bool = False
+    ttl: Ttl | None = None
 
     @property
     def context(self) -> TokenIds:

@@ -8,6 +8,7 @@ from kvquilt_codec import errors
 from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.identity import context_digest
 from kvquilt_codec.levels import OperatingPoint
+from kvquilt_codec.lifetime import Ttl
 from kvquilt_codec.types import TokenIds, VariantKind
 from kvquilt_router.computing import Computed, VariantComputer, VariantJob
 from kvquilt_router.engine_thread import EngineThread
@@ -71,6 +72,7 @@ class Precomputer:
         *,
         public_prefix: bool = False,
         store_prefix: bool = True,
+        ttl: Ttl | None = None,
     ) -> AsyncGenerator[PrefetchResult, None]:
         """Store every chunk of documents (and the shared prefix) that is not stored yet; yields as each is done.
 
@@ -84,6 +86,7 @@ class Precomputer:
             warm_up: passages that chunks are computed after.
             public_prefix: the prefix is kept in the public namespace.
             store_prefix: the prefix may be stored; else only the documents are.
+            ttl: time to live of the documents' chunks; of the prefix it is the default.
 
         Raises:
             BadRequestError: no tokens, or more than the model's context after the prefix.
@@ -91,7 +94,7 @@ class Precomputer:
         for begin in range(0, len(documents), AHEAD):
             planned = []
             for document_id, tokens in documents[begin : begin + AHEAD]:
-                own = self.jobs(prefix, list(self._planner.document(tokens, point)), warm_up, (document_id,))
+                own = self.jobs(prefix, list(self._planner.document(tokens, point)), warm_up, (document_id,), ttl)
                 jobs = [*(self.prefix_jobs(prefix, public_prefix) if store_prefix else ()), *own]
                 for job in jobs:
                     self._computer.check(job)
@@ -133,6 +136,7 @@ class Precomputer:
         refs: Sequence[ChunkRef],
         warm_up: Sequence[TokenIds],
         documents: tuple[str, ...] = (),
+        ttl: Ttl | None = None,
     ) -> list[VariantJob]:
         """The chunks of one document, each after warm-up passages and those before it, as far as there is room."""
         jobs: list[VariantJob] = []
@@ -143,7 +147,7 @@ class Precomputer:
             wanted = [*without(warm_up, refs[0].token_ids), *earlier]
             sources = self._computer.fitting(prefix, wanted, ref.token_ids)
             kind = VariantKind.PAIR if earlier and sources else VariantKind.WARM if sources else VariantKind.BASE
-            jobs.append(VariantJob(ref, kind, prefix, sources, documents))
+            jobs.append(VariantJob(ref, kind, prefix, sources, documents, ttl=ttl))
             earlier.append(ref.token_ids)
         return jobs
 

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from kvquilt_codec.errors import BadRequestError, PermissionDeniedError
 from kvquilt_codec.levels import OperatingPoint
+from kvquilt_codec.lifetime import Ttl
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router import wire
 from kvquilt_router.engine import LoadedModel
@@ -34,7 +35,7 @@ async def prefetched(
     """Compute and store the documents of a request; yields as each is done, under the id that the request gave it.
 
     Raises:
-        BadRequestError: what is no prefix, document or passage; a public document after a prefix that is not.
+        BadRequestError: what is no prefix, document, passage or TTL; a public document after a prefix that is not.
         PermissionDeniedError: the caller may not store where it would be stored.
     """
     given = request.shared_prefix if request.HasField("shared_prefix") else None
@@ -42,6 +43,7 @@ async def prefetched(
     public_prefix = given is not None and given.public
     known_prefix = wire.known_to_all(prefix, given, model)
     texts = wire.documents(request, model)
+    ttl = Ttl(request.ttl_seconds, request.ttl_renewed) if request.HasField("ttl_seconds") else None
     passages = list(zip((passage.public for passage in request.warm_up), wire.warm_up(request, model), strict=True))
     documents = list(zip(request.documents, texts, strict=True))
     groups = [
@@ -66,6 +68,7 @@ async def prefetched(
             warm_up,
             public_prefix=public_prefix,
             store_prefix=acting.may_write_public or not public_prefix,
+            ttl=ttl,
         )
         async with aclosing(stored) as results:
             while True:
@@ -74,3 +77,20 @@ async def prefetched(
                 if result is None:
                     break
                 yield result
+
+
+def progress(result: PrefetchResult, done: int, total: int, level: str) -> pb.PrefetchResponse:
+    """Describe what became of a document."""
+    return pb.PrefetchResponse(
+        document_id=result.document_id,
+        chunks_stored=result.stored,
+        chunks_present=result.present,
+        chunks_failed=result.failed,
+        failure_reason=result.failure_reason,
+        token_count=result.tokens,
+        stored_bytes=result.stored_bytes,
+        compute_seconds=result.compute_seconds,
+        documents_done=done,
+        documents_total=total,
+        level=level,
+    )

@@ -181,7 +181,15 @@ def _served(
             engine, planner, attention_sums=settings.attention_sums, contexts=contexts, prefill=prefill
         )
         storer = Storer(
-            nodes, planner, profile, model.parts, refusals, forgetting, tally, deadline=settings.put_deadline
+            nodes,
+            planner,
+            profile,
+            model.parts,
+            refusals,
+            forgetting,
+            tally,
+            deadline=settings.put_deadline,
+            ttl=settings.default_ttl,
         )
         starter = Starter(
             engine,

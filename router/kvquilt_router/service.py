@@ -7,7 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from kvquilt_codec import errors
-from kvquilt_codec.catalog import ForgetReceipt, check_document_id
+from kvquilt_codec.catalog import check_document_id
+from kvquilt_codec.receipts import ForgetReceipt
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_router import wire
@@ -19,9 +20,10 @@ from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.holding import HeldChunks
 from kvquilt_router.misses import node_calls
+from kvquilt_router.node_wire import node_message
+from kvquilt_router.pinning import pinned
 from kvquilt_router.policies import POLICIES
-from kvquilt_router.precompute import PrefetchResult
-from kvquilt_router.prefetching import prefetched, require_write
+from kvquilt_router.prefetching import prefetched, progress, require_write
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.recording import Recorder
 from kvquilt_router.settings import RouterSettings
@@ -158,7 +160,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         nodes: list[pb.NodeStatus] = []
         if any(why.cause in NODE_REASONS for why in explanations):
             states = await self._nodes.states(deadline=self._settings.stat_deadline)
-            nodes = [wire.node_message(state, caller().may_see_all) for state in states]
+            nodes = [node_message(state, caller().may_see_all) for state in states]
         return why_wire.response(record, served.loaded.fingerprint, explanations, nodes)
 
     async def _asked_about(self, request: pb.ExplainMissRequest, served: ServedModel, tenant: Tenant) -> RequestRecord:
@@ -195,7 +197,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         async with aclosing(prefetched(request, served.loaded, acting, point)) as results:
             async for result in results:
                 done += 1
-                yield _progress(result, done, len(ids), point.level.value)
+                yield progress(result, done, len(ids), point.level.value)
 
     @status.unary
     async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
@@ -219,7 +221,17 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             objects_deleted=len(receipt.deleted),
             bytes_deleted=receipt.deleted_bytes,
             objects_kept_shared=receipt.kept_shared,
+            objects_pending=receipt.pending,
         )
+
+    @status.unary
+    async def Pin(self, request: pb.PinRequest, context: Context) -> pb.PinResponse:
+        """Keep documents from eviction, or do so no more."""
+        if not 1 <= len(request.document_ids) <= MAX_DOCUMENTS:
+            raise errors.BadRequestError(f"expected 1..{MAX_DOCUMENTS} document ids; got {len(request.document_ids)}")
+        require_write(self._acting(self._served[0]).may_write, "pin")
+        with node_calls():
+            return await pinned(self._nodes, request, self._settings.put_deadline)
 
     async def _forget_namespace(self, namespace: str) -> ForgetReceipt:
         """What the router knows first: it must store nothing again of what the nodes forget."""
@@ -263,7 +275,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             ungated=self._settings.ungated,
             # What all tenants do together would tell each of them what the others do.
             counters=self._counters.snapshot() if overall else None,
-            nodes=(wire.node_message(state, overall) for state in states),
+            nodes=(node_message(state, overall) for state in states),
             usage=(pb.NamespaceUsage(namespace=name, counters=own) for name, own in sums.items()),
         )
 
@@ -277,20 +289,4 @@ def _header(model: LoadedModel, prompt: Prompt) -> pb.BlendHeader | None:
         token_ids=token_ids.tolist(),
         kv_tokens=len(token_ids) - 1,
         payload_bytes=layout.nbytes(len(token_ids) - 1),
-    )
-
-
-def _progress(result: PrefetchResult, done: int, total: int, level: str) -> pb.PrefetchResponse:
-    return pb.PrefetchResponse(
-        document_id=result.document_id,
-        chunks_stored=result.stored,
-        chunks_present=result.present,
-        chunks_failed=result.failed,
-        failure_reason=result.failure_reason,
-        token_count=result.tokens,
-        stored_bytes=result.stored_bytes,
-        compute_seconds=result.compute_seconds,
-        documents_done=done,
-        documents_total=total,
-        level=level,
     )

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, Confi
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.levels import parse_level
+from kvquilt_codec.lifetime import MAX_TTL_SECONDS, Ttl
 from kvquilt_codec.types import MAX_CHUNK_TOKENS
 from kvquilt_router.access_log import MIN_BYTES
 from kvquilt_rpc.nodes.membership import parse_address
@@ -90,6 +91,10 @@ class RouterSettings(BaseModel):
     max_namespaces: int = Field(
         256, ge=1, description="Namespaces whose corpora, prefixes and anchors are remembered; the latest used stay."
     )
+    ttl: float = Field(
+        0.0, ge=0, le=MAX_TTL_SECONDS, description="TTL in seconds of what is stored without one; 0 leaves it to nodes."
+    )
+    ttl_renewed: bool = Field(False, description="Whether each use of it begins that TTL anew.")
     stat_deadline: float = Field(1.0, gt=0, description="Seconds to look chunks up; later ones count as missed.")
     fetch_deadline: float = Field(5.0, gt=0, description="Seconds to fetch a request's chunks; later ones are missed.")
     put_deadline: float = Field(60.0, gt=0, description="Seconds to store one chunk.")
@@ -140,6 +145,11 @@ class RouterSettings(BaseModel):
     keep_freed_memory: bool = Field(True, description="As node.keep_freed_memory.")
     security: ServerSecurity = ServerSecurity()
     node_credentials: Credentials = Credentials()
+
+    @property
+    def default_ttl(self) -> Ttl | None:
+        """Time to live of what is stored without one."""
+        return Ttl(self.ttl, self.ttl_renewed) if self.ttl else None
 
     def pool_options(self) -> PoolOptions:
         """How the cache nodes are called."""

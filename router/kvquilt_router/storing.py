@@ -1,6 +1,7 @@
 """Encodes computed variants and puts them to cache nodes."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 from kvquilt_codec import catalog, container, errors, fingerprints
@@ -8,6 +9,7 @@ from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.identity import canonical_json, context_digest, object_key, variant_key
 from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.lifetime import Ttl
 from kvquilt_router.computing import Computed, VariantJob
 from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.planning import Planner
@@ -29,6 +31,7 @@ class Storer:
         forgetting: refuses what was begun before its namespace was forgotten.
         tally: counts for the namespace.
         deadline: seconds that one put may take.
+        ttl: time to live of what is stored without one of its own; `None`: the node's default.
     """
 
     def __init__(
@@ -42,7 +45,9 @@ class Storer:
         tally: Tally,
         *,
         deadline: float,
+        ttl: Ttl | None = None,
     ) -> None:
+        self._ttl = ttl
         self._forgetting = forgetting
         self._nodes = nodes
         self._planner = planner
@@ -88,7 +93,7 @@ class Storer:
         self._refusals.refused(job.ref.chunk_key, self._planner.namespace.name, QUEUE_FULL)
 
     def _meta(self, job: VariantJob, computed: Computed, seconds: float) -> ObjectMeta:
-        planner, ref = self._planner, job.ref
+        planner, ref, ttl = self._planner, job.ref, job.ttl or self._ttl
         namespace = planner.namespace_of(ref.public)
         return ObjectMeta(
             planner.fingerprint,
@@ -104,6 +109,7 @@ class Storer:
             computed.intra,
             fingerprints.pack(fingerprints.fingerprints(namespace, planner.fingerprint, ref.token_ids)),
             namespace.name,
+            None if ttl is None else ttl.from_now(time.time()),
         )
 
     def _encoded(self, job: VariantJob, computed: Computed, meta: ObjectMeta) -> bytes:

@@ -17,7 +17,6 @@ from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Prompt
 from kvquilt_rpc import convert
-from kvquilt_rpc.nodes import NodeState
 
 MAX_DOCUMENT_TOKENS = 1 << 20
 MAX_SEGMENTS = 4096
@@ -282,19 +281,3 @@ def report_message(report: BlendReport) -> pb.BlendReport:
         gate_refusal=report.decision.refusal,
         observed_deviation=report.observed_deviation,
     )
-
-
-def node_message(state: NodeState, overall: bool) -> pb.NodeStatus:
-    """A cache node's state; what all tenants do on it is shown only if `overall`."""
-    message = pb.NodeStatus(target=state.target, serving=state.serving, breaker=state.breaker)
-    if overall:
-        message.outstanding, message.calls, message.failures = state.outstanding, state.calls, state.failures
-    if state.status is not None:
-        message.reachable = True
-        message.store = state.status.store
-        message.kernels = state.status.kernels
-        if overall:
-            message.objects = state.status.objects
-            message.used_bytes = state.status.used_bytes
-            message.capacity_bytes = state.status.capacity_bytes
-    return message

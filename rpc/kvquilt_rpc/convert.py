@@ -17,6 +17,8 @@ from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.identity import DIGEST_BYTES, PUBLIC
 from kvquilt_codec.levels import KlBound, LevelRequest
+from kvquilt_codec.lifetime import Lifetime
+from kvquilt_codec.receipts import ForgetReceipt
 from kvquilt_codec.types import MAX_CHUNK_TOKENS, MAX_LAYERS, DataType, KVLayout, LayerShape, Level, VariantKind
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2
 
@@ -134,6 +136,13 @@ def meta_to_wire(meta: ObjectMeta) -> cache_node_pb2.ObjectMeta:
         intra=meta.intra,
         fingerprints=meta.fingerprints,
         namespace=meta.namespace,
+        lifetime=None if meta.lifetime is None else _lifetime_to_wire(meta.lifetime),
+    )
+
+
+def _lifetime_to_wire(lifetime: Lifetime) -> cache_node_pb2.Lifetime:
+    return cache_node_pb2.Lifetime(
+        ttl_seconds=lifetime.seconds, renewed=lifetime.renewed, until_unix_seconds=lifetime.until
     )
 
 
@@ -163,18 +172,25 @@ def meta_from_wire(message: cache_node_pb2.ObjectMeta) -> ObjectMeta:
         intra=message.intra,
         fingerprints=message.fingerprints,
         namespace=message.namespace or PUBLIC,
+        lifetime=_lifetime_from_wire(message.lifetime) if message.HasField("lifetime") else None,
     )
+
+
+def _lifetime_from_wire(message: cache_node_pb2.Lifetime) -> Lifetime:
+    return Lifetime(message.ttl_seconds, message.renewed, message.until_unix_seconds)
 
 
 def info_to_wire(info: ObjectInfo) -> cache_node_pb2.ObjectInfo:
     """Encode what the index knows of an object, without its document ids: there is no limit to their number."""
     return cache_node_pb2.ObjectInfo(
         object_key=info.key,
-        meta=meta_to_wire(replace(info.meta, document_ids=(), fingerprints=b"")),
+        meta=meta_to_wire(replace(info.meta, document_ids=(), fingerprints=b"", lifetime=None)),
         stored_bytes=info.stored_bytes,
         created_unix_seconds=info.created,
         last_used_unix_seconds=info.last_used,
         use_count=info.use_count,
+        expires_unix_seconds=info.expires,
+        pinned=info.pinned,
     )
 
 
@@ -195,6 +211,8 @@ def info_from_wire(message: cache_node_pb2.ObjectInfo) -> ObjectInfo:
         created=message.created_unix_seconds,
         last_used=message.last_used_unix_seconds,
         use_count=message.use_count,
+        expires=message.expires_unix_seconds if message.HasField("expires_unix_seconds") else None,
+        pinned=message.pinned,
     )
 
 
@@ -233,3 +251,9 @@ def profile_info_from_wire(message: cache_node_pb2.ProfileInfo) -> ProfileInfo:
     return ProfileInfo(
         message.profile_digest, message.model_fingerprint, message.stored_bytes, message.objects, message.gates
     )
+
+
+def receipt_from_wire(message: cache_node_pb2.ForgetChunksResponse) -> ForgetReceipt:
+    """Decode what a forget did."""
+    deleted = tuple(message.deleted_keys)
+    return ForgetReceipt(deleted, message.deleted_bytes, message.kept_shared, message.pending)

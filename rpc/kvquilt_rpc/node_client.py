@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectMeta
+from kvquilt_codec.catalog import ChunkMatch, ObjectInfo, ObjectMeta
 from kvquilt_codec.container import HeldContainer
 from kvquilt_codec.errors import IntegrityError
+from kvquilt_codec.receipts import ForgetReceipt
 from kvquilt_codec.types import KVChunk
 from kvquilt_proto.v1 import cache_node_pb2, cache_node_pb2_grpc, common_pb2
 from kvquilt_rpc import convert, frames
@@ -17,6 +18,7 @@ from kvquilt_rpc.framing import Framing
 from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_files import NodeGates, NodeProfiles
 from kvquilt_rpc.node_objects import NodeObjects
+from kvquilt_rpc.node_pins import NodePins
 from kvquilt_rpc.node_traces import NodeTraces
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.status import translated, well_formed
@@ -37,6 +39,7 @@ class NodeClient:
         target: address of the node.
         profiles: calls about its codec profiles.
         gates: calls about its gates.
+        pins: calls that keep objects from eviction.
         objects: calls about all of its objects.
         traces: calls that find out why something was missed.
     """
@@ -55,6 +58,7 @@ class NodeClient:
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self.profiles = NodeProfiles(self._stub)
         self.gates = NodeGates(self._stub)
+        self.pins = NodePins(self._stub)
         self.objects = NodeObjects(self._stub)
         self.traces = NodeTraces(self._stub)
 
@@ -261,7 +265,7 @@ class NodeClient:
         request = cache_node_pb2.ForgetChunksRequest(object_keys=keys, document_ids=documents, damaged=damaged)
         async with translated():
             response = well_formed(await self._stub.ForgetChunks(request, timeout=deadline))
-        return ForgetReceipt(tuple(response.deleted_keys), response.deleted_bytes, response.kept_shared)
+        return convert.receipt_from_wire(response)
 
     async def forget_namespace(self, namespace: str, *, deadline: float) -> ForgetReceipt:
         """Delete all objects of a namespace, some thousands a call; `deadline` is of each call."""
@@ -273,7 +277,7 @@ class NodeClient:
                 with acting_in(namespace):
                     response = well_formed(await self._stub.ForgetChunks(request, timeout=deadline))
             _check_answer(not response.more or len(response.deleted_keys) > 0)
-            receipt += ForgetReceipt(tuple(response.deleted_keys), response.deleted_bytes, response.kept_shared)
+            receipt += convert.receipt_from_wire(response)
             more = response.more
         return receipt
 

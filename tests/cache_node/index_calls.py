@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from kvquilt_cache_node.index_types import Index
+from kvquilt_cache_node.index_types import Index, Lease, Pin
 from kvquilt_codec.catalog import GateMeta, ProfileMeta
 from kvquilt_codec.errors import CapacityError, IntegrityError, PermissionDeniedError, UnavailableError
 from kvquilt_codec.forms import StorageForm
@@ -23,6 +23,9 @@ async def fill(index: Index) -> None:
     await store(index, 4, 10, meta_of(chunk=4))
     await index.remove([key_of(4)])
     await index.release([key_of(4)])
+    await store(index, 5, 10, meta_of("doc", chunk=5, ttl=1e6, renewed=True))
+    await index.pin([key_of(5)], [], Pin(CAPACITY))
+    await index.use([key_of(1)], lease=Lease(1e6, CAPACITY))
     await index.reserve(key_of(2), 10, CAPACITY, PUBLIC)
 
 
@@ -41,6 +44,13 @@ async def everything(index: Index) -> int:
         lambda: index.stored(key_of(1)),
         lambda: index.may_delete(key_of(1)),
         lambda: index.use([key_of(1), key_of(50)], ["doc", "other"]),
+        lambda: index.use([key_of(1), key_of(5)], lease=Lease(1.0, CAPACITY)),
+        lambda: index.pin([key_of(1)], ["doc"], Pin(CAPACITY, seconds=1.0, expiring=True)),
+        lambda: index.unpin([key_of(1)], ["doc"]),
+        lambda: index.overdue(8),
+        lambda: index.is_gone(key_of(4)),
+        lambda: index.deleted([key_of(4)]),
+        lambda: index.usage_by_namespace(),
         lambda: index.add_documents(key_of(1), ["doc", "third"], PUBLIC),
         lambda: index.commit(key_of(2), 10, meta_of("doc", chunk=1)),
         lambda: index.reserve(key_of(3), CAPACITY - 20, CAPACITY),

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.store.object_blobs import ObjectBlobs, ObjectOptions, open_object_store
 from kvquilt_cache_node.store.redis_blobs import RedisBlobs
@@ -35,3 +36,11 @@ async def redis_index(
     """The index of a folder on a Redis."""
     client = await RedisClient.connect(RedisUrl.parse(url), RedisOptions(**options))
     return await RedisIndex.open(client, prefix_of(folder), policy, lease=lease, departures=departures)
+
+
+async def pass_time(index: Index, seconds: float) -> None:
+    """Let an index in Redis believe that time passed."""
+    assert isinstance(index, RedisIndex)
+    scripts = index._scripts
+    before = float(await scripts._client.call("HGET", f"{scripts.prefix}:sums", "age") or 0)
+    await scripts._client.call("HSET", f"{scripts.prefix}:sums", "age", repr(before + seconds))

@@ -115,8 +115,8 @@ POINTS: list[tuple[str, int, int, *tuple[list[int], ...]]] = [
     ("os.rename", 1, 0, []),
     ("open", 2, 0, [0]),  # the folder, to flush the name that the rename gave: adopted, though not acknowledged
     ("os.rename", 2, 1, [0]),
-    ("os.remove", 1, 2, [0, 1]),
-    ("os.remove", 2, 2, [1], [0], [0, 1]),  # both go at once, in two threads
+    ("os.remove", 1, 2, []),  # what was evicted stays evicted
+    ("os.remove", 2, 2, []),
     ("os.rename", 3, 2, []),
     ("open", 8, 2, [2]),
 ]

@@ -61,7 +61,7 @@ async def test_of_what_was_forgotten_a_digest_a_reason_and_a_time_stay(tmp_path:
     index = await opened("sqlite", tmp_path, "", 10)
     await store(index, 7, 10, meta_of("a secret document", chunk=7, fingerprints=[3]))
     await index.remove([], ["a secret document"])
-    await index.release([key_of(7)])
+    await index.deleted([key_of(7)])
     await index.close()
     with sqlite3.connect(tmp_path / "index.sqlite") as db:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -71,7 +71,9 @@ async def test_of_what_was_forgotten_a_digest_a_reason_and_a_time_stay(tmp_path:
     assert isinstance(at, float)
     ((model, _),) = left.pop("models")
     assert model == MODEL
-    assert not any(left.values())
+    ((_, age, wall),) = left.pop("age")
+    assert {type(age), type(wall)} == {float}
+    assert not any(left.values()), "once its bytes are deleted"
 
 
 async def test_whose_an_evicted_object_was_is_kept_so_that_it_can_go_with_the_namespace(tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ async def test_whose_an_evicted_object_was_is_kept_so_that_it_can_go_with_the_na
 
 def test_a_removal_that_says_no_reason_fails(tmp_path: Path) -> None:
     database = Database(":memory:", ticking(), Lru())
-    database.reserve(10, CAPACITY)
+    database.reserve(key_of(1), 10, CAPACITY)
     database.commit(key_of(1), 10, meta_of())
     with pytest.raises(sqlite3.OperationalError, match="user-defined function"):
         database._db.execute("DELETE FROM objects")

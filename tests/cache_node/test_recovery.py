@@ -46,6 +46,7 @@ def without_row(folder: Path, number: int) -> None:
     with sqlite3.connect(folder / "index.sqlite") as index:
         index.execute("PRAGMA foreign_keys=ON")
         index.execute("DELETE FROM objects WHERE key = ?", (OBJECTS[number][0],))
+        index.execute("DELETE FROM gone")  # as if it had never had one
     index.close()
 
 

@@ -42,7 +42,8 @@ def made() -> list[str]:
             "objects",
         ),
         *("document:public/doc", "namespace:public"),
-        *("departed", "departures", "models"),
+        *("departed", "departures", "models", "gone", "expiries", "pins", "reads", "readers"),
+        "pinned:public",
         *(f"row:{held}", f"row:{gone}", f"held:{held}", f"chunk:{chunk}public", f"prints:{chunk}public"),
         *(
             f"variants:{prefix}{MODEL}{chunk}public",

@@ -9,12 +9,12 @@ from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.store import Database, FileBlobs, IndexedStore, MemoryBlobs, SqliteIndex
 from kvquilt_cache_node.types import Blobs
 from tests import servers
-from tests.cache_node.remote import redis_blobs, redis_index, s3_blobs
+from tests.cache_node.remote import pass_time, redis_blobs, redis_index, s3_blobs
 from tests.cache_node.sealing import sealed
 from tests.cache_node.tiers import tier
 from tests.contracts.blobs_contract import BlobsContract
 from tests.contracts.store_contract import StoreContract
-from tests.contracts.store_objects import Clock
+from tests.contracts.store_objects import Clock, Ticking
 
 
 class TestSealedMemoryBlobs(BlobsContract):
@@ -76,6 +76,9 @@ class TestSealedRedisStore(SealedStore):
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
         blobs = await sealed(await redis_blobs(self.url, folder), folder)
         return IndexedStore(blobs, await redis_index(self.url, folder), capacity)
+
+    async def later(self, store: IndexedStore, clock: Ticking, seconds: float) -> None:
+        await pass_time(store._index, seconds)
 
 
 class TestSealedObjectStore(SealedStore):

@@ -89,7 +89,7 @@ async def test_the_cap_counts_what_is_on_the_medium_to_the_byte(tmp_path: Path) 
     lower = MemoryBlobs()
     blobs = await sealed(lower, tmp_path)
     index = SqliteIndex(Database(":memory:", iter(range(10**6)).__next__, Lru()))
-    store = IndexedStore(blobs, index, capacity, blobs)
+    store = IndexedStore(blobs, index, capacity, sealed=blobs)
     most = 0
 
     async def put(number: int, size: int) -> None:

@@ -134,17 +134,16 @@ async def test_a_read_that_misses_while_another_node_stores_the_object_anew_drop
     nodes: list[IndexedStore],
 ) -> None:
     one, other = nodes
-    await put(one, 1)
-    await one.forget([key_of(1)], [])
-    other._blobs.before_read = lambda: put(one, 1)  # after the bytes were looked for, before their row is
-    assert await other.get(key_of(1)) == [data_of(1, 100)]
-    await one.forget([key_of(1)], [])
-    await put(one, 1)
-    await one._blobs.delete(key_of(1))
 
     async def again() -> None:
         await one.forget([key_of(1)], [])
         await put(one, 1)
+
+    await put(one, 1)
+    await one._blobs.delete(key_of(1))
+    other._blobs.before_read = again  # after the bytes were looked for, before their row is
+    assert await other.get(key_of(1)) == [data_of(1, 100)]
+    await one._blobs.delete(key_of(1))
 
     async def looked() -> None:
         other._blobs.before_read = again  # after the second look

@@ -8,10 +8,10 @@ from kvquilt_cache_node.eviction.lru import Lru
 from kvquilt_cache_node.store import Database, FileBlobs, IndexedStore, MemoryBlobs, SqliteIndex
 from kvquilt_cache_node.store.fault import FaultBlobs
 from tests import servers
-from tests.cache_node.remote import redis_blobs, redis_index, s3_blobs
+from tests.cache_node.remote import pass_time, redis_blobs, redis_index, s3_blobs
 from tests.cache_node.tiers import tier
 from tests.contracts.store_contract import StoreContract
-from tests.contracts.store_objects import Clock
+from tests.contracts.store_objects import Clock, Ticking
 
 
 class TestMemoryStore(StoreContract):
@@ -53,6 +53,9 @@ class TestRedisStoreWithItsIndexInRedis(StoreContract):
 
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> IndexedStore:
         return IndexedStore(await redis_blobs(self.url, folder), await redis_index(self.url, folder), capacity)
+
+    async def later(self, store: IndexedStore, clock: Ticking, seconds: float) -> None:
+        await pass_time(store._index, seconds)
 
 
 class TestObjectStore(StoreContract):

@@ -15,6 +15,7 @@ def test_the_public_names_are_these():
         "ForgetReport",
         "KvquiltError",
         "MissReport",
+        "PinReport",
         "PrefetchProgress",
         "Public",
         "Segment",

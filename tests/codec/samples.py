@@ -11,6 +11,7 @@ from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.identity import PUBLIC
 from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.lifetime import Lifetime
 from kvquilt_codec.types import Array, DataType, KVChunk, KVLayout, LayerShape, Level, Part, SideInfo, VariantKind
 
 FINGERPRINT = identity.ModelFingerprint("TinyModel", "{}", "bfloat16", "00" * 32).digest
@@ -84,6 +85,7 @@ def make_object(
     fingerprint: str = FINGERPRINT,
     coder: JointCoder | None = None,
     namespace: str = PUBLIC,
+    lifetime: Lifetime | None = None,
 ) -> tuple[bytes, bytes, ObjectMeta]:
     """Key, container and description of a chunk, as a writer puts them."""
     form = StorageForm(level, "" if coder is None else coder.digest)
@@ -104,6 +106,7 @@ def make_object(
         chunk.tokens / 3,
         found,
         namespace,
+        lifetime,
     )
     made = chunk_identity(chunk, fingerprint=fingerprint, attributes=catalog.to_attributes(meta))
     data = container.encode(chunk, level, made, coder)

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from kvquilt_cache_node.types import Blobs
+from kvquilt_codec.container.head import MAGIC
 from kvquilt_codec.errors import IntegrityError, NotFoundError
 
 OpenBlobs = Callable[[Path], Awaitable[Blobs]]
 
 keys = st.integers(0, 4).map(lambda number: bytes([number]) * 32)
 offsets = st.integers(0, 600)
+contents = st.one_of(st.binary(max_size=500), st.just(bytes(1_200_000))).filter(lambda data: not data.startswith(MAGIC))
+"""No broken containers, which cannot be sealed: nobody could tell whose they are."""
 
 
 def make_machine(open_blobs: OpenBlobs, folder: Path) -> Callable[[], RuleBasedStateMachine]:
@@ -36,7 +39,7 @@ def make_machine(open_blobs: OpenBlobs, folder: Path) -> Callable[[], RuleBasedS
             self.runner.run(self.blobs.close())
             self.runner.close()
 
-        @rule(key=keys, data=st.one_of(st.binary(max_size=500), st.just(bytes(1_200_000))))
+        @rule(key=keys, data=contents)
         def write(self, key: bytes, data: bytes) -> None:
             self.runner.run(self.blobs.write(key, data))
             self.model[key] = data

@@ -25,6 +25,7 @@ from tests.contracts.store_machine import make_machine
 from tests.contracts.store_objects import (
     CAPACITY,
     Clock,
+    Ticking,
     assert_sound,
     data_of,
     key_of,
@@ -42,6 +43,10 @@ class StoreContract(DocumentsContract, GatesContract, LookupContract, ProfilesCo
     @abstractmethod
     async def open_store(self, folder: Path, capacity: int, clock: Clock) -> Store:
         """Open an empty store of `capacity` bytes."""
+
+    async def later(self, store: Store, clock: Ticking, seconds: float) -> None:
+        """Let time pass for a store; to be overridden where it does not go by `clock`."""
+        clock.now += seconds
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Store]:
@@ -216,4 +221,4 @@ class StoreContract(DocumentsContract, GatesContract, LookupContract, ProfilesCo
     # Everything together
 
     def test_any_sequence_of_calls_agrees_with_a_simple_model(self, tmp_path: Path) -> None:
-        run_state_machine_as_test(make_machine(self.open_store, tmp_path, CAPACITY))
+        run_state_machine_as_test(make_machine(self.open_store, tmp_path, CAPACITY, self.later))

@@ -1,6 +1,5 @@
 """Numbered objects and a clock for the contract of stores."""
 
-import itertools
 from collections.abc import Callable, Sequence
 
 from kvquilt_cache_node.types import Store
@@ -8,9 +7,12 @@ from kvquilt_codec.catalog import ContextSource, ObjectMeta
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES, pack
 from kvquilt_codec.forms import LOSSLESS, StorageForm
 from kvquilt_codec.identity import PUBLIC
+from kvquilt_codec.lifetime import Lifetime
 from kvquilt_codec.types import VariantKind
 
 Clock = Callable[[], float]
+TTL = 1e6
+"""Seconds, more than tests take: their clocks go on by one at every call."""
 CAPACITY = 1000
 
 
@@ -42,11 +44,14 @@ def meta_of(
     form: StorageForm = LOSSLESS,
     fingerprints: Sequence[int] = (),
     namespace: str = PUBLIC,
+    ttl: float = 0.0,
+    renewed: bool = False,
 ) -> ObjectMeta:
     """Description of an object that these documents hold; fingerprint i is at offset i."""
     packed = pack([(number, fingerprint_of(number)) for number in fingerprints])
     digests = (digest_of(chunk), digest_of(900), digest_of(prefix))
-    return ObjectMeta(model, documents, 17, kind, form, 0.5, *digests, SOURCES, 3.25, packed, namespace)
+    lifetime = Lifetime(ttl, renewed, until=9e9) if ttl else None
+    return ObjectMeta(model, documents, 17, kind, form, 0.5, *digests, SOURCES, 3.25, packed, namespace, lifetime)
 
 
 def fingerprint_of(number: int) -> bytes:
@@ -54,9 +59,20 @@ def fingerprint_of(number: int) -> bytes:
     return number.to_bytes(FINGERPRINT_BYTES, "big")
 
 
-def ticking() -> Clock:
-    """A clock that is one second later at every call."""
-    return itertools.count(1_000_000.0).__next__
+class Ticking:
+    """A clock that is one second later at every call, and may be set forward."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def ticking() -> Ticking:
+    """Such a clock."""
+    return Ticking()
 
 
 async def keys_in(store: Store) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 from safetensors.numpy import load
 
-from kvquilt_cache_node.store import departures
+from kvquilt_cache_node.store import departures, stays
 from kvquilt_cache_node.store import rows as rows_of_index
 from kvquilt_cache_node.store.redis_records import FRAME_BYTES, MANIFEST_BYTES, MAX_FRAMES, Manifest, Names
 from kvquilt_codec import catalog, container, identity
@@ -19,6 +19,7 @@ from kvquilt_codec.container.head import PREFIX, SECTION, Header
 from kvquilt_codec.container.side import decode_side, encode_side
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.gate import CONTEXTS, Gate, GatePoint
+from kvquilt_codec.lifetime import Lifetime
 from kvquilt_codec.profile import file
 from kvquilt_codec.section import codec_for_level
 from kvquilt_codec.section.exponents import ExponentsRans
@@ -168,14 +169,15 @@ def test_the_fields_of_a_gate_are_the_codes() -> None:
 
 
 def test_the_attributes_are_those_that_kvquilt_writes() -> None:
-    _, _, meta = make_object(make_chunk())
+    _, _, meta = make_object(make_chunk(), lifetime=Lifetime(60.0, False, 1e9))
     assert first_words(section(PAGE, "Header").split("| attribute |")[1]) == set(catalog.to_attributes(meta))
 
 
 def test_the_schema_of_the_index_is_the_codes() -> None:
     text = section(PAGE, "The file store")
     (schema,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
-    assert schema.split() == (rows_of_index.SCHEMA + departures.SCHEMA).replace("IF NOT EXISTS ", "").split()
+    whole = rows_of_index.SCHEMA + departures.SCHEMA + stays.SCHEMA
+    assert schema.split() == whole.replace("IF NOT EXISTS ", "").split()
     assert f"`user_version` {rows_of_index.VERSION}" in text
 
 

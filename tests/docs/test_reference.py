@@ -170,7 +170,8 @@ def test_names_of_the_python_interface() -> None:
     methods = {name.split("(")[0] for name in package if not hasattr(kvquilt, name.split("(")[0])}
     assert package - methods == set(kvquilt.__all__) - {"__version__"}
     for client in (Client, AsyncClient):
-        public = {name for name in vars(client) if not name.startswith("_")}
+        own = {name for kind in client.__mro__[:-1] for name in vars(kind)}
+        public = {name for name in own if not name.startswith("_")}
         assert public == methods
     for module in (transformers, dual_stage):
         own = {name for name, what in vars(module).items() if getattr(what, "__module__", "") == module.__name__}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvquilt_cache_node.store import departures
+from kvquilt_cache_node.store import departures, stays
 from kvquilt_cache_node.store.rows import SCHEMA, VERSION
 from kvquilt_codec.errors import CapacityError, IntegrityError, UnavailableError
 
@@ -30,7 +30,7 @@ def connect(path: Path | str) -> sqlite3.Connection:
             raise sqlite3.DatabaseError(f"format {version} is older than {VERSION}")
         # WAL and FULL: a committed row survives a power cut, and a kill at any point leaves a sound file.
         db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
-        db.executescript(f"BEGIN;{SCHEMA}{departures.SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+        db.executescript(f"BEGIN;{SCHEMA}{departures.SCHEMA}{stays.SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
         # The whole database: a damaged page that no early query touches would fail a request much later.
         (sound,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         if sound != "ok":

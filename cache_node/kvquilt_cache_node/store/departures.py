@@ -75,17 +75,17 @@ class Departures:
 
     @contextmanager
     def because(self, reason: str) -> Iterator[None]:
-        """Rows that are deleted within, in the open transaction, leave for this reason.
+        """Rows that are deleted within, in the open transaction, leave for this reason; for others outside of it.
 
         Args:
             reason: one of `DEPARTURES`, or empty to leave no trace.
         """
-        before = self._db.total_changes
+        before, outer = self._db.total_changes, self._reason
         self._reason = reason if self._kept else ""
         try:
             yield
         finally:
-            self._reason = None
+            self._reason = outer
         self._added += self._db.total_changes - before
         if self._added > self._kept:
             # A sixteenth at once: to count them at every removal would cost more than to keep them.

@@ -4,27 +4,23 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from kvquilt_cache_node.index_types import Index, Stored
+from kvquilt_cache_node.index_types import Index, Pin
+from kvquilt_cache_node.rules import StayRules
+from kvquilt_cache_node.store.deletions import Deletions
 from kvquilt_cache_node.store.key_locks import KeyLocks
-from kvquilt_cache_node.store.leaving import Departure, Leaving, settled
-from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, NamespaceUsage, Piece, Sealed, Usage
-from kvquilt_codec.catalog import (
-    ChunkMatch,
-    ForgetReceipt,
-    GateInfo,
-    GateMeta,
-    Meta,
-    ObjectInfo,
-    ObjectMeta,
-    ProfileInfo,
-)
-from kvquilt_codec.errors import BadRequestError, KvquiltError, NotFoundError, UnavailableError
+from kvquilt_cache_node.store.leaving import Departure, failures, settled
+from kvquilt_cache_node.store.object_reading import SharedReading, missing, read, reading
+from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, NamespaceUsage, Sealed, Usage
+from kvquilt_codec.catalog import ChunkMatch, GateInfo, GateMeta, Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.errors import BadRequestError, UnavailableError
 from kvquilt_codec.identity import check_digest
+from kvquilt_codec.receipts import ForgetReceipt, PinReceipt
 from kvquilt_codec.traces import ChunkPlace, Trace
 
 log = logging.getLogger(__name__)
@@ -37,6 +33,10 @@ _WAIT_SECONDS = 60.0
 """After so many a put gives up: longer than the lease of a node that died."""
 
 
+SWEPT_AT_ONCE = 128
+"""Objects that one call deletes: `redis_holds.BATCH` is as many."""
+
+
 class IndexedStore:
     """See `Store`. An object exists from the moment its row is in the index; its bytes are written before.
 
@@ -47,19 +47,28 @@ class IndexedStore:
         blobs: closed with the store.
         index: closed with the store.
         capacity_bytes: the cap.
+        rules: how long objects stay.
         sealed: the blobs too, if they are encrypted: rows and the cap count what they take on the medium.
     """
 
-    def __init__(self, blobs: Blobs, index: Index, capacity_bytes: int, sealed: Sealed | None = None) -> None:
+    def __init__(
+        self,
+        blobs: Blobs,
+        index: Index,
+        capacity_bytes: int,
+        rules: StayRules | None = None,
+        sealed: Sealed | None = None,
+    ) -> None:
         if capacity_bytes <= 0:
             raise BadRequestError(f"expected a capacity above 0 bytes; got {capacity_bytes}")
         self._blobs = blobs
         self._index = index
         self._capacity = capacity_bytes
+        self._rules = rules or StayRules()
         self._exclusive = KeyLocks()  # the second of two that store the same chunk finds it done
         self._sealed = sealed
         self._choosing = asyncio.Lock()
-        self._leaving = Leaving()
+        self._deletions = Deletions(blobs, index, self._exclusive)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -75,6 +84,8 @@ class IndexedStore:
     async def put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
         """See `Store.put_if_absent`."""
         check_digest(key, "object key")
+        if isinstance(meta, ObjectMeta):
+            meta = replace(meta, lifetime=self._rules.lifetimes.of(meta.lifetime, time.time()))
         return await self._carried_out("put", self._put_if_absent(key, data, meta))
 
     async def _carried_out(self, what: str, work: Coroutine[Any, Any, Result]) -> Result:
@@ -97,15 +108,14 @@ class IndexedStore:
             try:
                 # Before the write: the cap holds for the bytes on the medium, not only for the sum in the index, and
                 # the room may be that of somebody else's victims.
-                if own := self._leaving.of(key):
+                if self._deletions.of(key):
                     await self._blobs.delete(key)  # whoever is to delete them waits for this put
-                    for departure in own:
-                        self._leaving.gone(departure)
-                await settled(self._leaving.all())
+                    self._deletions.done(key)
+                await settled(self._deletions.all())
                 await self._blobs.write(key, data)
                 await self._index.commit(key, size, meta)
             except BaseException:
-                await self._undo(key)
+                await self._deletions.undo(key)
                 raise
         if isinstance(meta, GateMeta):
             surplus = (await self.gates(meta.model_fingerprint, meta.profile_digest))[MAX_GATES:]
@@ -120,7 +130,7 @@ class IndexedStore:
             async with self._choosing:
                 victims = await self._index.reserve(key, size, self._capacity, namespace)
                 if victims is not None:
-                    self._delete_all(victims)
+                    self._deletions.begin(victims)
                     return True
             if time.monotonic() > give_up:
                 raise UnavailableError(f"expected object {key.hex()[:16]}... for this node; another one is writing it")
@@ -129,38 +139,16 @@ class IndexedStore:
         return False
 
     async def get(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
-        """See `Store.get`. An object whose bytes are gone loses its row."""
+        """See `Store.get`."""
         check_digest(key, "object key")
-        try:
-            return await self._blobs.read(key, ranges)
-        except NotFoundError:
-            # The row of this moment had its bytes: if they are not there now, and the row is, they are lost.
-            stored = await self._index.stored(key)
-            if stored is None:
-                raise
-            try:
-                return await self._blobs.read(key, ranges)
-            except NotFoundError:
-                await self._index.remove_lost(key, stored.at)
-                raise
+        if await self._index.stored(key) is None:
+            raise missing(key)
+        return await read(self._blobs, self._index, key, ranges)
 
-    async def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
-        """See `Store.pieces`. An object whose bytes are gone loses its row."""
+    def reading(self, key: bytes, namespaces: Namespaces = None) -> AbstractAsyncContextManager[SharedReading]:
+        """See `Store.reading`."""
         check_digest(key, "object key")
-        stored: Stored | None = None
-        while True:
-            try:
-                async with aclosing(self._blobs.pieces(key)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-                return
-            except NotFoundError:  # nothing came
-                if stored is not None:
-                    await self._index.remove_lost(key, stored.at)
-                    raise
-                stored = await self._index.stored(key)
-                if stored is None:
-                    raise
+        return reading(self._blobs, self._index, key, namespaces, self._rules.lease(self._capacity))
 
     async def touch(
         self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
@@ -204,9 +192,9 @@ class IndexedStore:
     ) -> ForgetReceipt:
         async with self._choosing:
             dropped, shared = await self._index.remove(keys, documents, namespace, reason)
-            leaving = self._delete_all(dropped)
-        await settled(leaving)
-        return ForgetReceipt(tuple(dropped), sum(dropped.values()), shared)
+            leaving = self._deletions.begin(dropped)
+        pending = await self._pending(leaving)
+        return ForgetReceipt(tuple(dropped), sum(dropped.values()), shared, pending)
 
     async def forget_namespace(self, namespace: str) -> ForgetReceipt:
         """See `Store.forget_namespace`."""
@@ -217,9 +205,50 @@ class IndexedStore:
             await self._sealed.destroy_key(namespace)  # first: whatever fails after that, nothing can be read
         async with self._choosing:
             dropped = await self._index.remove_namespace(namespace)
-            leaving = self._delete_all(dropped)
-        await settled(leaving)
-        return ForgetReceipt(tuple(dropped), sum(dropped.values()), 0)
+            leaving = self._deletions.begin(dropped)
+        pending = await self._pending(leaving)
+        return ForgetReceipt(tuple(dropped), sum(dropped.values()), 0, pending)
+
+    async def _pending(self, leaving: Sequence[Departure]) -> int:
+        """Wait until bytes are deleted; how many cannot be deleted yet. They are tried again by `sweep`."""
+        problems = await failures(leaving)
+        for error in problems[:1]:
+            log.warning("bytes of %d forgotten objects are deleted later: %s", len(problems), error)
+        return len(problems)
+
+    async def sweep(self) -> bool:
+        """Delete some of what has expired, and of what could not be deleted; whether there may be more.
+
+        Raises:
+            KvquiltError: some of it cannot be deleted now; it is tried again by a later call.
+        """
+        keys = await self._index.overdue(SWEPT_AT_ONCE)
+        async with self._choosing:
+            leaving = self._deletions.begin(key for key in keys if not self._deletions.of(key))
+        for error in (await failures(leaving))[:1]:
+            raise error
+        return len(keys) >= SWEPT_AT_ONCE
+
+    async def pin(
+        self,
+        keys: Sequence[bytes],
+        documents: Sequence[str],
+        namespace: str = "",
+        *,
+        seconds: float | None = None,
+        expiring: bool = False,
+    ) -> PinReceipt:
+        """See `Store.pin`."""
+        wanted = Pin(self._rules.most_pinned(self._capacity), seconds, expiring)
+        return await self._pinned(await self._index.pin(keys, documents, wanted, namespace))
+
+    async def unpin(self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "") -> PinReceipt:
+        """See `Store.unpin`."""
+        return await self._pinned(await self._index.unpin(keys, documents, namespace))
+
+    async def _pinned(self, keys: Sequence[bytes]) -> PinReceipt:
+        usage = await self.usage()
+        return PinReceipt(tuple(keys), usage.pinned_bytes, self._rules.most_pinned(self._capacity))
 
     async def profiles(self) -> list[ProfileInfo]:
         """See `Store.profiles`."""
@@ -248,44 +277,6 @@ class IndexedStore:
     async def close(self) -> None:
         """See `Store.close`. Waits for puts under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._deletions.settle()
         await self._index.close()
         await self._blobs.close()
-
-    def _delete_all(self, keys: Iterable[bytes]) -> Sequence[Departure]:
-        """Begin to delete the bytes of objects whose rows are gone, while `_choosing` is held.
-
-        All at once: the key of one may be held by a put that waits for another.
-        """
-        departures = []
-        for key, departure in self._leaving.add(keys):
-            task = asyncio.create_task(self._delete_bytes(key, departure))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            departures.append(departure)
-        return departures
-
-    async def _delete_bytes(self, key: bytes, departure: Departure) -> None:
-        """Delete the bytes of an object whose row is gone, unless it has been stored again meanwhile."""
-        problem: Exception | None = None
-        try:
-            async with self._exclusive(key):
-                await self._discard(key)
-        except KvquiltError as error:
-            problem = error
-        finally:
-            self._leaving.gone(departure, problem)
-
-    async def _undo(self, key: bytes) -> None:
-        """Leave nothing of a put that failed. Where that fails too, a node finds it once the lease has run out."""
-        try:
-            await self._discard(key)
-        except KvquiltError as error:
-            log.warning("what a failed put left may still be there: %s", error, extra={"key": key.hex()})
-
-    async def _discard(self, key: bytes) -> None:
-        try:
-            if await self._index.may_delete(key):
-                await self._blobs.delete(key)
-                await self._index.release([key])
-        finally:
-            self._index.abandon(key)

@@ -40,3 +40,9 @@ async def settled(departures: Sequence[Departure]) -> None:
     for departure in departures:
         if (error := await asyncio.shield(departure)) is not None:
             raise error
+
+
+async def failures(departures: Sequence[Departure]) -> list[Exception]:
+    """Wait until all are gone or cannot be; why not."""
+    found = [await asyncio.shield(departure) for departure in departures]
+    return [error for error in found if error is not None]

@@ -90,11 +90,11 @@ async def open_store(settings: NodeSettings, counters: Counters | None = None) -
     capacity, describing = int(settings.capacity), sealing.describing(describe)
     try:
         if settings.index == "sqlite":
-            await Repair(blobs, index, capacity, describing).run()
+            await Repair(blobs, index, capacity, describing, settings.rules.lifetimes).run()
         if isinstance(blobs, WriteBackBlobs):
             blobs.start()
         blobs = await with_tiers(blobs, index, settings, describing, counters.add)
-        return sealing.store(blobs, index, capacity)
+        return sealing.store(blobs, index, capacity, settings.rules)
     except BaseException:
         await sealing.close()
         await index.close()

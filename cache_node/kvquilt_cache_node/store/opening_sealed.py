@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvquilt_cache_node.index_types import Index
+from kvquilt_cache_node.rules import StayRules
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.indexed import IndexedStore
 from kvquilt_cache_node.store.key_store import STORE, FileKeys, KeyStore, MemoryKeys
@@ -61,14 +62,14 @@ class Sealing:
 
         return describing(self._keyring, describe)
 
-    def store(self, blobs: Blobs, index: Index, capacity: int) -> IndexedStore:
+    def store(self, blobs: Blobs, index: Index, capacity: int, rules: StayRules) -> IndexedStore:
         """The store of blobs that are as they are on the medium. It closes the keys too."""
         if self._keyring is None:
-            return IndexedStore(blobs, index, capacity)
+            return IndexedStore(blobs, index, capacity, rules)
         from kvquilt_cache_node.store.sealed import SealedBlobs
 
         sealed = SealedBlobs(blobs, self._keyring)
-        return IndexedStore(sealed, index, capacity, sealed)
+        return IndexedStore(sealed, index, capacity, rules, sealed)
 
     async def close(self) -> None:
         """Release the keys, if there is no store that does."""

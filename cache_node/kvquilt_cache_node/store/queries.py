@@ -12,10 +12,15 @@ IDLE = (
 OLDEST_USE = "SELECT last_used FROM objects WHERE kind = 'object' ORDER BY last_used LIMIT 1"
 ENTRIES = (
     "SELECT key, namespace, stored_bytes, compute_seconds, use_count FROM objects WHERE kind = 'object' "
-    "ORDER BY last_used, key"
+    "AND key NOT IN (SELECT key FROM stays WHERE pinned IS NOT NULL) ORDER BY last_used, key"
 )
+"""What a policy chooses among: all objects but the pinned ones."""
+ENTRY = "SELECT namespace, stored_bytes, compute_seconds, use_count FROM objects WHERE key = ?"
 SUMS = "SELECT namespace, count(*), sum(stored_bytes) FROM objects GROUP BY namespace"
-LARGEST = "SELECT max(stored_bytes, 1) FROM objects WHERE namespace = ? ORDER BY stored_bytes DESC LIMIT 1"
+LARGEST = (
+    "SELECT max(stored_bytes, 1) FROM objects WHERE namespace = ? AND NOT EXISTS "
+    "(SELECT 1 FROM stays WHERE stays.key = objects.key AND pinned IS NOT NULL) ORDER BY stored_bytes DESC LIMIT 1"
+)
 DROP = "DELETE FROM objects WHERE key = ? RETURNING stored_bytes, compute_seconds, use_count, namespace"
 
 PROFILES = (
@@ -44,25 +49,27 @@ def among(count: int) -> str:
     return f"namespace IN ({','.join('?' * count)})"
 
 
-EXISTS = "SELECT 1 FROM objects WHERE key = ?"
+EXISTS = "SELECT 1 FROM alive WHERE key = ?"
+_LIVES = "NOT EXISTS (SELECT 1 FROM stays WHERE stays.key = objects.key AND stays.expires <= age_now())"
+"""Whether an object has not expired. As in the view `alive`, which cannot be asked by an index of one's choice."""
 
 
 def owned(count: int) -> str:
     """Whether there is something of a key. Variables: namespaces, key."""
-    return f"SELECT 1 FROM objects INDEXED BY objects_by_owner WHERE {among(count)} AND key = ?"  # noqa: S608
+    return f"SELECT 1 FROM objects INDEXED BY objects_by_owner WHERE {among(count)} AND key = ? AND {_LIVES}"  # noqa: S608
 
 
 def objects(keys: int, count: int | None) -> str:
     """Objects by key, of so many namespaces or of all (`None`). Variables: namespaces, keys."""
     whose = "objects WHERE" if count is None else f"objects INDEXED BY objects_by_owner WHERE {among(count)} AND"
-    return f"SELECT {COLUMNS} FROM {whose} key IN ({','.join('?' * keys)}) AND kind = 'object'"  # noqa: S608
+    return f"SELECT {COLUMNS} FROM {whose} key IN ({','.join('?' * keys)}) AND kind = 'object' AND {_LIVES}"  # noqa: S608
 
 
 def variants(count: int) -> str:
     """Objects of a chunk. Variables: namespaces, chunk key, digest of the shared prefix, model, limit."""
     return (
         f"SELECT {COLUMNS} FROM objects INDEXED BY objects_by_chunk WHERE {among(count)} AND chunk_key = ? "  # noqa: S608
-        "AND prefix_digest = ? AND model_fingerprint = ? ORDER BY last_used DESC, key LIMIT ?"
+        f"AND prefix_digest = ? AND model_fingerprint = ? AND {_LIVES} ORDER BY last_used DESC, key LIMIT ?"
     )
 
 
@@ -70,7 +77,7 @@ def texts(count: int) -> str:
     """Objects of a chunk, whatever preceded it. Variables: namespaces, chunk key, limit."""
     return (
         f"SELECT {COLUMNS} FROM objects INDEXED BY objects_by_chunk WHERE {among(count)} AND chunk_key = ? "  # noqa: S608
-        "AND kind = 'object' ORDER BY last_used DESC, key LIMIT ?"
+        f"AND kind = 'object' AND {_LIVES} ORDER BY last_used DESC, key LIMIT ?"
     )
 
 
@@ -79,7 +86,8 @@ def matches(count: int) -> str:
     return (
         f"SELECT chunk_key, offset, tokens FROM fingerprints WHERE {among(count)} AND fingerprint = ? "  # noqa: S608
         "AND EXISTS (SELECT 1 FROM objects WHERE objects.namespace = fingerprints.namespace "
-        "AND objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ?) ORDER BY chunk_key, offset LIMIT ?"
+        f"AND objects.chunk_key = fingerprints.chunk_key AND model_fingerprint = ? AND {_LIVES}) "
+        "ORDER BY chunk_key, offset LIMIT ?"
     )
 
 
@@ -92,4 +100,5 @@ AND NOT EXISTS (
 """
 """Objects of the same namespace's text as an object's, if no document holds any object of it."""
 
+IS_OF = "SELECT 1 FROM objects WHERE key = ? AND namespace = ?"
 OF_NAMESPACE = "SELECT key FROM objects WHERE namespace = ? LIMIT ?"

@@ -2,8 +2,9 @@
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 
-from kvquilt_cache_node.store import queries
+from kvquilt_cache_node.store import queries, stays
 from kvquilt_cache_node.store.rows import COLUMNS, Row, info_of
 from kvquilt_cache_node.types import Namespaces
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, ObjectInfo, ProfileInfo
@@ -24,14 +25,14 @@ def gates(db: sqlite3.Connection, model_fingerprint: str, profile_digest: str) -
 def everything(db: sqlite3.Connection, namespaces: Namespaces = None) -> list[ObjectInfo]:
     """All objects, the most recently used first."""
     whose = "" if namespaces is None else f" AND {queries.among(len(namespaces))}"
-    chosen = f"SELECT {COLUMNS} FROM objects WHERE kind = 'object'{whose} ORDER BY last_used DESC, key"  # noqa: S608
+    chosen = f"SELECT {COLUMNS} FROM alive WHERE kind = 'object'{whose} ORDER BY last_used DESC, key"  # noqa: S608
     rows = db.execute(chosen, namespaces or ())
     return [_info(db, row) for row in rows.fetchall()]
 
 
 def page(db: sqlite3.Connection, after: bytes, limit: int) -> list[ObjectInfo]:
     """The first objects with greater keys than this one, in the order of their keys."""
-    chosen = f"SELECT {COLUMNS} FROM objects WHERE kind = 'object' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
+    chosen = f"SELECT {COLUMNS} FROM alive WHERE kind = 'object' AND key > ? ORDER BY key LIMIT ?"  # noqa: S608
     return [_info(db, row) for row in db.execute(chosen, (after, limit)).fetchall()]
 
 
@@ -101,4 +102,5 @@ def _named(db: sqlite3.Connection, namespaces: Namespaces) -> Sequence[str]:
 
 def _info(db: sqlite3.Connection, row: Row) -> ObjectInfo:
     documents = db.execute("SELECT document_id FROM documents WHERE key = ? ORDER BY document_id", row[:1])
-    return info_of(row, tuple(document for (document,) in documents))
+    expires, pinned = stays.stay_of(db, row[0])
+    return replace(info_of(row, tuple(document for (document,) in documents)), expires=expires, pinned=pinned)

@@ -3,7 +3,7 @@
 from kvquilt_cache_node.store.redis_scripts import REPAIR
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 
-FORMAT = "5"
+FORMAT = "6"
 
 
 def check_opened(prefix: str, policy: str, version: str, found: str, when_full: str) -> None:

@@ -4,13 +4,13 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from kvquilt_cache_node.eviction.quotas import Quotas
-from kvquilt_cache_node.index_types import Stored
+from kvquilt_cache_node.index_types import Lease, Stored
 from kvquilt_cache_node.store import redis_departures
 from kvquilt_cache_node.store.limits import refuse_quota, refuse_share, refuse_size
 from kvquilt_cache_node.store.owners import refuse_owner
 from kvquilt_cache_node.store.redis_client import RedisClient
 from kvquilt_cache_node.store.redis_format import FORMAT, check_opened
-from kvquilt_cache_node.store.redis_holds import BATCH, Holds, batches
+from kvquilt_cache_node.store.redis_holds import BATCH, batches
 from kvquilt_cache_node.store.redis_records import Names
 from kvquilt_cache_node.store.redis_rows import (
     arguments_of,
@@ -18,10 +18,10 @@ from kvquilt_cache_node.store.redis_rows import (
     infos_from,
     match_from,
     profile_from,
-    quotas_of,
     scope_of,
 )
-from kvquilt_cache_node.store.redis_scripts import REPAIR, Scripts
+from kvquilt_cache_node.store.redis_scripts import REPAIR, Argument
+from kvquilt_cache_node.store.redis_stays import RedisStays
 from kvquilt_cache_node.types import DEPARTURES_KEPT, FORGET_BATCH, Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import IntegrityError, UnavailableError
@@ -34,16 +34,11 @@ _ANOTHERS = 2
 """What `add_documents.lua` answers about a key that is another namespace's."""
 
 
-class RedisIndex:
+class RedisIndex(RedisStays):
     """See `Index`. The names of all its keys begin with `{PREFIX:index}:`, so they lie in one slot of a cluster.
 
     Use `RedisIndex.open`. Times are the server's.
     """
-
-    def __init__(self, client: RedisClient, prefix: str, *, lease: float, quotas: Quotas | None = None) -> None:
-        self._quotas = quotas_of(quotas)
-        self._scripts = Scripts(client, f"{{{prefix}:index}}")
-        self._holds = Holds(self._scripts, lease)
 
     @classmethod
     async def open(
@@ -114,7 +109,7 @@ class RedisIndex:
         victims: list[bytes] = []
         while True:
             mine = (self._holds.owner, size, capacity, self._holds.lease, BATCH, namespace, self._quotas)
-            status, *answer = await self._scripts.run("reserve", key, *mine)
+            status, *answer = await self._scripts.run("reserve", key, *mine, *self._have_read())
             if status in {b"stored", b"busy"}:
                 return None
             if status == b"over":
@@ -132,9 +127,10 @@ class RedisIndex:
                 self._holds.took(writing=[key])
                 return victims
 
-    async def commit(self, key: bytes, size: int, meta: Meta) -> None:
+    async def commit(self, key: bytes, size: int, meta: Meta, *, adopted: bool = False) -> None:
         """See `Index.commit`."""
-        status = await self._scripts.run("commit", key, self._holds.owner, *arguments_of(key, meta, size))
+        arguments = arguments_of(key, meta, size, adopted=adopted)
+        status = await self._scripts.run("commit", key, self._holds.owner, *arguments)
         if status == b"lost":
             raise UnavailableError(
                 f"expected to hold object {key.hex()[:16]}... until it was written; the lease of "
@@ -142,12 +138,6 @@ class RedisIndex:
                 reason="lease_lost",
             )
         self._holds.gave_back([key])
-
-    async def release(self, keys: Sequence[bytes]) -> None:
-        """See `Index.release`."""
-        self._holds.gave_back(keys)
-        for batch in batches(keys):
-            await self._scripts.run("release", self._holds.owner, *batch)
 
     def abandon(self, key: bytes) -> None:
         """See `Index.abandon`. Once the lease has run out, `reserve` of any node gives the bytes to be deleted."""
@@ -158,12 +148,19 @@ class RedisIndex:
         return bool(await self._scripts.run("may_delete", self._holds.owner, self._holds.lease, key))
 
     async def use(
-        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
+        self,
+        keys: Sequence[bytes],
+        documents: Sequence[str] = (),
+        namespaces: Namespaces = None,
+        lease: Lease | None = None,
     ) -> list[bytes]:
-        """See `Index.use`."""
+        """See `Index.use`. Tells also which readers have what they read: no further round trip."""
         found: list[bytes] = []
+        leased = (0.0, 0) if lease is None else (lease.seconds, lease.most_bytes)
         for batch in batches(keys):
-            there = await self._scripts.run("use", scope_of(namespaces), len(documents), *documents, *batch)
+            have_read = self._have_read()
+            told: list[Argument] = [len(have_read), *have_read, len(documents), *documents]
+            there = await self._scripts.run("use", scope_of(namespaces), *leased, *told, *batch)
             found += [key for key, exists in zip(batch, there, strict=True) if exists]
         return found
 
@@ -278,15 +275,15 @@ class RedisIndex:
     async def usage(self, capacity: int) -> Usage:
         """See `Index.usage`."""
         answer = await self._scripts.run("usage")
-        if len(answer) != 3:
+        if len(answer) != 5:
             raise IntegrityError(f"expected sums of the index; something else is there: {REPAIR}")
-        objects, used, reserved = answer
-        return Usage(objects, used + reserved, capacity)
+        objects, used, reserved, pinned, pending = answer
+        return Usage(objects, used + reserved, capacity, pinned, pending)
 
     async def usage_by_namespace(self) -> dict[str, NamespaceUsage]:
         """See `Index.usage_by_namespace`."""
         answer = await self._scripts.run("usage_by_namespace", MAX_NAMESPACES)
-        return {name.decode(): NamespaceUsage(objects, used) for name, objects, used in answer}
+        return {name.decode("utf-8", "replace"): NamespaceUsage(objects, used) for name, objects, used in answer}
 
     def _dropped(self, answer: Sequence[Any]) -> dict[bytes, int]:
         dropped = dict(zip(answer[::2], answer[1::2], strict=True))

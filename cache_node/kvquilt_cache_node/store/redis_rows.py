@@ -4,6 +4,7 @@ import logging
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -29,14 +30,18 @@ _PRINT = struct.Struct(">HH")
 _MALFORMED = (ValueError, TypeError, IndexError, AttributeError, struct.error, msgspec.MsgspecError, BadRequestError)
 
 
-def arguments_of(key: bytes, meta: Meta, size: int) -> list[Argument]:
+def arguments_of(key: bytes, meta: Meta, size: int, *, adopted: bool) -> list[Argument]:
     """What `commit.lua` takes after key and owner."""
     row = row_of(key, meta, size, 0.0)
     _, namespace, model, tokens, variant, form, seconds, chunk, context, prefix, sources, intra = row[:12]
     fields: list[Argument] = [kind_of(meta), namespace, model, tokens, variant, form, repr(seconds), chunk, context]
     fields += [prefix, sources, repr(intra), size]
     if not isinstance(meta, ObjectMeta):
-        return [*fields, 0]
+        return [*fields, "", "0", "", 0]
+    if (lifetime := meta.lifetime) is None:
+        fields += ["", "0", ""]
+    else:
+        fields += [repr(lifetime.seconds), int(lifetime.renewed), repr(lifetime.until) if adopted else ""]
     prints = [digest + _PRINT.pack(offset, meta.tokens) for offset, digest in unpack(meta.fingerprints, meta.tokens)]
     return [*fields, len(prints), *prints, *meta.document_ids]
 
@@ -61,7 +66,7 @@ def info_from(answer: Sequence[Any]) -> ObjectInfo | None:
     Raises:
         IntegrityError: no row of the index.
     """
-    key, fields, documents = answer
+    key, fields, documents, (expires, pinned) = answer
     try:
         if len(key) != DIGEST_BYTES or None in fields or not fields:
             raise ValueError("a field is missing")
@@ -72,7 +77,8 @@ def info_from(answer: Sequence[Any]) -> ObjectInfo | None:
         row = (key, namespace.decode(), model.decode(), int(tokens), variant.decode(), form.decode(), float(seconds))
         context_of = (chunk, context, prefix, sources.decode(), float(intra))
         whole = (*row, *context_of, int(size), float(created), float(used), int(uses))
-        return info_of(whole, tuple(sorted(document.decode() for document in documents)))
+        info = info_of(whole, tuple(sorted(document.decode() for document in documents)))
+        return replace(info, expires=float(expires) if expires else None, pinned=bool(pinned))
     except _MALFORMED as error:
         raise IntegrityError(f"expected a row of the index of {bytes(key).hex()[:16]}...; got {error}") from None
 

@@ -53,10 +53,17 @@ def existing(db: sqlite3.Connection, keys: Sequence[bytes], namespaces: Namespac
     return [key for key in keys if db.execute(query, (*namespaces, key)).fetchone()]
 
 
+def of_namespace(db: sqlite3.Connection, keys: Sequence[bytes], namespace: str) -> Sequence[bytes]:
+    """Those of the keys that are of a namespace, expired or not; without one, all."""
+    if not namespace:
+        return keys
+    return [key for key in keys if db.execute(queries.IS_OF, (key, namespace)).fetchone()]
+
+
 def remove(db: sqlite3.Connection, keys: Sequence[bytes], documents: Sequence[str], namespace: str) -> Removed:
     """Drop rows by key, and by document those that no other document holds. See `index_types.Index.remove`."""
     removed = Removed()
-    named = set(existing(db, keys, (namespace,)) if namespace else keys)
+    named = set(of_namespace(db, keys, namespace))
     owner = namespace or PUBLIC
     touched: set[bytes] = set()
     unheld: set[bytes] = set()

@@ -27,7 +27,11 @@ class Room(Protocol):
         """See `EvictionPolicy.remove`."""
 
     def evict(self, victim: Victim) -> tuple[bytes, str] | None:
-        """Choose an object and take it away; returns it and its namespace where that matters, `None` if none may go."""
+        """Choose an object and take it away; returns it and its namespace where that matters, `None` if none may go.
+
+        Raises:
+            KeyError: the namespace that is chosen, or all, have none left here.
+        """
 
 
 class OneRoom:

@@ -32,7 +32,7 @@ CREATE TRIGGER IF NOT EXISTS last_of_a_chunk AFTER DELETE ON objects
   WHEN NOT EXISTS (SELECT 1 FROM objects WHERE chunk_key = OLD.chunk_key AND namespace = OLD.namespace)
   BEGIN DELETE FROM fingerprints WHERE chunk_key = OLD.chunk_key AND namespace = OLD.namespace; END;
 """
-VERSION = 6
+VERSION = 7
 
 COLUMNS = (
     "key, namespace, model_fingerprint, tokens, variant, form, compute_seconds, chunk_key, context_digest, "

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import IO
 
-from kvquilt_cache_node.index_types import Stored
+from kvquilt_cache_node.index_types import Lease, Pin, Stored
 from kvquilt_cache_node.store.index import Index as Database
 from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
@@ -34,15 +35,15 @@ class SqliteIndex:
         await self.release([key])
         if await self.stored(key) is not None:
             return None
-        victims = await asyncio.to_thread(self._database.reserve, size, capacity, namespace)
+        victims = await asyncio.to_thread(self._database.reserve, key, size, capacity, namespace)
         self._reserved[key] = (size, namespace)
         return victims
 
-    async def commit(self, key: bytes, size: int, meta: Meta) -> None:
+    async def commit(self, key: bytes, size: int, meta: Meta, *, adopted: bool = False) -> None:
         """See `Index.commit`."""
         if key not in self._reserved:
             raise UnavailableError(f"expected a reservation for object {key.hex()[:16]}...", reason="lease_lost")
-        await asyncio.to_thread(self._database.commit, key, size, meta)
+        await asyncio.to_thread(partial(self._database.commit, key, size, meta, adopted=adopted))
         del self._reserved[key]
 
     async def release(self, keys: Sequence[bytes]) -> None:
@@ -57,13 +58,42 @@ class SqliteIndex:
 
     async def may_delete(self, key: bytes) -> bool:
         """See `Index.may_delete`."""
-        return await self.stored(key) is None
+        return not await asyncio.to_thread(self._database.has_row, key)
+
+    async def deleted(self, keys: Sequence[bytes]) -> None:
+        """See `Index.deleted`."""
+        await asyncio.to_thread(self._database.deleted, keys)
+        await self.release(keys)
+
+    async def overdue(self, limit: int) -> list[bytes]:
+        """See `Index.overdue`."""
+        return [key for key in await asyncio.to_thread(self._database.overdue, limit) if key not in self._reserved]
+
+    async def is_gone(self, key: bytes) -> bool:
+        """See `Index.is_gone`."""
+        return await asyncio.to_thread(self._database.is_gone, key)
+
+    def end_read(self, keys: Sequence[bytes]) -> None:
+        """See `Index.end_read`."""
+        self._database.end_read(keys)
+
+    async def pin(self, keys: Sequence[bytes], documents: Sequence[str], pin: Pin, namespace: str = "") -> list[bytes]:
+        """See `Index.pin`."""
+        return await asyncio.to_thread(self._database.pin, keys, documents, pin, namespace)
+
+    async def unpin(self, keys: Sequence[bytes], documents: Sequence[str], namespace: str = "") -> list[bytes]:
+        """See `Index.unpin`."""
+        return await asyncio.to_thread(self._database.unpin, keys, documents, namespace)
 
     async def use(
-        self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
+        self,
+        keys: Sequence[bytes],
+        documents: Sequence[str] = (),
+        namespaces: Namespaces = None,
+        lease: Lease | None = None,
     ) -> list[bytes]:
         """See `Index.use`."""
-        return await asyncio.to_thread(self._database.use, keys, documents, namespaces)
+        return await asyncio.to_thread(self._database.use, keys, documents, namespaces, lease)
 
     async def remove(
         self, keys: Sequence[bytes], documents: Sequence[str] = (), namespace: str = "", reason: str = "forgotten"

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from kvquilt_cache_node.eviction import Entry
 from kvquilt_cache_node.eviction.quotas import Quotas, Standing
-from kvquilt_cache_node.store import queries
-from kvquilt_cache_node.store.limits import refuse_share
+from kvquilt_cache_node.store import queries, stays
+from kvquilt_cache_node.store.departures import Departures
+from kvquilt_cache_node.store.limits import refuse_pinned, refuse_share
 from kvquilt_cache_node.store.removing import Dropped, drop
 from kvquilt_cache_node.store.rooms import Room
 from kvquilt_cache_node.store.tally import Tally
@@ -40,54 +41,117 @@ class Victims:
         db: where they are.
         room: says which objects.
         tally: as before the transaction.
+        departures: told why rows go.
+        reading: keys of objects that go only if nothing else of theirs is left.
 
     Attributes:
         dropped: by key.
     """
 
-    def __init__(self, db: sqlite3.Connection, room: Room, tally: Tally) -> None:
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        room: Room,
+        tally: Tally,
+        departures: Departures,
+        reading: frozenset[bytes] = frozenset(),
+    ) -> None:
         self._db = db
         self._room = room
         self._tally = tally
+        self._departures = departures
+        self._reading = reading
+        self._spared: dict[bytes, str] = {}
         self._freed: Counter[str] = Counter()
         self._freed_bytes = 0
         self._objects: dict[bytes, tuple[Entry, str]] = {}
         self.dropped: dict[bytes, Dropped] = {}
 
+    def expire(self, key: bytes) -> None:
+        """Drop the row of what has expired, if it is there."""
+        row = self._db.execute(queries.ENTRY, (key,)).fetchone()
+        if row is not None:
+            namespace, *known = row
+            self._objects[key] = (entry_of(*known), namespace)
+            self._room.remove(key)
+            with self._departures.because("expired"):
+                self._drop(key)
+
     def make(self, need: Need) -> None:
         """Drop rows until there is room, and no more rows than that takes.
 
-        A profile that stored objects are coded with, and its gates, go after the last of these objects; one that
-        nothing needs goes when no object has been unused for longer.
+        What has expired goes first, and what is being read only when a policy has nothing else. A profile that stored
+        objects are coded with, and its gates, go after the last of these objects; one that nothing needs goes when no
+        object has been unused for longer.
 
         Raises:
-            CapacityError: what could go is others', who are at their floors.
+            CapacityError: what could go is others', who are at their floors; or what is left is pinned, or needed by
+                what is.
         """
         quotas, own = self._room.quotas, need.namespace
         cap = quotas.of(own).cap if quotas is not None and own else None
         while cap is not None and self._held(own) + need.size > cap:
-            self._drop_object(need, own)
+            if not self._drop_expired():
+                self._drop_object(need, own)
         while self._tally.total - self._freed_bytes + need.size > need.capacity:
+            if self._drop_expired():
+                continue
             idle = self._db.execute(queries.IDLE).fetchone()
             oldest = self._db.execute(queries.OLDEST_USE).fetchone()
             if idle is not None and (oldest is None or idle[1] < oldest[0]):
                 self._drop(idle[0])
             else:
-                self._drop_object(need)
+                self._drop_object(need, idle=idle and idle[0])
+        for key, namespace in list(self._spared.items()):
+            _, *known = self._db.execute(queries.ENTRY, (key,)).fetchone()
+            del self._spared[key]
+            self._room.insert(key, entry_of(*known), namespace)
+
+    def _drop_expired(self) -> bool:
+        over = stays.expired(self._db, 1)
+        for key in over:
+            self.expire(key)
+        return bool(over)
 
     def put_back(self) -> None:
         """Undo what policies were told, since the transaction failed."""
         for key, (entry, namespace) in self._objects.items():
             self._room.insert(key, entry, namespace)
+        for key, namespace in self._spared.items():
+            self._room.insert(key, Entry(1), namespace)
 
-    def _drop_object(self, need: Need, owner: str | None = None) -> None:
-        evicted = self._room.evict(lambda quotas: self._victim(quotas, need) if owner is None else owner)
+    def _drop_object(self, need: Need, owner: str | None = None, idle: bytes | None = None) -> None:
+        evicted = self._evicted(need, owner)
         if evicted is None:
-            refuse_share(need.size, need.namespace)
+            if idle is None:
+                refuse_pinned(need.size)
+            self._drop(idle)
+            return
         key, namespace = evicted
         self._objects[key] = (Entry(1), namespace)  # until its row tells more: what follows may fail
         gone = self._drop(key)
         self._objects[key] = (entry_of(gone.size, gone.compute_seconds, gone.use_count), gone.namespace)
+
+    def _evicted(self, need: Need, owner: str | None) -> tuple[bytes, str] | None:
+        """What a policy chooses; `None` if the ones that are asked have nothing that may go."""
+        chosen = ""
+
+        def victim(quotas: Quotas) -> str | None:
+            nonlocal chosen
+            chosen = (self._victim(quotas, need) if owner is None else owner) or ""
+            return chosen or None
+
+        while True:
+            try:
+                evicted = self._room.evict(victim)
+            except KeyError:
+                key = next((key for key, namespace in self._spared.items() if namespace == chosen), None)
+                return None if key is None else (key, self._spared.pop(key))
+            if evicted is None:
+                refuse_share(need.size, need.namespace)
+            if evicted[0] not in self._reading:
+                return evicted
+            self._spared[evicted[0]] = evicted[1]
 
     def _drop(self, key: bytes) -> Dropped:
         gone = drop(self._db, key)

@@ -26,6 +26,10 @@ def prefetch(
     ] = None,
     level: Level = None,
     corpus: Corpus = "",
+    ttl: Annotated[
+        float | None, typer.Option(help="Seconds that what this stores stays at most. Default: the router's.")
+    ] = None,
+    ttl_renewed: Annotated[bool, typer.Option("--ttl-renewed", help="Each use begins the TTL anew.")] = False,
     router: Router = None,
     flags: Set = None,
     config: ConfigFile = None,
@@ -40,10 +44,11 @@ def prefetch(
         settings = client_settings(config, flags, router)
         documents = read_documents(paths)
         prefix = prefix_file.read_text(encoding="utf-8") if prefix_file is not None else None
+        lasting = {"ttl": ttl, "ttl_renewed": ttl_renewed}
         done: list[PrefetchProgress] = []
         with Client(settings.router, settings.credentials) as client, _bar(as_json) as bar:
             task = bar.add_task("prefetch", total=len(documents))
-            for item in client.prefetch(documents, shared_prefix=prefix, level=level, corpus=corpus):
+            for item in client.prefetch(documents, shared_prefix=prefix, level=level, corpus=corpus, **lasting):
                 done.append(item)
                 bar.update(task, completed=item.done, description=item.document_id[-40:])
                 if as_json:
@@ -119,6 +124,10 @@ def _node_words(node: NodeStatus, *, overall: bool) -> str:
     if not node.reachable:
         return f"NOT REACHABLE, {breaker}{calls}"
     held = f", {node.objects} objects, {size(node.used_bytes)} of {size(node.capacity_bytes)}" if overall else ""
+    if node.pinned_bytes:
+        held += f", {size(node.pinned_bytes)} pinned"
+    if node.pending_deletions:
+        held += f", {node.pending_deletions} still to be deleted"
     drains = "" if node.serving else "; drains"
     return f"{node.store}{held}, {node.kernels} kernels; {breaker}{calls}{drains}"
 

@@ -8,8 +8,8 @@ from kvquilt.cli.calls import client_settings
 from kvquilt.cli.nodes import call_nodes
 from kvquilt.cli.options import ConfigFile, Json, Nodes, Router, Set, overrides
 from kvquilt.cli.output import explained, out, print_json, size
+from kvquilt.receipts import ForgetReport
 from kvquilt.sync import Client
-from kvquilt.types import ForgetReport
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import check_namespace
 
@@ -42,7 +42,7 @@ def forget(
         if node is not None:
             own = overrides(flags, router__nodes=node)
             done = call_nodes(config, own, lambda nodes, seconds: nodes.forget_namespace(namespace, deadline=seconds))
-            receipt = ForgetReport(len(done.deleted), done.deleted_bytes, done.kept_shared)
+            receipt = ForgetReport(len(done.deleted), done.deleted_bytes, done.kept_shared, done.pending)
         else:
             settings = client_settings(config, flags, router)
             credentials = settings.credentials
@@ -58,3 +58,5 @@ def forget(
                 f"deleted {receipt.objects_deleted} objects, {size(receipt.bytes_deleted)}; "
                 f"kept {receipt.objects_kept_shared} that other documents hold"
             )
+            if receipt.objects_pending:
+                out.print(f"the bytes of {receipt.objects_pending} are deleted later: a store cannot be reached")

@@ -16,6 +16,7 @@ from kvquilt.cli import (
     inspection,
     inventory,
     keys,
+    pins,
     profiles,
     repair,
     servers,
@@ -59,6 +60,8 @@ app.command(rich_help_panel="Use")(calls.prefetch)
 app.command(rich_help_panel="Run")(repair.repair)
 app.command(rich_help_panel="Use")(ask.ask)
 app.command(rich_help_panel="Use")(forgetting.forget)
+app.command(rich_help_panel="Use")(pins.pin)
+app.command(rich_help_panel="Use")(pins.unpin)
 app.command(rich_help_panel="Look")(calls.status)
 app.command(rich_help_panel="Look")(why.why)
 app.command(rich_help_panel="Look")(inspection.inspect)

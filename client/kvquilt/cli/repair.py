@@ -60,7 +60,8 @@ async def _repair(settings: NodeSettings, bar: Progress, *, dry_run: bool, rebui
         blobs, index = await open_parts(settings, anew=rebuild)
         opened.push_async_callback(blobs.close)
         opened.push_async_callback(index.close)
-        repairing = Repair(blobs, index, int(settings.capacity), sealing.describing(describe), dry_run=dry_run)
+        capacity, lifetimes = int(settings.capacity), settings.rules.lifetimes
+        repairing = Repair(blobs, index, capacity, sealing.describing(describe), lifetimes, dry_run=dry_run)
         return await repairing.run(
             lambda step, number, total: bar.update(task, description=step, completed=number, total=total)
         )

@@ -49,6 +49,38 @@ class ContextSource(_message.Message):
 Global___ContextSource: _TypeAlias = ContextSource  # noqa: Y015
 
 @_typing.final
+class Lifetime(_message.Message):
+    """How long an object stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    RENEWED_FIELD_NUMBER: _builtins.int
+    UNTIL_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
+    ttl_seconds: _builtins.float
+    """Time to live, from when it was stored; above 0 and at most 1e9. A node may have a lower limit."""
+    renewed: _builtins.bool
+    """Each use begins it anew: GetChunk and TouchChunks. What only asks whether the object exists is no use, nor is a put
+    that finds it there.
+    """
+    until_unix_seconds: _builtins.float
+    """When it ends without a renewal, by the writer's clock: an index that was lost is rebuilt by it."""
+    def __init__(
+        self,
+        *,
+        ttl_seconds: _builtins.float = ...,
+        renewed: _builtins.bool = ...,
+        until_unix_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["renewed", b"renewed", "ttl_seconds", b"ttl_seconds", "until_unix_seconds", b"until_unix_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lifetime: _TypeAlias = Lifetime  # noqa: Y015
+
+@_typing.final
 class ObjectMeta(_message.Message):
     """What the index keeps about an object beside its bytes."""
 
@@ -68,6 +100,7 @@ class ObjectMeta(_message.Message):
     INTRA_FIELD_NUMBER: _builtins.int
     FINGERPRINTS_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
+    LIFETIME_FIELD_NUMBER: _builtins.int
     model_fingerprint: _builtins.str
     token_count: _builtins.int
     variant_kind: _common_pb2.VariantKind.ValueType
@@ -95,6 +128,10 @@ class ObjectMeta(_message.Message):
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextSource]:
         """What preceded the chunk beyond the shared prefix, in order; at most 64."""
 
+    @_builtins.property
+    def lifetime(self) -> Global___Lifetime:
+        """Unset: the node's default."""
+
     def __init__(
         self,
         *,
@@ -112,12 +149,15 @@ class ObjectMeta(_message.Message):
         intra: _builtins.float = ...,
         fingerprints: _builtins.bytes = ...,
         namespace: _builtins.str = ...,
+        lifetime: Global___Lifetime | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lifetime", b"_lifetime", "lifetime", b"lifetime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_key", b"chunk_key", "compute_seconds", b"compute_seconds", "context_digest", b"context_digest", "document_ids", b"document_ids", "fingerprints", b"fingerprints", "intra", b"intra", "level", b"level", "model_fingerprint", b"model_fingerprint", "namespace", b"namespace", "prefix_digest", b"prefix_digest", "profile_digest", b"profile_digest", "sources", b"sources", "token_count", b"token_count", "variant_kind", b"variant_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lifetime", b"_lifetime", "chunk_key", b"chunk_key", "compute_seconds", b"compute_seconds", "context_digest", b"context_digest", "document_ids", b"document_ids", "fingerprints", b"fingerprints", "intra", b"intra", "level", b"level", "lifetime", b"lifetime", "model_fingerprint", b"model_fingerprint", "namespace", b"namespace", "prefix_digest", b"prefix_digest", "profile_digest", b"profile_digest", "sources", b"sources", "token_count", b"token_count", "variant_kind", b"variant_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__lifetime: _TypeAlias = _typing.Literal["lifetime"]  # noqa: Y015
+    _WhichOneofArgType__lifetime: _TypeAlias = _typing.Literal["_lifetime", b"_lifetime"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lifetime) -> _WhichOneofReturnType__lifetime | None: ...
 
 Global___ObjectMeta: _TypeAlias = ObjectMeta  # noqa: Y015
 
@@ -383,14 +423,19 @@ class ObjectInfo(_message.Message):
     CREATED_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
     LAST_USED_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
     USE_COUNT_FIELD_NUMBER: _builtins.int
+    EXPIRES_UNIX_SECONDS_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     object_key: _builtins.bytes
     stored_bytes: _builtins.int
     created_unix_seconds: _builtins.float
     last_used_unix_seconds: _builtins.float
     use_count: _builtins.int
+    expires_unix_seconds: _builtins.float
+    """When its time to live ends, as of now; unset: never."""
+    pinned: _builtins.bool
     @_builtins.property
     def meta(self) -> Global___ObjectMeta:
-        """Without document_ids and fingerprints."""
+        """Without document_ids, fingerprints and lifetime."""
 
     def __init__(
         self,
@@ -401,12 +446,16 @@ class ObjectInfo(_message.Message):
         created_unix_seconds: _builtins.float = ...,
         last_used_unix_seconds: _builtins.float = ...,
         use_count: _builtins.int = ...,
+        expires_unix_seconds: _builtins.float | None = ...,
+        pinned: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_unix_seconds", b"_expires_unix_seconds", "expires_unix_seconds", b"expires_unix_seconds", "meta", b"meta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_unix_seconds", b"created_unix_seconds", "last_used_unix_seconds", b"last_used_unix_seconds", "meta", b"meta", "object_key", b"object_key", "stored_bytes", b"stored_bytes", "use_count", b"use_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_unix_seconds", b"_expires_unix_seconds", "created_unix_seconds", b"created_unix_seconds", "expires_unix_seconds", b"expires_unix_seconds", "last_used_unix_seconds", b"last_used_unix_seconds", "meta", b"meta", "object_key", b"object_key", "pinned", b"pinned", "stored_bytes", b"stored_bytes", "use_count", b"use_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expires_unix_seconds: _TypeAlias = _typing.Literal["expires_unix_seconds"]  # noqa: Y015
+    _WhichOneofArgType__expires_unix_seconds: _TypeAlias = _typing.Literal["_expires_unix_seconds", b"_expires_unix_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_unix_seconds) -> _WhichOneofReturnType__expires_unix_seconds | None: ...
 
 Global___ObjectInfo: _TypeAlias = ObjectInfo  # noqa: Y015
 
@@ -617,6 +666,76 @@ class TouchChunksResponse(_message.Message):
 Global___TouchChunksResponse: _TypeAlias = TouchChunksResponse  # noqa: Y015
 
 @_typing.final
+class PinChunksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_KEYS_FIELD_NUMBER: _builtins.int
+    DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    UNPIN_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    EXPIRING_FIELD_NUMBER: _builtins.int
+    unpin: _builtins.bool
+    """True: they are pinned no more. The fields below are then ignored."""
+    seconds: _builtins.float
+    """The pin ends by itself after so many seconds; 0: never. A new pin takes the place of an earlier one."""
+    expiring: _builtins.bool
+    """True: pinned objects expire like others. False: their time to live ends with the pin at the earliest."""
+    @_builtins.property
+    def object_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """At most 4096 keys of 32 bytes, of the namespace that the call acts in."""
+
+    @_builtins.property
+    def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Objects that these documents hold now."""
+
+    def __init__(
+        self,
+        *,
+        object_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        document_ids: _abc.Iterable[_builtins.str] | None = ...,
+        unpin: _builtins.bool = ...,
+        seconds: _builtins.float = ...,
+        expiring: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "expiring", b"expiring", "object_keys", b"object_keys", "seconds", b"seconds", "unpin", b"unpin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinChunksRequest: _TypeAlias = PinChunksRequest  # noqa: Y015
+
+@_typing.final
+class PinChunksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_KEYS_FIELD_NUMBER: _builtins.int
+    PINNED_BYTES_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    pinned_bytes: _builtins.int
+    """Of the whole store, now."""
+    limit_bytes: _builtins.int
+    """Most that it may pin (`node.pinned_fraction` of its capacity)."""
+    @_builtins.property
+    def object_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Keys of the objects that exist and are pinned now, or were pinned until now."""
+
+    def __init__(
+        self,
+        *,
+        object_keys: _abc.Iterable[_builtins.bytes] | None = ...,
+        pinned_bytes: _builtins.int = ...,
+        limit_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_bytes", b"limit_bytes", "object_keys", b"object_keys", "pinned_bytes", b"pinned_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinChunksResponse: _TypeAlias = PinChunksResponse  # noqa: Y015
+
+@_typing.final
 class ForgetChunksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -658,11 +777,14 @@ class ForgetChunksResponse(_message.Message):
     DELETED_BYTES_FIELD_NUMBER: _builtins.int
     KEPT_SHARED_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     deleted_bytes: _builtins.int
     kept_shared: _builtins.int
     """Objects that stay because another document holds them too."""
     more: _builtins.bool
     """The namespace may have more objects: call again."""
+    pending: _builtins.int
+    """Of the deleted objects, those whose bytes the store could not delete yet. Nobody reads them; the node tries again."""
     @_builtins.property
     def deleted_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Keys of the objects that were deleted."""
@@ -674,10 +796,11 @@ class ForgetChunksResponse(_message.Message):
         deleted_bytes: _builtins.int = ...,
         kept_shared: _builtins.int = ...,
         more: _builtins.bool = ...,
+        pending: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_bytes", b"deleted_bytes", "deleted_keys", b"deleted_keys", "kept_shared", b"kept_shared", "more", b"more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_bytes", b"deleted_bytes", "deleted_keys", b"deleted_keys", "kept_shared", b"kept_shared", "more", b"more", "pending", b"pending"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1343,6 +1466,8 @@ class GetNodeStatusResponse(_message.Message):
     KERNELS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     NAMESPACES_FIELD_NUMBER: _builtins.int
+    PINNED_BYTES_FIELD_NUMBER: _builtins.int
+    PENDING_DELETIONS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     store: _builtins.str
     objects: _builtins.int
@@ -1350,6 +1475,10 @@ class GetNodeStatusResponse(_message.Message):
     capacity_bytes: _builtins.int
     kernels: _builtins.str
     """Which implementation of the byte kernels runs: "native" or "reference"."""
+    pinned_bytes: _builtins.int
+    """Of objects that are kept from eviction."""
+    pending_deletions: _builtins.int
+    """Keys whose bytes are to be deleted still."""
     @_builtins.property
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Counters since start, by name; docs/reference.md lists them."""
@@ -1369,10 +1498,12 @@ class GetNodeStatusResponse(_message.Message):
         kernels: _builtins.str = ...,
         counters: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         namespaces: _abc.Iterable[Global___NamespaceObjects] | None = ...,
+        pinned_bytes: _builtins.int = ...,
+        pending_deletions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "counters", b"counters", "kernels", b"kernels", "namespaces", b"namespaces", "objects", b"objects", "store", b"store", "used_bytes", b"used_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "counters", b"counters", "kernels", b"kernels", "namespaces", b"namespaces", "objects", b"objects", "pending_deletions", b"pending_deletions", "pinned_bytes", b"pinned_bytes", "store", b"store", "used_bytes", b"used_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

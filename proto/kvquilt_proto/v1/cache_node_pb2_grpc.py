@@ -65,6 +65,11 @@ class CacheNodeServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.TouchChunksRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.TouchChunksResponse.FromString,
                 _registered_method=True)
+        self.PinChunks = channel.unary_unary(
+                '/kvquilt.v1.CacheNodeService/PinChunks',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PinChunksRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PinChunksResponse.FromString,
+                _registered_method=True)
         self.ForgetChunks = channel.unary_unary(
                 '/kvquilt.v1.CacheNodeService/ForgetChunks',
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ForgetChunksRequest.SerializeToString,
@@ -158,6 +163,13 @@ class CacheNodeServiceServicer:
 
     def TouchChunks(self, request, context):
         """Lets documents hold objects that exist, and counts a use of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinChunks(self, request, context):
+        """Keeps objects from eviction, by key or by document, or does so no more. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -266,6 +278,11 @@ def add_CacheNodeServiceServicer_to_server(servicer, server):
                     servicer.TouchChunks,
                     request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.TouchChunksRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.TouchChunksResponse.SerializeToString,
+            ),
+            'PinChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinChunks,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PinChunksRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.PinChunksResponse.SerializeToString,
             ),
             'ForgetChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.ForgetChunks,
@@ -481,6 +498,33 @@ class CacheNodeService:
             '/kvquilt.v1.CacheNodeService/TouchChunks',
             kvquilt__proto_dot_v1_dot_cache__node__pb2.TouchChunksRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_cache__node__pb2.TouchChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/PinChunks',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.PinChunksRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.PinChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class CacheNodeServiceStub:
     """Tells which chunks share fingerprints with a text. What it finds is a guess: verify it token by token."""
     TouchChunks: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.TouchChunksRequest, _cache_node_pb2.TouchChunksResponse]
     """Lets documents hold objects that exist, and counts a use of them."""
+    PinChunks: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.PinChunksRequest, _cache_node_pb2.PinChunksResponse]
+    """Keeps objects from eviction, by key or by document, or does so no more. Idempotent."""
     ForgetChunks: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.ForgetChunksRequest, _cache_node_pb2.ForgetChunksResponse]
     """Deletes objects by key or by document and returns a receipt."""
     PutProfile: _grpc.StreamUnaryMultiCallable[_cache_node_pb2.PutProfileRequest, _cache_node_pb2.PutProfileResponse]
@@ -85,6 +87,8 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     """Tells which chunks share fingerprints with a text. What it finds is a guess: verify it token by token."""
     TouchChunks: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.TouchChunksRequest, _cache_node_pb2.TouchChunksResponse]  # type: ignore[assignment]
     """Lets documents hold objects that exist, and counts a use of them."""
+    PinChunks: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.PinChunksRequest, _cache_node_pb2.PinChunksResponse]  # type: ignore[assignment]
+    """Keeps objects from eviction, by key or by document, or does so no more. Idempotent."""
     ForgetChunks: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.ForgetChunksRequest, _cache_node_pb2.ForgetChunksResponse]  # type: ignore[assignment]
     """Deletes objects by key or by document and returns a receipt."""
     PutProfile: _aio.StreamUnaryMultiCallable[_cache_node_pb2.PutProfileRequest, _cache_node_pb2.PutProfileResponse]  # type: ignore[assignment]
@@ -158,6 +162,14 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_node_pb2.TouchChunksResponse, _abc.Awaitable[_cache_node_pb2.TouchChunksResponse]]:
         """Lets documents hold objects that exist, and counts a use of them."""
+
+    @_abc_1.abstractmethod
+    def PinChunks(
+        self,
+        request: _cache_node_pb2.PinChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_node_pb2.PinChunksResponse, _abc.Awaitable[_cache_node_pb2.PinChunksResponse]]:
+        """Keeps objects from eviction, by key or by document, or does so no more. Idempotent."""
 
     @_abc_1.abstractmethod
     def ForgetChunks(

@@ -822,6 +822,8 @@ class PrefetchRequest(_message.Message):
     KL_BELOW_FIELD_NUMBER: _builtins.int
     CORPUS_FIELD_NUMBER: _builtins.int
     WARM_UP_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    TTL_RENEWED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     level: _common_pb2.Level.ValueType
     kl_below: _builtins.float
@@ -830,6 +832,12 @@ class PrefetchRequest(_message.Message):
     """Name of what the documents belong to. Chunks are computed after passages that are fixed per corpus: those below, or
     else some of the first request that has enough documents.
     """
+    ttl_seconds: _builtins.float
+    """Time to live of what this stores, above 0; unset: the router's default, `router.ttl`. What is stored already keeps
+    its own.
+    """
+    ttl_renewed: _builtins.bool
+    """Each use begins it anew. Only with `ttl_seconds`."""
     @_builtins.property
     def shared_prefix(self) -> Global___Content: ...
     @_builtins.property
@@ -846,19 +854,25 @@ class PrefetchRequest(_message.Message):
         kl_below: _builtins.float | None = ...,
         corpus: _builtins.str = ...,
         warm_up: _abc.Iterable[Global___Content] | None = ...,
+        ttl_seconds: _builtins.float | None = ...,
+        ttl_renewed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_shared_prefix", b"_shared_prefix", "kl_below", b"kl_below", "shared_prefix", b"shared_prefix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_shared_prefix", b"_shared_prefix", "_ttl_seconds", b"_ttl_seconds", "kl_below", b"kl_below", "shared_prefix", b"shared_prefix", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_shared_prefix", b"_shared_prefix", "corpus", b"corpus", "documents", b"documents", "kl_below", b"kl_below", "level", b"level", "model", b"model", "shared_prefix", b"shared_prefix", "warm_up", b"warm_up"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_shared_prefix", b"_shared_prefix", "_ttl_seconds", b"_ttl_seconds", "corpus", b"corpus", "documents", b"documents", "kl_below", b"kl_below", "level", b"level", "model", b"model", "shared_prefix", b"shared_prefix", "ttl_renewed", b"ttl_renewed", "ttl_seconds", b"ttl_seconds", "warm_up", b"warm_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kl_below: _TypeAlias = _typing.Literal["kl_below"]  # noqa: Y015
     _WhichOneofArgType__kl_below: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below"]  # noqa: Y015
     _WhichOneofReturnType__shared_prefix: _TypeAlias = _typing.Literal["shared_prefix"]  # noqa: Y015
     _WhichOneofArgType__shared_prefix: _TypeAlias = _typing.Literal["_shared_prefix", b"_shared_prefix"]  # noqa: Y015
+    _WhichOneofReturnType__ttl_seconds: _TypeAlias = _typing.Literal["ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__ttl_seconds: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_below) -> _WhichOneofReturnType__kl_below | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shared_prefix) -> _WhichOneofReturnType__shared_prefix | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_seconds) -> _WhichOneofReturnType__ttl_seconds | None: ...
 
 Global___PrefetchRequest: _TypeAlias = PrefetchRequest  # noqa: Y015
 
@@ -945,23 +959,88 @@ class ForgetResponse(_message.Message):
     OBJECTS_DELETED_FIELD_NUMBER: _builtins.int
     BYTES_DELETED_FIELD_NUMBER: _builtins.int
     OBJECTS_KEPT_SHARED_FIELD_NUMBER: _builtins.int
+    OBJECTS_PENDING_FIELD_NUMBER: _builtins.int
     objects_deleted: _builtins.int
     bytes_deleted: _builtins.int
     objects_kept_shared: _builtins.int
+    objects_pending: _builtins.int
+    """Of the deleted objects, those whose bytes a store could not delete yet. Nobody reads them; nodes try again."""
     def __init__(
         self,
         *,
         objects_deleted: _builtins.int = ...,
         bytes_deleted: _builtins.int = ...,
         objects_kept_shared: _builtins.int = ...,
+        objects_pending: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_deleted", b"bytes_deleted", "objects_deleted", b"objects_deleted", "objects_kept_shared", b"objects_kept_shared"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_deleted", b"bytes_deleted", "objects_deleted", b"objects_deleted", "objects_kept_shared", b"objects_kept_shared", "objects_pending", b"objects_pending"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015
+
+@_typing.final
+class PinRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    UNPIN_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    EXPIRING_FIELD_NUMBER: _builtins.int
+    unpin: _builtins.bool
+    """True: it is pinned no more. The fields below are then ignored."""
+    seconds: _builtins.float
+    """The pin ends by itself after so many seconds; 0: never. A new pin takes the place of an earlier one."""
+    expiring: _builtins.bool
+    """True: pinned objects expire like others. False: their time to live ends with the pin at the earliest."""
+    @_builtins.property
+    def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is stored for these documents now."""
+
+    def __init__(
+        self,
+        *,
+        document_ids: _abc.Iterable[_builtins.str] | None = ...,
+        unpin: _builtins.bool = ...,
+        seconds: _builtins.float = ...,
+        expiring: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "expiring", b"expiring", "seconds", b"seconds", "unpin", b"unpin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinRequest: _TypeAlias = PinRequest  # noqa: Y015
+
+@_typing.final
+class PinResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    PINNED_BYTES_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    objects: _builtins.int
+    """Objects that are pinned now, or were until now."""
+    pinned_bytes: _builtins.int
+    """Of all nodes together, for callers that may see all; else 0."""
+    limit_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        objects: _builtins.int = ...,
+        pinned_bytes: _builtins.int = ...,
+        limit_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_bytes", b"limit_bytes", "objects", b"objects", "pinned_bytes", b"pinned_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinResponse: _TypeAlias = PinResponse  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
@@ -1238,6 +1317,8 @@ class NodeStatus(_message.Message):
     USED_BYTES_FIELD_NUMBER: _builtins.int
     CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
     KERNELS_FIELD_NUMBER: _builtins.int
+    PINNED_BYTES_FIELD_NUMBER: _builtins.int
+    PENDING_DELETIONS_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     reachable: _builtins.bool
     serving: _builtins.bool
@@ -1253,6 +1334,10 @@ class NodeStatus(_message.Message):
     used_bytes: _builtins.int
     capacity_bytes: _builtins.int
     kernels: _builtins.str
+    pinned_bytes: _builtins.int
+    """Of objects that are kept from eviction."""
+    pending_deletions: _builtins.int
+    """Keys whose bytes are to be deleted still."""
     def __init__(
         self,
         *,
@@ -1268,10 +1353,12 @@ class NodeStatus(_message.Message):
         used_bytes: _builtins.int = ...,
         capacity_bytes: _builtins.int = ...,
         kernels: _builtins.str = ...,
+        pinned_bytes: _builtins.int = ...,
+        pending_deletions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "calls", b"calls", "capacity_bytes", b"capacity_bytes", "failures", b"failures", "kernels", b"kernels", "objects", b"objects", "outstanding", b"outstanding", "reachable", b"reachable", "serving", b"serving", "store", b"store", "target", b"target", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "calls", b"calls", "capacity_bytes", b"capacity_bytes", "failures", b"failures", "kernels", b"kernels", "objects", b"objects", "outstanding", b"outstanding", "pending_deletions", b"pending_deletions", "pinned_bytes", b"pinned_bytes", "reachable", b"reachable", "serving", b"serving", "store", b"store", "target", b"target", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,11 @@ class RouterServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissResponse.FromString,
                 _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/kvquilt.v1.RouterService/Pin',
+                request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.PinRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.PinResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/kvquilt.v1.RouterService/ListModels',
                 request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ListModelsRequest.SerializeToString,
@@ -112,6 +117,13 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pin(self, request, context):
+        """Keeps what is stored for documents from eviction, or does so no more. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models this router serves.
         """
@@ -153,6 +165,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.ExplainMiss,
                     request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissResponse.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.PinRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.PinResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -301,6 +318,33 @@ class RouterService:
             '/kvquilt.v1.RouterService/ExplainMiss',
             kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_router__pb2.ExplainMissResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvquilt.v1.RouterService/Pin',
+            kvquilt__proto_dot_v1_dot_router__pb2.PinRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_router__pb2.PinResponse.FromString,
             options,
             channel_credentials,
             insecure,

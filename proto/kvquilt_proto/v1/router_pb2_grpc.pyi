@@ -45,6 +45,8 @@ class RouterServiceStub:
     """Deletes everything stored for documents and returns a receipt."""
     ExplainMiss: _grpc.UnaryUnaryMultiCallable[_router_pb2.ExplainMissRequest, _router_pb2.ExplainMissResponse]
     """Tells why chunks of a request, or of a prompt, were not served from the cache, as far as it can be found out."""
+    Pin: _grpc.UnaryUnaryMultiCallable[_router_pb2.PinRequest, _router_pb2.PinResponse]
+    """Keeps what is stored for documents from eviction, or does so no more. Idempotent."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]
     """Lists the models this router serves."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetStatusRequest, _router_pb2.GetStatusResponse]
@@ -67,6 +69,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Deletes everything stored for documents and returns a receipt."""
     ExplainMiss: _aio.UnaryUnaryMultiCallable[_router_pb2.ExplainMissRequest, _router_pb2.ExplainMissResponse]  # type: ignore[assignment]
     """Tells why chunks of a request, or of a prompt, were not served from the cache, as far as it can be found out."""
+    Pin: _aio.UnaryUnaryMultiCallable[_router_pb2.PinRequest, _router_pb2.PinResponse]  # type: ignore[assignment]
+    """Keeps what is stored for documents from eviction, or does so no more. Idempotent."""
     ListModels: _aio.UnaryUnaryMultiCallable[_router_pb2.ListModelsRequest, _router_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models this router serves."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_router_pb2.GetStatusRequest, _router_pb2.GetStatusResponse]  # type: ignore[assignment]
@@ -116,6 +120,14 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.ExplainMissResponse, _abc.Awaitable[_router_pb2.ExplainMissResponse]]:
         """Tells why chunks of a request, or of a prompt, were not served from the cache, as far as it can be found out."""
+
+    @_abc_1.abstractmethod
+    def Pin(
+        self,
+        request: _router_pb2.PinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.PinResponse, _abc.Awaitable[_router_pb2.PinResponse]]:
+        """Keeps what is stored for documents from eviction, or does so no more. Idempotent."""
 
     @_abc_1.abstractmethod
     def ListModels(

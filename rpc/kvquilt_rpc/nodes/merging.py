@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import KvquiltError, UnavailableError
+from kvquilt_codec.receipts import ForgetReceipt, PinReceipt
 from kvquilt_rpc.nodes.attempts import Answer
 from kvquilt_rpc.nodes.member import Member
 from kvquilt_rpc.nodes.types import VariantsFound
@@ -51,7 +52,19 @@ def receipts(found: Sequence[ForgetReceipt], *, shared: bool) -> ForgetReceipt:
     deleted = tuple(dict.fromkeys(key for receipt in found for key in receipt.deleted))
     kept = [receipt.kept_shared for receipt in found]
     return ForgetReceipt(
-        deleted, sum(receipt.deleted_bytes for receipt in found), max(kept, default=0) if shared else sum(kept)
+        deleted,
+        sum(receipt.deleted_bytes for receipt in found),
+        max(kept, default=0) if shared else sum(kept),
+        sum(receipt.pending for receipt in found),
+    )
+
+
+def pins(found: Sequence[PinReceipt], *, shared: bool) -> PinReceipt:
+    """One receipt; nodes that share their stores have one limit together."""
+    keys = tuple(dict.fromkeys(key for receipt in found for key in receipt.keys))
+    of_all = max if shared else sum
+    return PinReceipt(
+        keys, of_all(receipt.pinned_bytes for receipt in found), of_all(receipt.limit_bytes for receipt in found)
     )
 
 

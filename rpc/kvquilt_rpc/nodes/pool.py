@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectMeta
+from kvquilt_codec.catalog import ChunkMatch, ObjectInfo, ObjectMeta
 from kvquilt_codec.container import HeldContainer
 from kvquilt_codec.errors import DeadlineError, UnavailableError
 from kvquilt_proto.v1 import cache_node_pb2
@@ -16,7 +16,8 @@ from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes import merging
-from kvquilt_rpc.nodes.attempts import REFUSED, Answer, Attempts, Call, answers
+from kvquilt_rpc.nodes.attempts import Answer, Attempts, Call, answers
+from kvquilt_rpc.nodes.everywhere import Everywhere
 from kvquilt_rpc.nodes.files import PoolGates, PoolProfiles
 from kvquilt_rpc.nodes.membership import Resolve, resolve
 from kvquilt_rpc.nodes.objects import PoolObjects
@@ -38,7 +39,7 @@ class _Opened:
     rest: AsyncGenerator[Piece, None]
 
 
-class NodePool:
+class NodePool(Everywhere):
     """Calls cache nodes. Open it with `open_nodes`; further arguments are as there.
 
     Attributes:
@@ -225,43 +226,6 @@ class NodePool:
         found = await self._attempts.each(order[: self._options.asked_for_text], call, deadline)
         given = answers(found)
         return merging.matches(given, limit)
-
-    async def forget(
-        self, *, keys: Sequence[bytes] = (), documents: Sequence[str] = (), deadline: float, damaged: bool = False
-    ) -> ForgetReceipt:
-        """See `CacheNodes`."""
-
-        async def work(client: NodeClient, _: Sequence[bytes], seconds: float) -> ForgetReceipt:
-            return await client.forget(keys=keys, documents=documents, deadline=seconds, damaged=damaged)
-
-        return await self._forget(Call("forget", work), deadline)
-
-    async def forget_namespace(self, namespace: str, *, deadline: float) -> ForgetReceipt:
-        """See `CacheNodes`."""
-
-        async def work(client: NodeClient, _: Sequence[bytes], seconds: float) -> ForgetReceipt:
-            return await client.forget_namespace(namespace, deadline=seconds)
-
-        return await self._forget(Call("forget_namespace", work), deadline)
-
-    async def _forget(self, call: Call[ForgetReceipt], deadline: float) -> ForgetReceipt:
-        """On all nodes. Of those that share their stores one deletes first: what several delete counts once."""
-        end = time.monotonic() + deadline
-        self._routing.usable()
-        members = list(self._routing.members.values())
-        first = members[:1] if self._options.shared_store else []
-        found = await self._attempts.each(first, call, deadline)
-        found += await self._attempts.each(members[len(first) :], call, max(0.0, end - time.monotonic()))
-        refused = (answer.error for answer in found if isinstance(answer.error, REFUSED))
-        if (error := next(refused, None)) is not None:
-            raise error
-        failed = [f"{answer.member.site.name} ({answer.error})" for answer in found if answer.result is None]
-        if failed:
-            raise UnavailableError(
-                f"expected all {len(found)} nodes to forget; {', '.join(failed)} did not: "
-                "forget again, or take nodes that are gone for good out of router.nodes"
-            )
-        return merging.receipts(answers(found), shared=self._options.shared_store)
 
     async def states(self, *, deadline: float) -> list[NodeState]:
         """See `CacheNodes`."""

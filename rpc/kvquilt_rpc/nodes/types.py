@@ -4,12 +4,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvquilt_codec.catalog import ChunkMatch, ForgetReceipt, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, ObjectInfo, ObjectMeta
 from kvquilt_codec.container import Description, HeldContainer
 from kvquilt_codec.errors import KvquiltError
+from kvquilt_codec.receipts import ForgetReceipt, PinReceipt
 from kvquilt_codec.traces import ChunkPlace, Trace
 from kvquilt_proto.v1 import cache_node_pb2
 from kvquilt_rpc.node_objects import ListedPage
+from kvquilt_rpc.nodes.file_types import StoredGates, StoredProfiles
 
 NO_NODES = "no_nodes"
 """Reason of calls while there is no member: a name without addresses, or an empty list."""
@@ -125,37 +127,6 @@ class NodeState:
     calls: int
     failures: int
     status: cache_node_pb2.GetNodeStatusResponse | None
-
-
-class StoredProfiles(Protocol):
-    """The codec profiles of all nodes."""
-
-    async def put(self, data: bytes, digest: str, model_fingerprint: str, *, deadline: float) -> bool:
-        """Let every node that answers have a profile; whether one had it not.
-
-        Raises:
-            KvquiltError: no node took it.
-        """
-
-    async def get(self, digest: str, model_fingerprint: str = "", *, deadline: float) -> bytes:
-        """A profile's file from any node; errors as in `NodeProfiles.get`."""
-
-    async def list(self, *, deadline: float) -> list[ProfileInfo]:
-        """The profiles that nodes have.
-
-        Raises:
-            KvquiltError: no node answered.
-        """
-
-
-class StoredGates(Protocol):
-    """The gates of all nodes."""
-
-    async def put(self, data: bytes, *, deadline: float) -> bool:
-        """As `StoredProfiles.put`."""
-
-    async def get(self, profile_digest: str, model_fingerprint: str, *, deadline: float) -> bytes:
-        """A gate's file from any node; errors as in `NodeGates.get`."""
 
 
 class StoredObjects(Protocol):
@@ -288,6 +259,23 @@ class CacheNodes(Protocol):
 
         Raises:
             KvquiltError: a node did not do all of it within the deadline. Forget again.
+        """
+
+    async def pin(
+        self, documents: Sequence[str], *, seconds: float = 0.0, expiring: bool = False, deadline: float
+    ) -> PinReceipt:
+        """Keep what documents hold on any node from eviction; arguments as in `NodePins.pin`.
+
+        Raises:
+            CapacityError: more bytes would be pinned than a node allows; on others they may be pinned: unpin them.
+            KvquiltError: a node did not do it. Others may have: pin again.
+        """
+
+    async def unpin(self, documents: Sequence[str], *, deadline: float) -> PinReceipt:
+        """Pin what documents hold no more.
+
+        Raises:
+            KvquiltError: a node did not do it. Others may have: unpin again.
         """
 
     async def states(self, *, deadline: float) -> list[NodeState]:

@@ -1,13 +1,16 @@
--- Enter what is written under a reservation. ARGV: key, owner, 13 fields of the row, number of fingerprints, these, documents.
+-- Enter what is written under a reservation. ARGV: key, owner, 13 fields of the row, seconds to live (''
+-- without end), whether uses renew them, the latest end ('' for none), number of fingerprints, these, documents.
 local key, owner = ARGV[1], ARGV[2]
 local kind, namespace, model, tokens, variant, form, seconds, chunk, context, prefix, sources, intra, bytes =
   unpack(ARGV, 3, 15)
-local first = 17 + tonumber(ARGV[16])
+local ttl, renewed, latest = unpack(ARGV, 16, 18)
+local first = 20 + tonumber(ARGV[19])
 if call('HEXISTS', SIZES, key) == 1 then return 'stored' end
 local _, held = holder(key)
 if not holds(owner, key, server_time()) or held < tonumber(bytes) then return 'lost' end
 local now = tick()
 unhold(key)
+call('ZREM', GONE, key)
 call('HSET', named('row', key), 'kind', kind, 'namespace', namespace, 'model', model, 'tokens', tokens, 'variant', variant,
   'form', form, 'seconds', seconds, 'chunk', chunk, 'context', context, 'prefix', prefix, 'sources', sources,
   'intra', intra, 'bytes', bytes, 'created', exact(now), 'used', exact(now), 'uses', '0')
@@ -23,10 +26,17 @@ if kind == 'object' then
   call('ZADD', MODELS, exact(now), model)
   for _, other in ipairs(call('ZRANGE', MODELS, 0, -65)) do call('ZREM', MODELS, other) end
   add(OBJECTS, namespace, 1)
+  if ttl ~= '' then
+    local left = tonumber(ttl)
+    if latest ~= '' then left = math.min(left, tonumber(latest) - server_time()) end
+    call('HSET', named('row', key), 'ends', exact(age() + left))
+    if renewed == '1' then call('HSET', named('row', key), 'renewed', ttl) end
+    set_expiry(key)
+  end
   local text = text_of(namespace, chunk)
   call('ZADD', variants_of(text, prefix, model), exact(now), key)
   call('SADD', named('chunk', text), key)
-  for at = 17, first - 1 do
+  for at = 20, first - 1 do
     local print = string.sub(ARGV[at], 1, 16)
     call('ZADD', prints_of(namespace, print), 0, print_of(model, chunk, string.sub(ARGV[at], 17)))
     call('SADD', named('prints', text), ARGV[at])

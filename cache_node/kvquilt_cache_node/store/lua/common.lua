@@ -9,6 +9,11 @@ local USED, RESERVED = P .. 'used', P .. 'reserved' -- bytes by namespace; one t
 local OBJECTS = P .. 'objects' -- objects by namespace, likewise
 local DEPARTED, DEPARTURES = P .. 'departed', P .. 'departures' -- of objects that left: when, and why
 local MODELS = P .. 'models' -- that objects were stored of last, by time
+local EXPIRIES, PINS = P .. 'expiries', P .. 'pins' -- of objects: by the age at which they expire; the pin ends
+local READS, READERS = P .. 'reads', P .. 'readers' -- objects that are being read: by the age at which that ends; by how many
+local GONE = P .. 'gone' -- keys without a row whose bytes are not known to be deleted, by time
+local FOREVER = 1e18
+local MOST_READS = 1024
 local call = redis.call
 local work = 0 -- calls of the server that dropping rows has taken, about
 
@@ -34,6 +39,30 @@ local function tick()
   call('HSET', SUMS, 'now', exact(now))
   return now
 end
+
+-- Seconds that have passed, which times to live go by. It is the server's time until its clock is set back: then it goes on
+-- from where it was. Between `keep_age` and a clock that is set back after it, nothing has passed.
+local function age() return sum('age') + math.max(0, server_time() - sum('wall')) end
+
+local function keep_age()
+  call('HDEL', SUMS, 'aging') -- takes no memory; see `prolong`
+  call('HSET', SUMS, 'age', exact(age()), 'wall', exact(server_time()))
+end
+
+-- Whether an object's time to live has ended though its row is there still. Asks for the time only where something has one.
+local ended
+local function has_expired(key)
+  if ended == nil then
+    ended = false
+    if call('EXISTS', EXPIRIES) == 1 then
+      local now = age()
+      if call('ZRANGEBYSCORE', EXPIRIES, '-inf', exact(now), 'LIMIT', 0, 1)[1] then ended = now end
+    end
+  end
+  return ended and (tonumber(call('ZSCORE', EXPIRIES, key) or FOREVER)) <= ended
+end
+
+local function there(key) return call('HEXISTS', SIZES, key) == 1 and not has_expired(key) end
 
 -- Who may write or delete the bytes of a key: HOLDS has the owner, the bytes reserved and for which namespace, LEASES
 -- until when.
@@ -85,12 +114,19 @@ local function namespaces_of(scope)
   return names
 end
 
-local function is_seen(scope, key)
+-- Whether something is of a scope, expired or not.
+local function is_owned(scope, key)
   if scope == '' then return call('HEXISTS', SIZES, key) == 1 end
   for _, namespace in ipairs(namespaces_of(scope)) do
-    if call('ZSCORE', named('namespace', namespace), key) then return call('HEXISTS', SIZES, key) == 1 end
+    if call('ZSCORE', named('namespace', namespace), key) or call('ZSCORE', named('pinned', namespace), key) then
+      return call('HEXISTS', SIZES, key) == 1
+    end
   end
   return false
+end
+
+local function is_seen(scope, key)
+  return is_owned(scope, key) and not has_expired(key)
 end
 
 -- A namespace's name has no "/".
@@ -135,6 +171,21 @@ local function forget_chunk(namespace, chunk, model)
   work = work + #prints
 end
 
+local function end_reads(key)
+  if call('ZREM', READS, key) == 1 then
+    call('HDEL', READERS, key)
+    call('HINCRBY', SUMS, 'leased', -tonumber(call('HGET', SIZES, key) or '0'))
+  end
+end
+
+-- When an object expires: at its end, or with the pin that keeps it, if that is later.
+local function set_expiry(key)
+  local ends, keeps = unpack(call('HMGET', named('row', key), 'ends', 'keeps'))
+  if not ends then return end
+  local pinned = keeps and tonumber(call('ZSCORE', PINS, key) or '0') or 0
+  call('ZADD', EXPIRIES, exact(math.max(tonumber(ends), pinned)), key)
+end
+
 -- What a departure is called: 20 bytes of a place, which is a chunk key and a prefix digest.
 local function departure_name(place)
   return (string.gsub(redis.sha1hex(place), '%x%x', function(digits) return string.char(tonumber(digits, 16)) end))
@@ -173,13 +224,16 @@ local function drop(key, owner, expiry, reason)
   namespace = namespace or ''
 
   local documents = kind == 'object' and call('SMEMBERS', named('held', key)) or {}
+  end_reads(key)
+  if call('ZREM', PINS, key) == 1 then call('HINCRBY', SUMS, 'pinned', -size) end
   call('UNLINK', name)
   call('HDEL', SIZES, key)
-  for _, order in ipairs({ ORDER, USES, IDLE, NEEDED }) do call('ZREM', order, key) end
+  for _, order in ipairs({ ORDER, USES, IDLE, NEEDED, EXPIRIES }) do call('ZREM', order, key) end
   call('HINCRBY', SUMS, 'used', -size)
   add(USED, namespace, -size)
+  call('ZADD', GONE, exact(server_time()), key)
   hold(key, owner, 0, expiry)
-  work = work + 20 + 2 * #documents
+  work = work + 27 + 2 * #documents
   if kind == 'profile' then
     call('SREM', PROFILES, key)
   elseif kind == 'gate' then
@@ -190,6 +244,7 @@ local function drop(key, owner, expiry, reason)
     add(OBJECTS, namespace, -1)
     for _, document in ipairs(documents) do call('SREM', document_of(namespace, document), key) end
     call('ZREM', named('namespace', namespace), key)
+    call('ZREM', named('pinned', namespace), key)
     call('UNLINK', named('held', key))
     local text = text_of(namespace, chunk)
     call('ZREM', variants_of(text, prefix, model), key)
@@ -203,7 +258,20 @@ local function drop(key, owner, expiry, reason)
   return size
 end
 
--- A row as it is returned: key, fields, documents. A value of another type is left out, and so is what is not there.
+local timed, pins
+-- When an object expires, by the server's time ('' if never), and whether it is pinned.
+local function stay_of(key)
+  if timed == nil then timed, pins = call('EXISTS', EXPIRIES) == 1, call('EXISTS', PINS) == 1 end
+  local expires, pinned = timed and call('ZSCORE', EXPIRIES, key), pins and call('ZSCORE', PINS, key)
+  if expires and tonumber(expires) >= FOREVER then expires = nil end
+  return {
+    expires and exact(tonumber(expires) - age() + server_time()) or '',
+    pinned and tonumber(pinned) > age() and 1 or 0,
+  }
+end
+
+-- A row as it is returned: key, fields, documents, how long it stays. A value of another type is left out, and so is what is
+-- not there.
 local function row_of(key)
   local name, held = named('row', key), named('held', key)
   local fields = {}
@@ -211,7 +279,7 @@ local function row_of(key)
     fields = call('HMGET', name, 'kind', 'namespace', 'model', 'tokens', 'variant', 'form', 'seconds', 'chunk', 'context',
       'prefix', 'sources', 'intra', 'bytes', 'created', 'used', 'uses')
   end
-  return { key, fields, call('TYPE', held).ok == 'set' and call('SMEMBERS', held) or {} }
+  return { key, fields, call('TYPE', held).ok == 'set' and call('SMEMBERS', held) or {}, stay_of(key) }
 end
 
 local function hold_documents(key, first)
@@ -233,3 +301,48 @@ local PRIORITIES = {
 }
 
 local function priority(...) return exact(PRIORITIES[call('HGET', SUMS, 'policy')](...)) end
+
+local function namespace_of(key) return call('HGET', named('row', key), 'namespace') or '' end
+
+-- Eviction has an object no more: it is pinned.
+local function take_out(key)
+  call('ZREM', ORDER, key)
+  call('ZREM', named('namespace', namespace_of(key)), key)
+  call('ZADD', named('pinned', namespace_of(key)), 0, key)
+end
+
+-- An object is pinned no more: eviction has it again, as if it had just been used.
+local function unpin(key)
+  if call('ZREM', PINS, key) == 0 then return false end
+  local name = named('row', key)
+  local seconds, bytes, uses = unpack(call('HMGET', name, 'seconds', 'bytes', 'uses'))
+  call('HDEL', name, 'keeps')
+  call('HINCRBY', SUMS, 'pinned', -tonumber(bytes))
+  local rank = priority(tonumber(uses), tonumber(seconds), tonumber(bytes), tick())
+  call('ZADD', ORDER, rank, key)
+  call('ZREM', named('pinned', namespace_of(key)), key)
+  call('ZADD', named('namespace', namespace_of(key)), rank, key)
+  set_expiry(key)
+  return true
+end
+
+-- Pins and readers' leases that have run out. Returns the age.
+local function let_go(batch)
+  local now = age()
+  for _, key in ipairs(call('ZRANGEBYSCORE', PINS, '-inf', exact(now), 'LIMIT', 0, batch)) do unpin(key) end
+  for _, key in ipairs(call('ZRANGEBYSCORE', READS, '-inf', exact(now), 'LIMIT', 0, batch)) do end_reads(key) end
+  return now
+end
+
+-- Some readers have what they read. ARGV: from first to last, keys.
+local function have_read(first, last)
+  call('HDEL', READERS, '') -- takes no memory; see `prolong`
+  for at = first, last do
+    local key = ARGV[at]
+    if tonumber(call('HGET', READERS, key) or '0') > 1 then
+      call('HINCRBY', READERS, key, -1)
+    else
+      end_reads(key)
+    end
+  end
+end

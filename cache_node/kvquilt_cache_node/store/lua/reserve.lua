@@ -1,7 +1,8 @@
 -- Set bytes apart for the writer of a key, and drop rows in its way. ARGV: key, owner, bytes, capacity, lease, batch,
--- namespace ('': nobody's), quotas (JSON of floor, share and cap by namespace, '*' for every other one; '': none).
+-- namespace ('': nobody's), quotas (JSON of floor, share and cap by namespace, '*' for every other one; '': none), keys that
+-- readers have.
 -- Returns a status and keys whose bytes the owner deletes now: 'ok'; 'more' (call again); 'stored' (there is a row);
--- 'busy' (another one writes or deletes it); 'over' and what is reserved; 'quota', what the namespace has reserved and its
+-- 'busy' (another one writes or deletes it); 'over' and what is reserved or pinned; 'quota', what the namespace has reserved and its
 -- cap; 'share' (the rest is others', who are at their floors); 'drift' (the sums are wrong).
 local key, owner = ARGV[1], ARGV[2]
 local bytes, capacity, lease, batch = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -10,10 +11,12 @@ local time, used = server_time(), sum('used')
 
 local function quota(name) return quotas[name] or quotas['*'] end
 
-if call('HEXISTS', SIZES, key) == 1 then return { 'stored' } end
+if there(key) then return { 'stored' } end
 local who = holder(key)
 if who and who ~= owner and holds(who, key, time) then return { 'busy' } end
 unhold(key)
+have_read(9, #ARGV)
+local now = let_go(batch)
 
 -- What a node left that died: its reservations are void, and what it may have written is to be deleted.
 local left = call('ZRANGEBYSCORE', LEASES, '-inf', exact(time), 'LIMIT', 0, batch)
@@ -23,8 +26,9 @@ for _, other in ipairs(left) do
   if other_bytes ~= 0 then call('HSET', HOLDS, other, other_owner .. ':0:') end
 end
 local reserved = sum('reserved')
-local over = bytes + reserved > capacity
-if over and #left < batch then return { 'over', exact(reserved) } end
+local pinned = sum('pinned')
+local over = bytes + reserved + pinned > capacity
+if over and #left < batch then return { 'over', exact(reserved + pinned) } end
 
 local cap = quotas and namespace ~= '' and quota(namespace)[3] >= 0 and quota(namespace)[3]
 local own = tonumber(call('HGET', RESERVED, namespace) or '0')
@@ -47,6 +51,11 @@ for _, other in ipairs(left) do
   gone[#gone + 1] = other
 end
 if over or (cap and bytes + own > cap) or bytes + reserved + protected > capacity then return { 'more', unpack(gone) } end
+if drop(key, owner, time + lease, 'expired') then
+  gone[#gone + 1] = key
+  unhold(key)
+  used = sum('used')
+end
 
 -- By namespace what it holds, reservations included, and what is put now.
 local held = {}
@@ -58,7 +67,16 @@ if quotas then
   if namespace ~= '' then held[namespace] = (held[namespace] or 0) + bytes end
 end
 
-local function first_of(order) return call('ZRANGE', order, 0, 0, 'WITHSCORES') end
+-- The first that is not being read; if there is none, the first.
+local function first_of(order)
+  local from, found = 0, nil
+  repeat
+    found = call('ZRANGE', order, from, from, 'WITHSCORES')
+    from = from + 1
+    work = work + 1
+  until not found[1] or not call('ZSCORE', READS, found[1])
+  return found[1] and found or call('ZRANGE', order, 0, 0, 'WITHSCORES')
+end
 
 -- Whose object goes: `eviction/quotas.py` has the rule. Here the object that would go is known, so it takes the place of
 -- the largest one. Returns the order to take the first of, or nothing.
@@ -93,26 +111,29 @@ local excess, clock, stuck = used + reserved + bytes - capacity, sum('clock'), n
 local own_excess = cap and held[namespace] - cap or 0
 while (excess > 0 or own_excess > 0) and #gone < 2 * batch and work < 16 * batch and not stuck do
   local order = ORDER
-  if own_excess > 0 then
+  local late = call('ZRANGEBYSCORE', EXPIRIES, '-inf', exact(now), 'LIMIT', 0, 1)[1]
+  if late then
+    order = EXPIRIES
+  elseif own_excess > 0 then
     order = named('namespace', namespace)
   else
     -- A profile or a gate that nothing needs goes when no object has been unused for longer.
     local idle, oldest = first_of(IDLE), first_of(USES)
-    if idle[1] and (not oldest[1] or tonumber(idle[2]) < tonumber(oldest[2])) then
+    if idle[1] and (not oldest[1] or tonumber(idle[2]) < tonumber(oldest[2]) or call('EXISTS', ORDER) == 0) then
       order = IDLE
     elseif quotas then
       order = share_order()
     end
   end
-  local victim = order and first_of(order) or {}
+  local victim = late and { late } or order and first_of(order) or {}
   local owner_of = victim[1] and quotas and order ~= IDLE and call('HGET', named('row', victim[1]), 'namespace')
-  local size = victim[1] and drop(victim[1], owner, time + lease, 'evicted')
+  local size = victim[1] and drop(victim[1], owner, time + lease, late and 'expired' or 'evicted')
   if size then
     gone[#gone + 1] = victim[1]
     excess = excess - size
     if owner_of and held[owner_of] then held[owner_of] = held[owner_of] - size end
     if owner_of == namespace then own_excess = own_excess - size end
-    if order ~= IDLE then clock = math.max(clock, tonumber(victim[2])) end
+    if order ~= IDLE and order ~= EXPIRIES then clock = math.max(clock, tonumber(victim[2])) end
   elseif victim[1] then
     call('ZREM', order, victim[1])
   else
@@ -120,6 +141,7 @@ while (excess > 0 or own_excess > 0) and #gone < 2 * batch and work < 16 * batch
   end
 end
 call('HSET', SUMS, 'clock', exact(clock))
+if stuck == 'drift' and pinned > 0 then return { 'over', exact(reserved + pinned) } end -- they need a profile, which stays too
 if excess > 0 or own_excess > 0 then return { stuck or 'more', unpack(gone) } end
 hold(key, owner, bytes, time + lease, namespace)
 return { 'ok', unpack(gone) }

@@ -10,7 +10,7 @@ for at = 4, last do
   for _, key in ipairs(keys) do used[key] = tonumber(call('ZSCORE', USES, key) or '0') end
   table.sort(keys, function(a, b) return used[a] > used[b] or (used[a] == used[b] and a < b) end)
   for _, key in ipairs(keys) do
-    if #found < tonumber(ARGV[1]) and call('HEXISTS', SIZES, key) == 1 then found[#found + 1] = row_of(key) end
+    if #found < tonumber(ARGV[1]) and there(key) then found[#found + 1] = row_of(key) end
   end
   rows[#rows + 1] = found
 end

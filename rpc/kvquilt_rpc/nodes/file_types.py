@@ -1,0 +1,36 @@
+"""The vocabulary of files that all nodes keep beside objects: codec profiles and gates."""
+
+from typing import Protocol
+
+from kvquilt_codec.catalog import ProfileInfo
+
+
+class StoredProfiles(Protocol):
+    """The codec profiles of all nodes."""
+
+    async def put(self, data: bytes, digest: str, model_fingerprint: str, *, deadline: float) -> bool:
+        """Let every node that answers have a profile; whether one had it not.
+
+        Raises:
+            KvquiltError: no node took it.
+        """
+
+    async def get(self, digest: str, model_fingerprint: str = "", *, deadline: float) -> bytes:
+        """A profile's file from any node; errors as in `NodeProfiles.get`."""
+
+    async def list(self, *, deadline: float) -> list[ProfileInfo]:
+        """The profiles that nodes have.
+
+        Raises:
+            KvquiltError: no node answered.
+        """
+
+
+class StoredGates(Protocol):
+    """The gates of all nodes."""
+
+    async def put(self, data: bytes, *, deadline: float) -> bool:
+        """As `StoredProfiles.put`."""
+
+    async def get(self, profile_digest: str, model_fingerprint: str, *, deadline: float) -> bytes:
+        """A gate's file from any node; errors as in `NodeGates.get`."""
