@@ -47,7 +47,7 @@ def s3(folder: Path) -> Iterator[S3Server]:
     data.mkdir(parents=True)
     names = {"dir": data, "ip": HOST, "ip.bind": HOST, "s3.port": main, "master.port": master}
     names |= {"volume.port": volume, "filer.port": filer, "admin.ui": "false", "webdav": "false"}
-    names |= {"s3.port.iceberg": 0, "bucket": S3_BUCKET}
+    names |= {"s3.port.iceberg": 0, "s3.port.lance": 0, "bucket": S3_BUCKET}  # of fixed ports, on which two collide
     endpoint = f"http://{HOST}:{main}"
     process = Process(
         [weed, "mini", *(f"-{name}={value}" for name, value in names.items())],
