@@ -55,7 +55,7 @@ def test_prefetch_ask_status_inspect_forget(server, folder):
     (receipt,) = answer("forget", "--namespace", "public", "--router", router)
     assert receipt["objects_deleted"] == 1, "the shared prefix, which no document holds"
     (receipt,) = answer("forget", "--namespace", "public", "--node", status["nodes"][0]["target"])
-    assert receipt == {"objects_deleted": 0, "bytes_deleted": 0, "objects_kept_shared": 0}
+    assert receipt == {"objects_deleted": 0, "bytes_deleted": 0, "objects_kept_shared": 0, "objects_pending": 0}
     kvquilt("forget", "--router", router, code=2)
     kvquilt("forget", "a document", "--namespace", "public", code=2)
     kvquilt("forget", "a document", "--node", status["nodes"][0]["target"], code=2)

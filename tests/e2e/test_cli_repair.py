@@ -16,7 +16,7 @@ from tests.e2e.commands import answer, kvquilt
 from tests.stack import blobs
 
 OBJECTS = [make_object(make_chunk(5, seed=seed), Level.HIGH, f"doc {seed}") for seed in range(3)]
-NOTHING = {"dropped": 0, "adopted": 0, "deleted": 0, "evicted": 0, "left": 0}
+NOTHING = {"finished": 0, "dropped": 0, "adopted": 0, "deleted": 0, "evicted": 0, "left": 0}
 
 
 @pytest.fixture(scope="module")

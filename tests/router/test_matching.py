@@ -40,7 +40,7 @@ class Corpus:
             if key not in self.chunks:
                 packed = pack(fingerprints(NAMESPACE, FINGERPRINT, piece))
                 base = (VariantKind.BASE, LOSSLESS, 0.0, key, NONE, NONE, (), 0.0, packed)
-                self.index.commit(key, 1, ObjectMeta(FINGERPRINT, (), len(piece), *base), reserved=False)
+                self.index.commit(key, 1, ObjectMeta(FINGERPRINT, (), len(piece), *base))
                 self.chunks[key] = piece
         return self
 
