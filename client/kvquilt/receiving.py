@@ -1,17 +1,13 @@
-"""A blend's stream, put together: one buffer that the layers are views of."""
-
-from collections.abc import Iterator
+"""A blend's stream of a whole prompt, put together."""
 
 import numpy as np
 
 from kvquilt import wire
+from kvquilt.layers import LayerStream
 from kvquilt.types import BlendedKV
 from kvquilt_codec.errors import IntegrityError
-from kvquilt_codec.types import KVLayout, LayerKV, Part, check_token_ids
+from kvquilt_codec.types import LayerKV, Part
 from kvquilt_proto.v1 import router_pb2 as pb
-from kvquilt_rpc import convert, frames
-
-MAX_KV_BYTES = 64 << 30
 
 
 class Receiver:
@@ -25,27 +21,19 @@ class Receiver:
     """
 
     def __init__(self, first: pb.BlendResponse) -> None:
-        if not first.HasField("header"):
-            raise IntegrityError("expected a header first; the router sent something else")
-        header = first.header
-        self._fingerprint = header.model_fingerprint
-        self._layout = convert.layout_from_wire(header.layout)
-        self._token_ids = check_token_ids(list(header.token_ids), wire.MAX_TOKENS)
-        tokens = len(self._token_ids) - 1
-        if header.kv_tokens != tokens or header.payload_bytes != self._layout.nbytes(tokens):
-            raise IntegrityError(f"expected KV of {tokens} tokens; the header declares {header.kv_tokens}")
-        self._reader = frames.FrameReader(header.payload_bytes, MAX_KV_BYTES)
-        self._buffer = np.empty(header.payload_bytes, np.uint8)
-        self._report: pb.BlendReport | None = None
+        self._stream = LayerStream(first)
+        tokens = len(self._stream.token_ids) - 1
+        if (self._stream.first_token, self._stream.kv_tokens) != (0, tokens):
+            raise IntegrityError(
+                f"expected KV of the first {tokens} tokens; the header declares {self._stream.first_token} to "
+                f"{self._stream.kv_tokens}"
+            )
+        self._layers: list[LayerKV] = []
 
     def take(self, response: pb.BlendResponse) -> None:
         """The next message after the first."""
-        if response.HasField("report"):
-            self._report = response.report
-            return
-        begin = self._reader.received
-        data = self._reader.take(response.frame)
-        self._buffer[begin : begin + len(data)] = np.frombuffer(data, np.uint8)
+        for layer in self._stream.take(response):
+            self._layers.append(LayerKV(layer.keys.transpose(1, 0, 2), layer.values.transpose(1, 0, 2)))
 
     def finish(self) -> BlendedKV:
         """The result, when the stream has ended.
@@ -53,22 +41,10 @@ class Receiver:
         Raises:
             IntegrityError: something is missing.
         """
-        self._reader.finish()
-        if self._report is None:
-            raise IntegrityError("expected a report at the end; the router's stream has none")
-        layers = tuple(_layers(self._buffer, self._layout, len(self._token_ids) - 1))
-        return BlendedKV(self._fingerprint, self._layout, self._token_ids, layers, wire.report(self._report))
-
-
-def _layers(buffer: "np.ndarray[tuple[int], np.dtype[np.uint8]]", layout: KVLayout, tokens: int) -> Iterator[LayerKV]:
-    """Views of the buffer, which holds `[kv_heads, tokens, dim]` per tensor, as keys and values of each layer."""
-    words = buffer.view(layout.data_type.numpy)
-    position = 0
-    for layer in layout.layers:
-        tensors = []
-        for part in (Part.KEYS, Part.VALUES):
-            _, heads, dim = layer.of(part, tokens)
-            size = heads * tokens * dim
-            tensors.append(words[position : position + size].reshape(heads, tokens, dim).transpose(1, 0, 2))
-            position += size
-        yield LayerKV(*tensors)
+        stream, report = self._stream, wire.report(self._stream.finish())
+        if stream.tokens == 0:  # a prompt of one token
+            none = stream.layout.data_type.numpy
+            for shape in stream.layout.layers:
+                keys, values = (np.empty(shape.of(part, 0), none) for part in (Part.KEYS, Part.VALUES))
+                self._layers.append(LayerKV(keys, values))
+        return BlendedKV(stream.model_fingerprint, stream.layout, stream.token_ids, tuple(self._layers), report)

@@ -1,13 +1,12 @@
 """The synchronous client: the asynchronous one, run by an event loop in a thread of its own."""
 
-import asyncio
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from kvquilt.aio import DEFAULT_TARGET, AsyncClient
 from kvquilt.explanations import MissReport
+from kvquilt.loop_thread import LoopThread
 from kvquilt.receipts import ForgetReport, PinReport
 from kvquilt.types import (
     BlendedKV,
@@ -37,13 +36,12 @@ class Client:
 
     def __init__(self, target: str = DEFAULT_TARGET, credentials: Credentials | None = None) -> None:
         self.target = target
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kvquilt-client", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread("kvquilt-client")
+        self._run = self._thread.run
         try:
             self._client = self._run(_opened(target, credentials))
         except BaseException:
-            self._end()
+            self._thread.close()
             raise
 
     def __enter__(self) -> "Client":
@@ -56,15 +54,10 @@ class Client:
 
     def close(self) -> None:
         """Close the channel and end the thread. Does nothing the second time."""
-        if self._loop.is_closed():
+        if self._thread.closed:
             return
         self._run(self._client.close())
-        self._end()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.close()
 
     def prefetch(self, documents: Sequence[Document], **options: Any) -> Iterator[PrefetchProgress]:
         """See `AsyncClient.prefetch`."""
@@ -107,14 +100,6 @@ class Client:
     def status(self, *, deadline: float = 10.0) -> Status:
         """See `AsyncClient.status`."""
         return self._run(self._client.status(deadline=deadline))
-
-    def _run(self, call: Coroutine[Any, Any, Result]) -> Result:
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
 
     def _iterate(self, stream: AsyncIterator[Result]) -> Iterator[Result]:
         end = object()

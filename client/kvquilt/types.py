@@ -140,7 +140,7 @@ class BlendedKV:
         model_fingerprint: hex digest of the model that it is for.
         layout: shapes and element type.
         token_ids: the whole prompt.
-        layers: per layer, views of one buffer; keys rotated to their positions.
+        layers: one by one; keys rotated to their positions.
         report: what was done.
     """
 

@@ -7,6 +7,8 @@ A cut is made where the hash of the `_WITNESS` tokens before it is the smallest 
 which again depends on this piece only.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +33,27 @@ def cut(token_ids: TokenIds, target_tokens: int) -> list[int]:
     Raises:
         BadRequestError: a target outside of that.
     """
+    return cuts(token_ids, target_tokens).ends
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Where a document is cut.
+
+    Attributes:
+        ends: of its chunks; see `cut`.
+        sure: those of them, the last perhaps not, that are also made in every longer text that begins with the
+            document, ascending. So are all `ends` before the last of them.
+        reach: the next sure cut of a longer text is at most so many tokens before the document's end.
+    """
+
+    ends: list[int]
+    sure: list[int]
+    reach: int
+
+
+def cuts(token_ids: TokenIds, target_tokens: int) -> Cuts:
+    """`cut`, and which of the cuts do not depend on where the document ends. Arguments and errors as there."""
     if not 1 <= target_tokens <= MAX_CHUNK_TOKENS:
         raise BadRequestError(f"expected a target of 1..{MAX_CHUNK_TOKENS} tokens; got {target_tokens}")
     tokens = len(token_ids)
@@ -39,9 +62,10 @@ def cut(token_ids: TokenIds, target_tokens: int) -> list[int]:
     hashes = np.full(tokens + 1, _NEVER, np.uint64)
     if tokens > _WITNESS:
         hashes[_WITNESS:] = run_hashes(token_ids, _WITNESS)
+    sure = _minima(hashes, shortest)
     ends: list[int] = []
     begin = 0
-    for cut_at in (*_minima(hashes, shortest), tokens):
+    for cut_at in (*sure, tokens):
         pieces = [(begin, cut_at)] if cut_at > begin else []
         while pieces:
             first, end = pieces.pop()
@@ -52,7 +76,7 @@ def cut(token_ids: TokenIds, target_tokens: int) -> list[int]:
             middle = first + shortest + int(np.argmin(hashes[first + shortest : end - shortest + 1]))
             pieces += [(middle, end), (first, middle)]
         begin = cut_at
-    return ends
+    return Cuts(ends, sure, shortest)
 
 
 def _minima(hashes: NDArray[np.uint64], reach: int) -> list[int]:

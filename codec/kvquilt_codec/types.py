@@ -193,10 +193,7 @@ class KVChunk:
         """
         for name, arrays in (("keys", self.keys), ("values", self.values)):
             for index, array in enumerate(arrays):
-                words, exponent = _EXPONENT_BITS[self.layout.data_type]
-                bits: Array = array.view(words)
-                if bool(np.any((bits & exponent) == exponent)):
-                    raise BadRequestError(f"expected finite {name}; layer {index} holds NaN or Inf: compute it again")
+                check_finite(array, self.layout.data_type, f"{name} of layer {index}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +249,18 @@ class SectionCodec(Protocol):
             IntegrityError: the payload is not an encoding of a tensor of this shape and type. `out` is then undefined
                 and must not be used.
         """
+
+
+def check_finite(array: Array, data_type: DataType, name: str) -> None:
+    """Refuse NaN and Inf in an array of this type.
+
+    Raises:
+        BadRequestError: it holds one; the message says `name`.
+    """
+    words, exponent = _EXPONENT_BITS[data_type]
+    bits: Array = array.view(words)
+    if bool(np.any((bits & exponent) == exponent)):
+        raise BadRequestError(f"expected finite {name}; got NaN or Inf: compute it again")
 
 
 def check_token_ids(token_ids: Sequence[int] | TokenIds, limit: int = MAX_CHUNK_TOKENS) -> TokenIds:

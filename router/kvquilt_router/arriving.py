@@ -153,7 +153,7 @@ class Arrivals:
         """
         began = time.perf_counter()
         with self._changed:
-            came = self._changed.wait_for(lambda: self._failed or self._have(layer), self._patience)
+            came = self._changed.wait_for(lambda: self._failed or self.have(layer), self._patience)
             self._failed = abandoned = self._failed or not came
             # Until the layer came: that the thread runs again some milliseconds later is not the chunks' fault.
             ended = max((chunk.completed_at for chunk in self._chunks.values() if chunk is not None), default=began)
@@ -161,5 +161,6 @@ class Arrivals:
         if abandoned:
             raise Abandoned
 
-    def _have(self, layer: int) -> bool:
+    def have(self, layer: int) -> bool:
+        """Whether all chunks have this layer."""
         return all(chunk is not None and chunk.complete > layer for chunk in self._chunks.values())

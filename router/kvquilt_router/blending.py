@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,12 +18,12 @@ from kvquilt_router.fetching import Fetcher
 from kvquilt_router.finding import Finder, Guess, changed
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.lookup import Lookup
-from kvquilt_router.pipelining import Pace
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.starting import Choice, StartedBlend, Starter, with_question
 from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Key, Prompt, key_of
 from kvquilt_router.usage import Tally, saved_seconds
+from kvquilt_rpc.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Blended:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
+class BlendPlan:
     """What is known before anything is fetched.
 
     Attributes:
@@ -56,12 +56,20 @@ class _Plan:
         report: decision, and outcomes with what was found inside the missed ones.
         guesses: what to compare when it has come.
         contexts: of the chunks that are used.
+        seconds: that it took.
     """
 
     looked_up: list[ChunkOutcome]
     report: BlendReport
     guesses: list[Guess]
     contexts: frozenset[str]
+    seconds: float
+
+    def shown(self, prompt: Prompt) -> BlendReport:
+        """The report as a blend's would be; this plan's own is not changed."""
+        if not prompt.plain:
+            return self.report
+        return replace(self.report, chunks=with_question(prompt, self.report.chunks)[1])
 
 
 class Blender:
@@ -102,29 +110,47 @@ class Blender:
         self._fetch_deadline = fetch_deadline
         self._slots = slots
 
-    async def plan(self, prompt: Prompt, options: BlendOptions) -> BlendReport:
-        """What a blend would find and decide, without fetching or computing."""
-        report = (await self._decided(prompt, options)).report
-        if prompt.plain:
-            report.chunks = with_question(prompt, report.chunks)[1]
-        return report
+    @property
+    def elements_per_token(self) -> int:
+        """KV elements of one token."""
+        return self._engine.traits.layout.elements_per_token
 
-    async def blend(self, prompt: Prompt, options: BlendOptions) -> AsyncGenerator[memoryview | Blended, None]:
-        """Finished KV of all tokens but the last: keys, then values, of each layer in order; then what was done.
-
-        Each item of bytes is one tensor `[kv_heads, tokens - 1, dim]`.
+    def check(self, prompt: Prompt, options: BlendOptions) -> None:
+        """Refuse what cannot be blended.
 
         Raises:
-            BadRequestError: an empty question or document, an unknown policy, more tokens than the model's context.
+            BadRequestError: an unknown policy, a token beyond the vocabulary, more tokens than the model's context.
         """
         if options.policy is not None:
             policy_by_name(options.policy)
         self._engine.check(prompt.token_ids, len(prompt.token_ids))
-        async with self._slots, aclosing(self._blend(prompt, options)) as parts:
-            async for part in parts:
-                yield part
 
-    async def _decided(self, prompt: Prompt, options: BlendOptions) -> "_Plan":
+    async def blend(
+        self, prompt: Prompt, options: BlendOptions, plan: BlendPlan | None = None, first: int = 0
+    ) -> AsyncGenerator[memoryview | Blended, None]:
+        """Finished KV of all tokens but the last: keys, then values, of each layer in order; then what was done.
+
+        Each item of bytes is one tensor `[kv_heads, tokens, dim]`.
+
+        Args:
+            prompt: see there.
+            options: how to blend.
+            plan: made of these two just now, if it was.
+            first: KV of the tokens before this one is left out.
+
+        Raises:
+            BadRequestError: an empty question or document; see also `check`.
+        """
+        self.check(prompt, options)
+        async with self._slots:
+            decided = await self.plan(prompt, options) if plan is None else plan
+            async with aclosing(self._blend(prompt, options, decided, first)) as parts:
+                async for part in parts:
+                    yield part
+
+    async def plan(self, prompt: Prompt, options: BlendOptions) -> BlendPlan:
+        """What a blend would find and decide, without fetching or computing."""
+        started = time.perf_counter()
         refs = self._planner.prompt(prompt, options.point)
         order = self._gate.order(options)
         looked_up = await self._lookup.look_up(prompt, refs, order)
@@ -138,7 +164,9 @@ class Blender:
                 outcome.kept_out = outcome.found.context
                 outcome.found, outcome.miss_reason = None, "gate_closed"
         usable = [guess for guess in guesses if changed(guess.found) in allowed]
-        return _Plan(looked_up, BlendReport(options, decision, outcomes), usable, allowed)
+        return BlendPlan(
+            looked_up, BlendReport(options, decision, outcomes), usable, allowed, time.perf_counter() - started
+        )
 
     async def _found_inside(
         self, prompt: Prompt, outcomes: list[ChunkOutcome], order: Sequence[str]
@@ -149,9 +177,10 @@ class Blender:
             log.warning("missed text was not searched for known chunks: %s", error)
             return outcomes, []
 
-    async def _blend(self, prompt: Prompt, options: BlendOptions) -> AsyncGenerator[memoryview | Blended, None]:
-        started = time.perf_counter()
-        plan = await self._decided(prompt, options)
+    async def _blend(
+        self, prompt: Prompt, options: BlendOptions, plan: BlendPlan, first: int
+    ) -> AsyncGenerator[memoryview | Blended, None]:
+        started = time.perf_counter() - plan.seconds
         report = plan.report
         guessed = [ChunkOutcome(guess.outcome.ref, guess.found) for guess in plan.guesses]
         chunks, blend = await self._fetched(prompt, options, plan, guessed)
@@ -164,7 +193,7 @@ class Blender:
         else:
             fetched = time.perf_counter()
         computation = blend.computation
-        async with aclosing(computation.layers()) as tensors:
+        async with aclosing(computation.layers(first)) as tensors:
             async for tensor in tensors:
                 yield tensor
         finished = time.perf_counter()
@@ -197,7 +226,7 @@ class Blender:
         yield Blended(blend.choice.prompt, report, assembly, plan.looked_up, each)
 
     async def _fetched(
-        self, prompt: Prompt, options: BlendOptions, plan: "_Plan", guessed: Sequence[ChunkOutcome]
+        self, prompt: Prompt, options: BlendOptions, plan: "BlendPlan", guessed: Sequence[ChunkOutcome]
     ) -> tuple[Mapping[Key, DecodedChunk], StartedBlend | None]:
         """What came, and the blend if it was begun before that and all that it needs has come."""
         outcomes = plan.report.chunks
@@ -226,7 +255,7 @@ class Blender:
     def _count_tokens(self, report: BlendReport, prompt: Prompt, recomputed: Indices) -> None:
         again = np.zeros(prompt.context_tokens, bool)
         again[recomputed] = True
-        elements = self._engine.traits.layout.elements_per_token
+        elements = self.elements_per_token
         read: dict[Key, int] = {}
         for outcome in report.chunks:
             if outcome.found is None:

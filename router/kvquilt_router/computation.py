@@ -78,13 +78,17 @@ class Computation:
     def _on_layer(self, _: int, tensors: LayerTensors) -> None:
         self._loop.call_soon_threadsafe(self._layers.put_nowait, tensors)
 
-    async def layers(self) -> AsyncGenerator[memoryview, None]:
-        """Keys and values of each layer in order, each `[kv_heads, tokens, dim]`, while the next ones still compute."""
+    async def layers(self, first: int = 0) -> AsyncGenerator[memoryview, None]:
+        """Keys and values of each layer in order, each `[kv_heads, tokens, dim]`, while the next ones still compute.
+
+        Args:
+            first: tokens before this one are left out.
+        """
         try:
             for _ in self.assembly.kv.layers:
                 tensors = await _next(self._layers, self._task)
                 for tensor in (tensors.keys, tensors.values):
-                    yield await asyncio.to_thread(wire_bytes, tensor)
+                    yield await asyncio.to_thread(wire_bytes, tensor[:, :, first:])
         finally:
             await self._task
 

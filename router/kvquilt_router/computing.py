@@ -18,9 +18,9 @@ from kvquilt_router.dependence import dependence
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine.prefill import AttentionSums
-from kvquilt_router.pipelining import Pace
 from kvquilt_router.planning import Planner
 from kvquilt_router.types import ChunkRef
+from kvquilt_rpc.pace import Pace
 
 CONTEXT_BYTES = 1 << 30
 

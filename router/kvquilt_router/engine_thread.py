@@ -18,6 +18,11 @@ class EngineThread:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def requests(self) -> int:
+        """Calls for requests that run or wait."""
+        return self._requests
+
     async def run(self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         """Run a call for a request."""
         self._requests += 1

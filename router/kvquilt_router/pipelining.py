@@ -6,30 +6,6 @@ The recompute of layer l runs while layer l + 1 and those after it are fetched a
 
 from collections.abc import Iterable, Sequence
 
-_KEPT = 0.8
-"""What a measurement weighs after each further one."""
-
-
-class Pace:
-    """How fast the engine computes: a running mean, in which newer and larger measurements weigh more.
-
-    A layer of few tokens costs more for each of them: after small blends only, a large one is thought to be slower.
-    """
-
-    def __init__(self) -> None:
-        self._seconds = self._computed = 0.0
-
-    @property
-    def seconds(self) -> float | None:
-        """Per token and layer; `None` before the first measurement."""
-        return self._seconds / self._computed if self._computed else None
-
-    def measured(self, seconds: float, tokens: int, layers: int) -> None:
-        """So long it took to compute so many tokens in so many layers; nothing is learned of no tokens."""
-        if tokens * layers:
-            self._seconds = _KEPT * self._seconds + seconds
-            self._computed = _KEPT * self._computed + tokens * layers
-
 
 def keeps_up(seconds_until: Sequence[float], seconds_per_layer: float) -> bool:
     """Whether every layer will have come when the layers before it are computed.

@@ -20,14 +20,17 @@ from kvquilt_router.blending import Blender
 from kvquilt_router.computing import ContextCache, VariantComputer
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine_thread import EngineThread
+from kvquilt_router.estimates import Estimates
 from kvquilt_router.fetching import Fetcher
 from kvquilt_router.finding import Finder
 from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.gate.opening import open_gate
+from kvquilt_router.heads import HeadFinder
 from kvquilt_router.holding import HeldChunks
+from kvquilt_router.loading import HeadLoader
 from kvquilt_router.lookup import Lookup
-from kvquilt_router.pipelining import Pace
+from kvquilt_router.offering import Offers
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import AnchorPools, policy_by_name
 from kvquilt_router.precompute import Precomputer
@@ -39,6 +42,7 @@ from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.starting import Starter
 from kvquilt_router.storing import Storer
+from kvquilt_router.taking import Taker
 from kvquilt_router.tenants import Tenant, Tenants, namespace_of
 from kvquilt_router.types import COUNTERS
 from kvquilt_router.usage import NamespaceUsage
@@ -48,6 +52,7 @@ from kvquilt_router.why.records import RequestLog
 from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes, open_nodes
+from kvquilt_rpc.pace import Pace
 from kvquilt_rpc.server import RpcServer
 
 
@@ -172,6 +177,10 @@ def _served(
         fetch_deadline=settings.fetch_deadline,
         concurrency=settings.fetch_concurrency,
     )
+    loader = HeadLoader(
+        engine, fetcher, slots=asyncio.Semaphore(settings.max_loads), fetch_deadline=settings.fetch_deadline
+    )
+    estimates = Estimates(len(engine.traits.layout.layers), thread, prefill, pace)
 
     def tenant(namespace: Namespace) -> Tenant:
         deadline = settings.stat_deadline
@@ -213,10 +222,12 @@ def _served(
             slots=slots,
             fetch_deadline=settings.fetch_deadline,
         )
+        finder = HeadFinder(nodes, planner, profile, chunk_tokens=settings.chunk_tokens, deadline=deadline)
         tokenise = None if model.tokenizer is None else model.tokenise
         return Tenant(
             planner,
-            blender,
+            Offers(blender, finder, loader, gate, estimates, tally),
+            finder,
             Precomputer(computer, thread, planner, storer, nodes, counters, stat_deadline=deadline),
             storer,
             WarmUps(settings.warm_up_passages, tokenise, lambda: gate.blends),
@@ -235,6 +246,14 @@ def _served(
         queue_length=settings.background_queue,
         pair_bytes=int(settings.pair_bytes),
     )
+    taker = Taker(
+        engine,
+        thread,
+        estimates,
+        counters,
+        capacity_bytes=int(settings.save_bytes),
+        deadline=settings.put_deadline,
+    )
     auditor = Auditor(engine, thread, gate, counters, share=settings.audit_share, chance=random.random)
 
     def forget(namespace: str) -> None:
@@ -244,4 +263,4 @@ def _served(
         refusals.forget(namespace)
 
     tenants = Tenants(tenant, master_secret(settings), settings.max_namespaces, forget)
-    return ServedModel(model, tenants, background, auditor, profile, gate, held, usage, recorder)
+    return ServedModel(model, tenants, background, auditor, profile, gate, held, usage, recorder, taker)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from kvquilt_codec.catalog import check_document_id
 from kvquilt_codec.receipts import ForgetReceipt
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
-from kvquilt_router import wire
+from kvquilt_router import answers, wire
 from kvquilt_router.auditing import Auditor
 from kvquilt_router.background import Background
 from kvquilt_router.blending import Blended
@@ -21,19 +21,22 @@ from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.holding import HeldChunks
 from kvquilt_router.misses import node_calls
 from kvquilt_router.node_wire import node_message
+from kvquilt_router.offered import offered_kv
+from kvquilt_router.offering import Begun, Loaded
 from kvquilt_router.pinning import pinned
 from kvquilt_router.policies import POLICIES
 from kvquilt_router.prefetching import prefetched, progress, require_write
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.recording import Recorder
 from kvquilt_router.settings import RouterSettings
+from kvquilt_router.taking import Taker
 from kvquilt_router.tenants import Acting, Tenant, Tenants
-from kvquilt_router.types import NODE_REASONS, Prompt
+from kvquilt_router.types import NODE_REASONS, Wanted
 from kvquilt_router.usage import NamespaceUsage, describe
 from kvquilt_router.why import wire as why_wire
 from kvquilt_router.why.recording import keep, planned
 from kvquilt_router.why.types import RequestRecord
-from kvquilt_rpc import convert, frames, status
+from kvquilt_rpc import frames, status
 from kvquilt_rpc.callers import ACTING, NAMESPACE_KEY, caller
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes
@@ -57,6 +60,7 @@ class ServedModel:
     held: HeldChunks
     usage: NamespaceUsage
     recorder: Recorder | None
+    taker: Taker
 
 
 class RouterService(router_pb2_grpc.RouterServiceServicer):
@@ -115,29 +119,44 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         acting = self._acting(served)
         prompt = wire.prompt(request.prompt, served.loaded, acting.tenant.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
-        header = _header(served.loaded, prompt)
         offset = 0
-        async with aclosing(acting.tenant.blender.blend(prompt, options)) as parts:
+        async with aclosing(acting.tenant.offers.give(prompt, options, wire.wanted(request.load))) as parts:
             async for part in parts:
-                if header is not None:
-                    # Only now: what the blend refuses at its start must come as a status, not after a header.
-                    yield pb.BlendResponse(header=header)
-                    header = None
-                if isinstance(part, Blended):
-                    request_id = keep(part, served.background.waiting(), acting.tenant.requests, time.time())
-                    if self._settings.background:
-                        part.report.tokens_queued = served.background.leave(part, acting)
-                    served.auditor.offer(part)
-                    if served.recorder is not None:
-                        served.recorder.record(part, acting.tenant.planner)
-                    report = wire.report_message(part.report)
-                    describe(report, part.report)
-                    report.request_id = request_id
-                    yield pb.BlendResponse(report=report)
+                if isinstance(part, Begun):
+                    yield pb.BlendResponse(header=answers.header_message(served.loaded, prompt, part))
+                elif isinstance(part, Blended | Loaded):
+                    yield pb.BlendResponse(report=self._reported(part, served, acting))
                 else:
                     for frame in frames.split([part], offset):
                         yield pb.BlendResponse(frame=frame)
                     offset += len(part)
+
+    def _reported(self, done: Blended | Loaded, served: ServedModel, acting: Acting) -> pb.BlendReport:
+        """Let a finished request leave behind what later ones gain from; its report."""
+        request_id = keep(done, served.background.waiting(), acting.tenant.requests, time.time())
+        if isinstance(done, Blended):
+            if self._settings.background:
+                done.report.tokens_queued = served.background.leave(done, acting)
+            served.auditor.offer(done)
+            if served.recorder is not None:
+                served.recorder.record(done, acting.tenant.planner)
+        report = answers.report_message(done.report)
+        describe(report, done.report)
+        report.request_id = request_id
+        return report
+
+    @status.unary
+    async def StoreKv(self, request_iterator: AsyncIterator[pb.StoreKvRequest], context: Context) -> pb.StoreKvResponse:
+        """Take KV that a worker computed."""
+        header: pb.StoreKvHeader = await frames.uploaded_header(request_iterator)
+        served = self._model(header.model)
+        acting = self._acting(served)
+        require_write(acting.may_write, "store KV")
+        offered = offered_kv(header, served.loaded)
+        point = served.profile.point(wire.level(header, self._settings))
+        if header.HasField("prefix_tokens"):
+            acting.tenant.prefixes.remember(offered.prompt.prefix)
+        return answers.taken_message(await served.taker.take(offered, request_iterator, acting, point))
 
     @status.unary
     async def PlanBlend(self, request: pb.PlanBlendRequest, context: Context) -> pb.PlanBlendResponse:
@@ -146,9 +165,8 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         tenant = self._acting(served).tenant
         prompt = wire.prompt(request.prompt, served.loaded, tenant.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
-        tokens = len(prompt.token_ids)
-        served.loaded.engine.check(prompt.token_ids, tokens)
-        return wire.plan_message(await tenant.blender.plan(prompt, options), tokens)
+        offer = await tenant.offers.offer(prompt, options, wire.wanted(request.load))
+        return answers.plan_message(offer, tenant.offers.shown(prompt, options, offer), len(prompt.token_ids))
 
     @status.unary
     async def ExplainMiss(self, request: pb.ExplainMissRequest, context: Context) -> pb.ExplainMissResponse:
@@ -176,9 +194,8 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             return tenant.requests.get(request.request_id)
         prompt = wire.prompt(request.prompt, served.loaded, tenant.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
-        served.loaded.engine.check(prompt.token_ids, len(prompt.token_ids))
-        report = await tenant.blender.plan(prompt, options)
-        return planned(prompt, report, served.background.waiting())
+        offer = await tenant.offers.offer(prompt, options, Wanted())
+        return planned(prompt, tenant.offers.shown(prompt, options, offer), served.background.waiting())
 
     @status.streaming
     async def Prefetch(
@@ -250,7 +267,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         return {name: dict(own) for name, own in sums.items()}
 
     def _models(self) -> list[pb.Model]:
-        return [wire.model_message(served.loaded, served.profile, served.gate) for served in self._served]
+        return [answers.model_message(served.loaded, served.profile, served.gate) for served in self._served]
 
     @status.unary
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
@@ -278,15 +295,3 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
             nodes=(node_message(state, overall) for state in states),
             usage=(pb.NamespaceUsage(namespace=name, counters=own) for name, own in sums.items()),
         )
-
-
-def _header(model: LoadedModel, prompt: Prompt) -> pb.BlendHeader | None:
-    layout = model.engine.traits.layout
-    token_ids = prompt.token_ids
-    return pb.BlendHeader(
-        model_fingerprint=model.fingerprint,
-        layout=convert.layout_to_wire(layout),
-        token_ids=token_ids.tolist(),
-        kv_tokens=len(token_ids) - 1,
-        payload_bytes=layout.nbytes(len(token_ids) - 1),
-    )

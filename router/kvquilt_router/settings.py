@@ -113,6 +113,12 @@ class RouterSettings(BaseModel):
         ByteSize(1 << 30), ge=0, description="Memory of what the policy anchors has learned, for each model."
     )
     max_blends: int = Field(4, ge=1, description="Blends at once; further ones wait. Each holds a prompt's KV.")
+    max_loads: int = Field(
+        8, ge=1, description="Loads of exact heads at once; further ones wait. Each holds a head's KV."
+    )
+    save_bytes: ByteSize = Field(
+        ByteSize(1 << 30), ge=1, description="Most KV that workers' saves hold at once; beyond it they are refused."
+    )
     warm_up_passages: int = Field(
         8, ge=0, le=32, description="Most passages of the same corpus that chunks are computed after; 0 for none."
     )

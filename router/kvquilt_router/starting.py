@@ -13,11 +13,12 @@ from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.gate.choose import EXACT
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.gate.types import Decision
-from kvquilt_router.pipelining import Pace, balanced_ratio, keeps_up
+from kvquilt_router.pipelining import balanced_ratio, keeps_up
 from kvquilt_router.placement import FetchedChunk, fits, placed
 from kvquilt_router.policies import AnchorPool, policy_by_name
 from kvquilt_router.selection import EstimatingPolicy, SelectionProblem
 from kvquilt_router.types import BlendOptions, ChunkOutcome, Key, Prompt, key_of
+from kvquilt_rpc.pace import Pace
 
 
 @dataclass(frozen=True, slots=True, eq=False)

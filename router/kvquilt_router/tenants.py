@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import PUBLIC, Namespace
-from kvquilt_router.blending import Blender
+from kvquilt_router.heads import HeadFinder
+from kvquilt_router.offering import Offers
 from kvquilt_router.planning import Planner
 from kvquilt_router.precompute import Precomputer
 from kvquilt_router.prefixes import KnownPrefixes
@@ -27,7 +28,8 @@ class Tenant:
     """One namespace's part of a model: names its chunks, and remembers its corpora, prefixes, anchors and requests."""
 
     planner: Planner
-    blender: Blender
+    offers: Offers
+    heads: HeadFinder
     precomputer: Precomputer
     storer: Storer
     warm_ups: WarmUps

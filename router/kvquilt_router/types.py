@@ -1,6 +1,7 @@
 """The vocabulary of the router: prompts, plans, policies, reports. Read this file first."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ NODE_REASONS = (
 
 COUNTERS = (
     "blends",
+    "loads_exact",
+    "loads_nothing",
+    "loads_less",
     "bytes_fetched",
     "chunks_hit",
     *(f"chunks_missed_{reason}" for reason in MISS_REASONS),
@@ -55,6 +59,11 @@ COUNTERS = (
     "milliseconds_saved",
     "milliseconds_lost",
     "documents_prefetched",
+    "saves",
+    "saves_dropped",
+    "chunks_saved",
+    "chunks_saved_before",
+    "chunks_unsaved",
     "puts_failed",
     "background_stored",
     "background_dropped",
@@ -196,6 +205,38 @@ class BlendOptions:
     point: OperatingPoint
     max_kl: float
     seed: int = 0
+
+
+class Extent(Enum):
+    """How much of a prompt's KV a worker is given."""
+
+    PROMPT = "prompt"
+    """That of all tokens but the last."""
+    EXACT = "exact"
+    """That of the longest head whose stored KV was computed in exactly this context."""
+    AUTO = "auto"
+    """Whichever gives the earliest first token. Only asked for."""
+    NOTHING = "nothing"
+    """Only given."""
+
+
+NOTHING_REASONS = ("nothing_stored", "nothing_new", "slower_than_computing")
+"""Why a worker is given nothing; docs/reference.md says what each means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a worker asks for, and what it has.
+
+    Attributes:
+        extent: see there.
+        computed: it has KV of so many first tokens.
+        seconds_per_token: what it takes to compute a token of a prompt; `None`: not known.
+    """
+
+    extent: Extent = Extent.PROMPT
+    computed: int = 0
+    seconds_per_token: float | None = None
 
 
 @dataclass(slots=True)

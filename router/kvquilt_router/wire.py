@@ -1,4 +1,4 @@
-"""Router messages to the router's vocabulary and back. Everything that comes in is checked here."""
+"""Router messages to the router's vocabulary. Everything that comes in is checked here."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,20 @@ import numpy as np
 
 from kvquilt_codec.catalog import MAX_SOURCES
 from kvquilt_codec.errors import BadRequestError, NotFoundError
-from kvquilt_codec.levels import LevelRequest, level_cards, parse_level
+from kvquilt_codec.levels import LevelRequest, parse_level
 from kvquilt_codec.types import MAX_CHUNK_TOKENS, TokenIds, check_token_ids
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router.engine import LoadedModel
-from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
-from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Prompt
+from kvquilt_router.types import BlendOptions, Extent, Prompt, Wanted
 from kvquilt_rpc import convert
 
 MAX_DOCUMENT_TOKENS = 1 << 20
 MAX_SEGMENTS = 4096
+MAX_SECONDS_PER_TOKEN = 3600.0
 AUTO = "auto"
 _EMPTY = np.empty(0, np.uint32)
 
@@ -125,7 +125,7 @@ def warm_up(message: pb.PrefetchRequest, model: LoadedModel) -> list[TokenIds]:
     return passages
 
 
-def level(message: pb.BlendOptions | pb.PrefetchRequest, settings: RouterSettings) -> LevelRequest:
+def level(message: pb.BlendOptions | pb.PrefetchRequest | pb.StoreKvHeader, settings: RouterSettings) -> LevelRequest:
     """What a request asks for: its level or bound, or else the router's default.
 
     Raises:
@@ -154,6 +154,42 @@ def options(message: pb.BlendOptions, settings: RouterSettings, profile: ModelPr
     return BlendOptions(name, ratio, point, max_kl, message.seed)
 
 
+_EXTENTS = {
+    pb.EXTENT_UNSPECIFIED: Extent.PROMPT,
+    pb.EXTENT_PROMPT: Extent.PROMPT,
+    pb.EXTENT_EXACT: Extent.EXACT,
+    pb.EXTENT_AUTO: Extent.AUTO,
+}
+
+
+def wanted(message: pb.LoadOptions) -> Wanted:
+    """What a worker asks for.
+
+    Raises:
+        BadRequestError: an unknown extent, or a time that is not above 0.
+    """
+    extent = _EXTENTS.get(pb.Extent.ValueType(message.extent))
+    if extent is None:
+        raise BadRequestError(f"expected extent prompt, exact or auto; got number {message.extent}")
+    return Wanted(extent, message.computed_tokens, seconds_per_token(message))
+
+
+def seconds_per_token(message: pb.LoadOptions | pb.StoreKvHeader) -> float | None:
+    """What a worker takes to compute a token of a prompt, if it says.
+
+    Raises:
+        BadRequestError: a time that is not above 0.
+    """
+    if not message.HasField("worker_seconds_per_token"):
+        return None
+    seconds = message.worker_seconds_per_token
+    if not 0 < seconds < MAX_SECONDS_PER_TOKEN:
+        raise BadRequestError(
+            f"expected worker_seconds_per_token above 0 and below {MAX_SECONDS_PER_TOKEN:g}; got {seconds}"
+        )
+    return seconds
+
+
 def choose(models: Sequence[LoadedModel], name: str) -> LoadedModel:
     """The model of that name or fingerprint; with no name, the only one.
 
@@ -166,118 +202,3 @@ def choose(models: Sequence[LoadedModel], name: str) -> LoadedModel:
         if name and name in (model.name, model.fingerprint):
             return model
     raise NotFoundError(f"expected a model in {[model.name for model in models]}; got {name!r}", reason="unknown_model")
-
-
-def profile_message(profile: ModelProfile) -> pb.Profile | None:
-    """Describe the profile in force, if there is one."""
-    if not profile.digest:
-        return None
-    message = pb.Profile(profile_digest=profile.digest, miss_reason=profile.miss_reason)
-    if (known := profile.profile) is not None:
-        message.texts = known.texts
-        message.levels.extend(
-            pb.LevelCard(
-                level=card.level,
-                quality_layers=card.quality_layers,
-                bits_per_element=card.bits_per_element,
-                kl=card.kl,
-                top1_agreement=card.top1_agreement,
-            )
-            for card in level_cards(known).values()
-        )
-    return message
-
-
-def gate_message(gate: HeldGate) -> pb.Gate:
-    """Describe the gate in force."""
-    message = pb.Gate(missing_reason=gate.missing_reason, source=gate.source)
-    if gate.gate is None:
-        return message
-    message.texts = gate.gate.texts
-    for point in gate.gate.points:
-        tally = gate.audits.tallies.get(point.key)
-        message.points.add(
-            policy=point.policy,
-            recompute_ratio=point.recompute_ratio,
-            context=point.context,
-            level=point.level,
-            cases=point.cases,
-            kl_geomean=point.kl_geomean,
-            kl_upper=point.kl_upper,
-            top1_agreement=point.top1_agreement,
-            cpu_share=point.cpu_share,
-            audits=0 if tally is None else tally.audits,
-            audits_exceeded=0 if tally is None else tally.exceeded,
-            withdrawn=point.key in gate.audits.withdrawn,
-        )
-    return message
-
-
-def model_message(model: LoadedModel, profile: ModelProfile, gate: HeldGate) -> pb.Model:
-    """Describe a model, its profile and its gate."""
-    return pb.Model(
-        name=model.name,
-        model_fingerprint=model.fingerprint,
-        architecture=model.architecture,
-        layout=convert.layout_to_wire(model.engine.traits.layout),
-        max_context_tokens=model.engine.traits.max_context,
-        profile=profile_message(profile),
-        gate=gate_message(gate),
-    )
-
-
-def chunk_message(outcome: ChunkOutcome) -> pb.ChunkReport:
-    """Describe what became of a chunk."""
-    ref, found = outcome.ref, outcome.found
-    message = pb.ChunkReport(
-        segment=ref.segment,
-        begin=ref.begin,
-        end=ref.end,
-        miss_reason=outcome.miss_reason,
-        fetched_bytes=outcome.fetched_bytes,
-    )
-    if found is not None:
-        message.variant_kind = convert.variant_to_wire(found.info.meta.variant)
-        message.context = found.context
-        message.in_exact_context = found.context == "exact"
-    return message
-
-
-def plan_message(report: BlendReport, prompt_tokens: int) -> pb.PlanBlendResponse:
-    """Describe what a blend would do."""
-    return pb.PlanBlendResponse(
-        policy=report.decision.policy,
-        recompute_ratio=report.decision.recompute_ratio,
-        prompt_tokens=prompt_tokens,
-        chunks=[chunk_message(outcome) for outcome in report.chunks],
-        level=report.options.point.level.value,
-        predicted_kl=report.decision.predicted_kl,
-        gate_refusal=report.decision.refusal,
-    )
-
-
-def report_message(report: BlendReport) -> pb.BlendReport:
-    """Describe a blend."""
-    seconds = report.seconds
-    return pb.BlendReport(
-        policy=report.decision.policy,
-        recompute_ratio=report.decision.recompute_ratio,
-        tokens_exact=report.tokens_exact,
-        tokens_reused=report.tokens_reused,
-        tokens_recomputed=report.tokens_recomputed,
-        tokens_computed=report.tokens_computed,
-        fetched_bytes=report.fetched_bytes,
-        bf16_bytes=report.bf16_bytes,
-        chunks=[chunk_message(outcome) for outcome in report.chunks],
-        fetch_seconds=seconds["fetch"],
-        select_seconds=seconds["select"],
-        compute_seconds=seconds["compute"],
-        total_seconds=seconds["total"],
-        overlap_seconds=seconds["overlap"],
-        reused_positions=report.reused_positions.tolist(),
-        reused_deviations=report.reused_deviations.tolist(),
-        level=report.options.point.level.value,
-        predicted_kl=report.decision.predicted_kl,
-        gate_refusal=report.decision.refusal,
-        observed_deviation=report.observed_deviation,
-    )

@@ -11,7 +11,8 @@ from kvquilt_codec.gate import Gate, GatePoint
 from kvquilt_codec.levels import LOSSLESS_POINT
 from kvquilt_router.arriving import Abandoned, Arrivals
 from kvquilt_router.gate.choose import choose, raised
-from kvquilt_router.pipelining import Pace, balanced_ratio, keeps_up
+from kvquilt_router.pipelining import balanced_ratio, keeps_up
+from kvquilt_rpc.pace import Pace
 
 RATIOS = st.lists(st.floats(0, 1), max_size=6)
 SECONDS = st.floats(0, 100)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from kvquilt_proto.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Extent:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExtentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Extent.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXTENT_UNSPECIFIED: _Extent.ValueType  # 0
+    """As EXTENT_PROMPT."""
+    EXTENT_PROMPT: _Extent.ValueType  # 1
+    """That of all tokens but the last. The router computes what is not stored."""
+    EXTENT_EXACT: _Extent.ValueType  # 2
+    """That of the longest head of the prompt whose stored KV was computed in exactly this context; there may be none. The
+    router computes nothing, and needs no gate.
+    """
+    EXTENT_AUTO: _Extent.ValueType  # 3
+    """Either of these two or nothing: what the router estimates to give the worker its first token the earliest."""
+    EXTENT_NOTHING: _Extent.ValueType  # 4
+    """In answers: nothing, the worker computes the prompt."""
+
+class Extent(_Extent, metaclass=_ExtentEnumTypeWrapper):
+    """How much of a prompt's KV a worker is given."""
+
+EXTENT_UNSPECIFIED: Extent.ValueType  # 0
+"""As EXTENT_PROMPT."""
+EXTENT_PROMPT: Extent.ValueType  # 1
+"""That of all tokens but the last. The router computes what is not stored."""
+EXTENT_EXACT: Extent.ValueType  # 2
+"""That of the longest head of the prompt whose stored KV was computed in exactly this context; there may be none. The
+router computes nothing, and needs no gate.
+"""
+EXTENT_AUTO: Extent.ValueType  # 3
+"""Either of these two or nothing: what the router estimates to give the worker its first token the earliest."""
+EXTENT_NOTHING: Extent.ValueType  # 4
+"""In answers: nothing, the worker computes the prompt."""
+Global___Extent: _TypeAlias = Extent  # noqa: Y015
 
 @_typing.final
 class TokenIds(_message.Message):
@@ -184,28 +221,63 @@ class BlendOptions(_message.Message):
 Global___BlendOptions: _TypeAlias = BlendOptions  # noqa: Y015
 
 @_typing.final
+class LoadOptions(_message.Message):
+    """What a worker asks for, and what it has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXTENT_FIELD_NUMBER: _builtins.int
+    COMPUTED_TOKENS_FIELD_NUMBER: _builtins.int
+    WORKER_SECONDS_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    extent: Global___Extent.ValueType
+    computed_tokens: _builtins.int
+    """The worker has KV of so many first tokens: theirs is not sent."""
+    worker_seconds_per_token: _builtins.float
+    """What the worker takes to compute a token of a prompt, as it measured it. Unset: what the router takes."""
+    def __init__(
+        self,
+        *,
+        extent: Global___Extent.ValueType = ...,
+        computed_tokens: _builtins.int = ...,
+        worker_seconds_per_token: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "computed_tokens", b"computed_tokens", "extent", b"extent", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__worker_seconds_per_token: _TypeAlias = _typing.Literal["worker_seconds_per_token"]  # noqa: Y015
+    _WhichOneofArgType__worker_seconds_per_token: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__worker_seconds_per_token) -> _WhichOneofReturnType__worker_seconds_per_token | None: ...
+
+Global___LoadOptions: _TypeAlias = LoadOptions  # noqa: Y015
+
+@_typing.final
 class BlendRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Empty: the router's only model."""
     @_builtins.property
     def prompt(self) -> Global___Prompt: ...
     @_builtins.property
     def options(self) -> Global___BlendOptions: ...
+    @_builtins.property
+    def load(self) -> Global___LoadOptions: ...
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         prompt: Global___Prompt | None = ...,
         options: Global___BlendOptions | None = ...,
+        load: Global___LoadOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "options", b"options", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "options", b"options", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "model", b"model", "options", b"options", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,10 +292,17 @@ class BlendHeader(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     KV_TOKENS_FIELD_NUMBER: _builtins.int
     PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    EXTENT_FIELD_NUMBER: _builtins.int
     model_fingerprint: _builtins.str
     kv_tokens: _builtins.int
-    """KV is sent for the first `kv_tokens` tokens (one less than the prompt): the worker computes the rest."""
+    """KV is sent of the tokens from `first_token` up to `kv_tokens`: the worker computes the rest. With EXTENT_EXACT that
+    may be less than was planned, or nothing, if something was lost meanwhile.
+    """
     payload_bytes: _builtins.int
+    first_token: _builtins.int
+    extent: Global___Extent.ValueType
+    """What it is: never EXTENT_AUTO."""
     @_builtins.property
     def layout(self) -> _common_pb2.KvLayout: ...
     @_builtins.property
@@ -238,10 +317,12 @@ class BlendHeader(_message.Message):
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         kv_tokens: _builtins.int = ...,
         payload_bytes: _builtins.int = ...,
+        first_token: _builtins.int = ...,
+        extent: Global___Extent.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_tokens", b"kv_tokens", "layout", b"layout", "model_fingerprint", b"model_fingerprint", "payload_bytes", b"payload_bytes", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extent", b"extent", "first_token", b"first_token", "kv_tokens", b"kv_tokens", "layout", b"layout", "model_fingerprint", b"model_fingerprint", "payload_bytes", b"payload_bytes", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -463,21 +544,25 @@ class PlanBlendRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     @_builtins.property
     def prompt(self) -> Global___Prompt: ...
     @_builtins.property
     def options(self) -> Global___BlendOptions: ...
+    @_builtins.property
+    def load(self) -> Global___LoadOptions: ...
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         prompt: Global___Prompt | None = ...,
         options: Global___BlendOptions | None = ...,
+        load: Global___LoadOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "options", b"options", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "options", b"options", "prompt", b"prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "model", b"model", "options", b"options", "prompt", b"prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,6 +579,14 @@ class PlanBlendResponse(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     PREDICTED_KL_FIELD_NUMBER: _builtins.int
     GATE_REFUSAL_FIELD_NUMBER: _builtins.int
+    EXTENT_FIELD_NUMBER: _builtins.int
+    KV_TOKENS_FIELD_NUMBER: _builtins.int
+    EXACT_TOKENS_FIELD_NUMBER: _builtins.int
+    LOAD_SECONDS_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_SECONDS_FIELD_NUMBER: _builtins.int
+    COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
+    NOTHING_REASON_FIELD_NUMBER: _builtins.int
+    BLENDED_TOKENS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     prompt_tokens: _builtins.int
@@ -501,6 +594,27 @@ class PlanBlendResponse(_message.Message):
     """As in BlendReport."""
     predicted_kl: _builtins.float
     gate_refusal: _builtins.str
+    extent: Global___Extent.ValueType
+    """What Blend would send: never EXTENT_AUTO."""
+    kv_tokens: _builtins.int
+    """Of which tokens: those from the worker's `computed_tokens` up to this one. Equal to them: nothing is sent."""
+    exact_tokens: _builtins.int
+    """How far the head of the prompt goes whose stored KV was computed in exactly this context. Of EXTENT_PROMPT it is not
+    looked for.
+    """
+    load_seconds: _builtins.float
+    """Estimated time until all of it has come. Unset: nothing was measured yet."""
+    first_token_seconds: _builtins.float
+    """Estimated time until the worker has its first token that way, and if it computes all that it lacks itself. Unset:
+    nothing was measured yet.
+    """
+    compute_seconds: _builtins.float
+    nothing_reason: _builtins.str
+    """Why nothing is sent, for instance "nothing_stored"; docs/reference.md lists the reasons. Empty: something is."""
+    blended_tokens: _builtins.int
+    """Tokens whose stored KV was computed in another context and would be used, recomputed ones included; at most so many.
+    0: all that would be sent is exact.
+    """
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
     def __init__(
@@ -513,16 +627,215 @@ class PlanBlendResponse(_message.Message):
         level: _builtins.str = ...,
         predicted_kl: _builtins.float | None = ...,
         gate_refusal: _builtins.str = ...,
+        extent: Global___Extent.ValueType = ...,
+        kv_tokens: _builtins.int = ...,
+        exact_tokens: _builtins.int = ...,
+        load_seconds: _builtins.float | None = ...,
+        first_token_seconds: _builtins.float | None = ...,
+        compute_seconds: _builtins.float | None = ...,
+        nothing_reason: _builtins.str = ...,
+        blended_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "predicted_kl", b"predicted_kl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_first_token_seconds", b"_first_token_seconds", "_load_seconds", b"_load_seconds", "_predicted_kl", b"_predicted_kl", "compute_seconds", b"compute_seconds", "first_token_seconds", b"first_token_seconds", "load_seconds", b"load_seconds", "predicted_kl", b"predicted_kl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl", "chunks", b"chunks", "gate_refusal", b"gate_refusal", "level", b"level", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_first_token_seconds", b"_first_token_seconds", "_load_seconds", b"_load_seconds", "_predicted_kl", b"_predicted_kl", "blended_tokens", b"blended_tokens", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "exact_tokens", b"exact_tokens", "extent", b"extent", "first_token_seconds", b"first_token_seconds", "gate_refusal", b"gate_refusal", "kv_tokens", b"kv_tokens", "level", b"level", "load_seconds", b"load_seconds", "nothing_reason", b"nothing_reason", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__compute_seconds: _TypeAlias = _typing.Literal["compute_seconds"]  # noqa: Y015
+    _WhichOneofArgType__compute_seconds: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__first_token_seconds: _TypeAlias = _typing.Literal["first_token_seconds"]  # noqa: Y015
+    _WhichOneofArgType__first_token_seconds: _TypeAlias = _typing.Literal["_first_token_seconds", b"_first_token_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__load_seconds: _TypeAlias = _typing.Literal["load_seconds"]  # noqa: Y015
+    _WhichOneofArgType__load_seconds: _TypeAlias = _typing.Literal["_load_seconds", b"_load_seconds"]  # noqa: Y015
     _WhichOneofReturnType__predicted_kl: _TypeAlias = _typing.Literal["predicted_kl"]  # noqa: Y015
     _WhichOneofArgType__predicted_kl: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__compute_seconds) -> _WhichOneofReturnType__compute_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_seconds) -> _WhichOneofReturnType__first_token_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load_seconds) -> _WhichOneofReturnType__load_seconds | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_kl) -> _WhichOneofReturnType__predicted_kl | None: ...
 
 Global___PlanBlendResponse: _TypeAlias = PlanBlendResponse  # noqa: Y015
+
+@_typing.final
+class StoreKvHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    EXACT_TOKENS_FIELD_NUMBER: _builtins.int
+    PREFIX_TOKENS_FIELD_NUMBER: _builtins.int
+    DOCUMENT_TOKENS_FIELD_NUMBER: _builtins.int
+    PUBLIC_SEGMENTS_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    KL_BELOW_FIELD_NUMBER: _builtins.int
+    DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    WORKER_SECONDS_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    TTL_RENEWED_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Empty: the router's only model."""
+    model_fingerprint: _builtins.str
+    """Of the model that computed the KV; it must be the router's."""
+    begin: _builtins.int
+    """The frames hold the KV of the tokens from `begin` up to `end`: of each layer keys, then values, each
+    [kv_heads, end - begin, dim], keys rotated to their positions.
+    """
+    end: _builtins.int
+    payload_bytes: _builtins.int
+    exact_tokens: _builtins.int
+    """Up to here the KV is what a prefill of these very tokens gives, and `end` must not be beyond it: KV that contains
+    or has seen blended tokens must never come back as exact. Must be set.
+    """
+    prefix_tokens: _builtins.int
+    """Length of what all prompts of the application begin with. Unset: the head of the model's chat template, if the
+    tokens begin with it.
+    """
+    level: _common_pb2.Level.ValueType
+    kl_below: _builtins.float
+    """As in BlendOptions."""
+    worker_seconds_per_token: _builtins.float
+    """As in LoadOptions: what storing it saves each time."""
+    ttl_seconds: _builtins.float
+    """As in PrefetchRequest."""
+    ttl_renewed: _builtins.bool
+    @_builtins.property
+    def layout(self) -> _common_pb2.KvLayout: ...
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """All tokens from the first one on, at least up to `end`."""
+
+    @_builtins.property
+    def document_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Lengths of the documents that follow it, as they would be given to Blend. What follows them is cut like a plain
+        prompt, so that a longer prompt finds it.
+        """
+
+    @_builtins.property
+    def public_segments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Segments that everybody may know: 0 is the shared prefix, 1 the first document."""
+
+    @_builtins.property
+    def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Under which the chunks can be forgotten."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_fingerprint: _builtins.str = ...,
+        layout: _common_pb2.KvLayout | None = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        begin: _builtins.int = ...,
+        end: _builtins.int = ...,
+        payload_bytes: _builtins.int = ...,
+        exact_tokens: _builtins.int | None = ...,
+        prefix_tokens: _builtins.int | None = ...,
+        document_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        public_segments: _abc.Iterable[_builtins.int] | None = ...,
+        level: _common_pb2.Level.ValueType = ...,
+        kl_below: _builtins.float | None = ...,
+        document_ids: _abc.Iterable[_builtins.str] | None = ...,
+        worker_seconds_per_token: _builtins.float | None = ...,
+        ttl_seconds: _builtins.float | None = ...,
+        ttl_renewed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exact_tokens", b"_exact_tokens", "_kl_below", b"_kl_below", "_prefix_tokens", b"_prefix_tokens", "_ttl_seconds", b"_ttl_seconds", "_worker_seconds_per_token", b"_worker_seconds_per_token", "exact_tokens", b"exact_tokens", "kl_below", b"kl_below", "layout", b"layout", "prefix_tokens", b"prefix_tokens", "ttl_seconds", b"ttl_seconds", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exact_tokens", b"_exact_tokens", "_kl_below", b"_kl_below", "_prefix_tokens", b"_prefix_tokens", "_ttl_seconds", b"_ttl_seconds", "_worker_seconds_per_token", b"_worker_seconds_per_token", "begin", b"begin", "document_ids", b"document_ids", "document_tokens", b"document_tokens", "end", b"end", "exact_tokens", b"exact_tokens", "kl_below", b"kl_below", "layout", b"layout", "level", b"level", "model", b"model", "model_fingerprint", b"model_fingerprint", "payload_bytes", b"payload_bytes", "prefix_tokens", b"prefix_tokens", "public_segments", b"public_segments", "token_ids", b"token_ids", "ttl_renewed", b"ttl_renewed", "ttl_seconds", b"ttl_seconds", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exact_tokens: _TypeAlias = _typing.Literal["exact_tokens"]  # noqa: Y015
+    _WhichOneofArgType__exact_tokens: _TypeAlias = _typing.Literal["_exact_tokens", b"_exact_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__kl_below: _TypeAlias = _typing.Literal["kl_below"]  # noqa: Y015
+    _WhichOneofArgType__kl_below: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below"]  # noqa: Y015
+    _WhichOneofReturnType__prefix_tokens: _TypeAlias = _typing.Literal["prefix_tokens"]  # noqa: Y015
+    _WhichOneofArgType__prefix_tokens: _TypeAlias = _typing.Literal["_prefix_tokens", b"_prefix_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__ttl_seconds: _TypeAlias = _typing.Literal["ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__ttl_seconds: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__worker_seconds_per_token: _TypeAlias = _typing.Literal["worker_seconds_per_token"]  # noqa: Y015
+    _WhichOneofArgType__worker_seconds_per_token: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exact_tokens) -> _WhichOneofReturnType__exact_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_below) -> _WhichOneofReturnType__kl_below | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefix_tokens) -> _WhichOneofReturnType__prefix_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_seconds) -> _WhichOneofReturnType__ttl_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__worker_seconds_per_token) -> _WhichOneofReturnType__worker_seconds_per_token | None: ...
+
+Global___StoreKvHeader: _TypeAlias = StoreKvHeader  # noqa: Y015
+
+@_typing.final
+class StoreKvRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___StoreKvHeader: ...
+    @_builtins.property
+    def frame(self) -> _common_pb2.Frame: ...
+    def __init__(
+        self,
+        *,
+        header: Global___StoreKvHeader | None = ...,
+        frame: _common_pb2.Frame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "frame"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___StoreKvRequest: _TypeAlias = StoreKvRequest  # noqa: Y015
+
+@_typing.final
+class StoreKvResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNKS_STORED_FIELD_NUMBER: _builtins.int
+    CHUNKS_PRESENT_FIELD_NUMBER: _builtins.int
+    CHUNKS_FAILED_FIELD_NUMBER: _builtins.int
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    chunks_stored: _builtins.int
+    chunks_present: _builtins.int
+    """Chunks that were stored before."""
+    chunks_failed: _builtins.int
+    """Chunks that could not be stored, with the reason below."""
+    failure_reason: _builtins.str
+    tokens: _builtins.int
+    """Tokens in chunks that are stored now, each once."""
+    stored_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        chunks_stored: _builtins.int = ...,
+        chunks_present: _builtins.int = ...,
+        chunks_failed: _builtins.int = ...,
+        failure_reason: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        stored_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks_failed", b"chunks_failed", "chunks_present", b"chunks_present", "chunks_stored", b"chunks_stored", "failure_reason", b"failure_reason", "stored_bytes", b"stored_bytes", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreKvResponse: _TypeAlias = StoreKvResponse  # noqa: Y015
 
 @_typing.final
 class ExplainMissRequest(_message.Message):

@@ -45,6 +45,11 @@ class RouterServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.PlanBlendRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.PlanBlendResponse.FromString,
                 _registered_method=True)
+        self.StoreKv = channel.stream_unary(
+                '/kvquilt.v1.RouterService/StoreKv',
+                request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.StoreKvRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.StoreKvResponse.FromString,
+                _registered_method=True)
         self.Prefetch = channel.unary_stream(
                 '/kvquilt.v1.RouterService/Prefetch',
                 request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.PrefetchRequest.SerializeToString,
@@ -91,6 +96,14 @@ class RouterServiceServicer:
 
     def PlanBlend(self, request, context):
         """Tells what Blend would do, without fetching or computing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StoreKv(self, request_iterator, context):
+        """Takes KV that a worker computed: first a header, then frames layer by layer, as Blend sends them. What is stored
+        already is left as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +163,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.PlanBlend,
                     request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.PlanBlendRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.PlanBlendResponse.SerializeToString,
+            ),
+            'StoreKv': grpc.stream_unary_rpc_method_handler(
+                    servicer.StoreKv,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.StoreKvRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.StoreKvResponse.SerializeToString,
             ),
             'Prefetch': grpc.unary_stream_rpc_method_handler(
                     servicer.Prefetch,
@@ -237,6 +255,33 @@ class RouterService:
             '/kvquilt.v1.RouterService/PlanBlend',
             kvquilt__proto_dot_v1_dot_router__pb2.PlanBlendRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_router__pb2.PlanBlendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StoreKv(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/kvquilt.v1.RouterService/StoreKv',
+            kvquilt__proto_dot_v1_dot_router__pb2.StoreKvRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_router__pb2.StoreKvResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class RouterServiceStub:
     """
     PlanBlend: _grpc.UnaryUnaryMultiCallable[_router_pb2.PlanBlendRequest, _router_pb2.PlanBlendResponse]
     """Tells what Blend would do, without fetching or computing."""
+    StoreKv: _grpc.StreamUnaryMultiCallable[_router_pb2.StoreKvRequest, _router_pb2.StoreKvResponse]
+    """Takes KV that a worker computed: first a header, then frames layer by layer, as Blend sends them. What is stored
+    already is left as it is.
+    """
     Prefetch: _grpc.UnaryStreamMultiCallable[_router_pb2.PrefetchRequest, _router_pb2.PrefetchResponse]
     """Computes and stores the KV of documents; streams progress, one message per finished document."""
     Forget: _grpc.UnaryUnaryMultiCallable[_router_pb2.ForgetRequest, _router_pb2.ForgetResponse]
@@ -63,6 +67,10 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """
     PlanBlend: _aio.UnaryUnaryMultiCallable[_router_pb2.PlanBlendRequest, _router_pb2.PlanBlendResponse]  # type: ignore[assignment]
     """Tells what Blend would do, without fetching or computing."""
+    StoreKv: _aio.StreamUnaryMultiCallable[_router_pb2.StoreKvRequest, _router_pb2.StoreKvResponse]  # type: ignore[assignment]
+    """Takes KV that a worker computed: first a header, then frames layer by layer, as Blend sends them. What is stored
+    already is left as it is.
+    """
     Prefetch: _aio.UnaryStreamMultiCallable[_router_pb2.PrefetchRequest, _router_pb2.PrefetchResponse]  # type: ignore[assignment]
     """Computes and stores the KV of documents; streams progress, one message per finished document."""
     Forget: _aio.UnaryUnaryMultiCallable[_router_pb2.ForgetRequest, _router_pb2.ForgetResponse]  # type: ignore[assignment]
@@ -96,6 +104,16 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.PlanBlendResponse, _abc.Awaitable[_router_pb2.PlanBlendResponse]]:
         """Tells what Blend would do, without fetching or computing."""
+
+    @_abc_1.abstractmethod
+    def StoreKv(
+        self,
+        request_iterator: _MaybeAsyncIterator[_router_pb2.StoreKvRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.StoreKvResponse, _abc.Awaitable[_router_pb2.StoreKvResponse]]:
+        """Takes KV that a worker computed: first a header, then frames layer by layer, as Blend sends them. What is stored
+        already is left as it is.
+        """
 
     @_abc_1.abstractmethod
     def Prefetch(

@@ -123,9 +123,9 @@ class Engine:
         """A chunk of KV computed at `begin` onwards; keys un-rotated if asked, else marked as rotated from there."""
         return placing.to_chunk(self._runner, token_ids, layers, begin, unrotate=unrotate)
 
-    def empty(self, tokens: int) -> PromptKV:
-        """Room for the KV of a prompt's first `tokens` tokens."""
-        return PromptKV(self.traits.layout, tokens, self.device)
+    def empty(self, tokens: int, first: int = 0) -> PromptKV:
+        """Room for the KV of a prompt's first `tokens` tokens, or of those of them from `first` on."""
+        return PromptKV(self.traits.layout, tokens, self.device, first)
 
     def rotate_placed(self, kv: PromptKV) -> None:
         """Rotate placed keys to their positions, in place; clear what was not placed.

@@ -34,6 +34,11 @@ def to_numpy(tensor: torch.Tensor) -> Array:
     return rows.numpy()
 
 
+def heads_first(array: Array, data_type: DataType) -> torch.Tensor:
+    """`[kv_heads, tokens, dim]`, as `wire_bytes` gives it, to `[1, kv_heads, tokens, dim]`, without a copy."""
+    return to_torch(array.transpose(1, 0, 2), data_type)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerTensors:
     """Keys and values of one layer, `[1, kv_heads, tokens, dim]`; keys rotated to their positions."""
@@ -45,19 +50,24 @@ class LayerTensors:
 class PromptKV:
     """Room for the KV of a prompt's first `tokens` tokens; chunks are placed into it, keys rotated later.
 
+    Positions are those of the prompt. With `first`, the tensors hold the tokens from there on, and so must what is
+    placed; what computes takes KV from the first token on only.
+
     Positions where nothing was placed hold whatever was in memory until `clear_unplaced` or a recompute writes them.
 
     A chunk is placed as a whole (`place`), or, where its layers come one by one, reserved and then written by layer.
     """
 
-    def __init__(self, layout: KVLayout, tokens: int, device: torch.device) -> None:
+    def __init__(self, layout: KVLayout, tokens: int, device: torch.device, first: int = 0) -> None:
         dtype = TORCH_TYPES[layout.data_type]
         self.layout = layout
         self.tokens = tokens
+        self.first = first
+        room = tokens - first
         self.layers = [
             LayerTensors(
-                torch.empty(1, layer.kv_heads, tokens, layer.key_dim, dtype=dtype, device=device),
-                torch.empty(1, layer.kv_heads, tokens, layer.value_dim, dtype=dtype, device=device),
+                torch.empty(1, layer.kv_heads, room, layer.key_dim, dtype=dtype, device=device),
+                torch.empty(1, layer.kv_heads, room, layer.value_dim, dtype=dtype, device=device),
             )
             for layer in layout.layers
         ]
@@ -88,17 +98,21 @@ class PromptKV:
 
     def write(self, index: int, begin: int, kv: LayerKV) -> None:
         """Copy one layer of a chunk to positions `begin` onwards."""
-        layer, end = self.layers[index], begin + len(kv.keys)
-        layer.keys[:, :, begin:end] = to_torch(kv.keys, self.layout.data_type)
-        layer.values[:, :, begin:end] = to_torch(kv.values, self.layout.data_type)
+        layer, place = self.layers[index], self.place_of(begin, begin + len(kv.keys))
+        layer.keys[:, :, place] = to_torch(kv.keys, self.layout.data_type)
+        layer.values[:, :, place] = to_torch(kv.values, self.layout.data_type)
+
+    def place_of(self, begin: int, end: int) -> slice:
+        """Where positions `begin` to `end` are in the tensors."""
+        return slice(begin - self.first, end - self.first)
 
     def clear_unplaced(self, index: int) -> None:
         """Write zeros into one layer where nothing was placed: a masked position adds nothing only if it is finite."""
-        position, layer = 0, self.layers[index]
+        position, layer = self.first, self.layers[index]
         for begin, end in [*sorted(self.placed), (self.tokens, self.tokens)]:
             if begin > position:
-                layer.keys[:, :, position:begin] = 0
-                layer.values[:, :, position:begin] = 0
+                layer.keys[:, :, self.place_of(position, begin)] = 0
+                layer.values[:, :, self.place_of(position, begin)] = 0
             position = max(position, end)
 
 

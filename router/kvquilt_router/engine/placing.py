@@ -56,7 +56,7 @@ class Rotations:
         self._kv.clear_unplaced(index)
         rotary = self._runner.rotary
         for begin, end, here, there in self._spans if self._runner.traits.rotates[index] else ():
-            part = self._kv.layers[index].keys[:, :, begin:end]
+            part = self._kv.layers[index].keys[:, :, self._kv.place_of(begin, end)]
             keys = part.float()
             if here is not None:
                 keys = rotary.rotate(keys, index, here, inverse=True)

@@ -1,4 +1,4 @@
-"""From what a blend did to the record of it, which holds neither its KV nor anything that refers to it."""
+"""From what was done for a request to the record of it, which holds neither its KV nor anything that refers to it."""
 
 import secrets
 from collections.abc import Sequence, Set
@@ -8,16 +8,17 @@ import numpy as np
 
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.blending import Blended
+from kvquilt_router.offering import Loaded
 from kvquilt_router.types import BlendReport, ChunkOutcome, Indices, Prompt
 from kvquilt_router.why.records import RequestLog
 from kvquilt_router.why.types import ChunkRecord, RequestRecord
 
 
-def keep(blended: Blended, waiting: Set[bytes], log: RequestLog, at: float) -> str:
-    """Keep a record of a finished blend, before it leaves anything behind.
+def keep(done: Blended | Loaded, waiting: Set[bytes], log: RequestLog, at: float) -> str:
+    """Keep a record of a finished request, before it leaves anything behind.
 
     Args:
-        blended: see there.
+        done: see there.
         waiting: keys of chunks that wait to be stored because of earlier requests.
         log: of its namespace.
         at: seconds since the epoch.
@@ -26,7 +27,8 @@ def keep(blended: Blended, waiting: Set[bytes], log: RequestLog, at: float) -> s
         The record's name, which nobody can guess; empty if there is no room for it.
     """
     request_id = secrets.token_hex(16)
-    record = _record(blended.prompt, blended.report, blended.assembly.recomputed, waiting, request_id, at)
+    recomputed = done.assembly.recomputed if isinstance(done, Blended) else np.empty(0, np.int64)
+    record = _record(done.prompt, done.report, recomputed, waiting, request_id, at)
     return request_id if log.add(record) else ""
 
 

@@ -43,6 +43,11 @@ class CircuitBreaker:
         return BreakerState.HALF_OPEN if self._clock() - self._opened >= self._wait else BreakerState.OPEN
 
     @property
+    def seconds_left(self) -> float:
+        """Until it may be tried; 0 if it may be now."""
+        return 0.0 if self._opened is None else max(0.0, self._opened + self._wait - self._clock())
+
+    @property
     def ready(self) -> bool:
         """Whether `allow` would let a call through."""
         state = self.state

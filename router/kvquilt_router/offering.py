@@ -1,0 +1,279 @@
+"""What a worker is given of a prompt's KV: the one decision that plans tell and blends carry out."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvquilt_codec.errors import BadRequestError
+from kvquilt_router.blending import Blended, Blender, BlendPlan
+from kvquilt_router.estimates import Estimates, Way, earliest
+from kvquilt_router.gate.choose import EXACT
+from kvquilt_router.gate.held import HeldGate
+from kvquilt_router.heads import Head, HeadFinder
+from kvquilt_router.lattice import partition
+from kvquilt_router.loading import HeadLoader, Sent
+from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Extent, Prompt, Wanted
+from kvquilt_router.usage import Tally, saved_seconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Offer:
+    """What a worker would be given.
+
+    Attributes:
+        extent: never `AUTO`.
+        first: KV is given of the tokens from this one on, ...
+        end: ... up to this one.
+        way: what is estimated of it.
+        computing: what is estimated if the worker computes all that it lacks.
+        reason: why nothing is given; empty if something is.
+        head: the exact head, if it was looked for.
+        plan: the blend's, if it was made.
+    """
+
+    extent: Extent
+    first: int
+    end: int
+    way: Way
+    computing: Way
+    reason: str = ""
+    head: Head | None = None
+    plan: BlendPlan | None = None
+
+    @property
+    def exact_tokens(self) -> int:
+        """How far the stored exact head goes."""
+        return 0 if self.head is None else self.head.stored
+
+    @property
+    def blended_tokens(self) -> int:
+        """Tokens whose stored KV of another context would be used; of guessed chunks all that may be."""
+        if self.plan is None or self.extent is not Extent.PROMPT:
+            return 0
+        found = (o for o in self.plan.report.chunks if o.found is not None and o.found.context != EXACT)
+        guessed = {id(guess.outcome): guess.outcome for guess in self.plan.guesses}
+        return sum(len(outcome.ref.token_ids) for outcome in (*found, *guessed.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is sent now: KV of the tokens from `first` up to `end`."""
+
+    extent: Extent
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A finished load of an exact head, or of nothing.
+
+    Attributes:
+        prompt: what was asked.
+        report: what was done.
+    """
+
+    prompt: Prompt
+    report: BlendReport
+
+
+class Offers:
+    """Decides what workers are given of one model's prompts in one namespace, and gives it."""
+
+    def __init__(
+        self,
+        blender: Blender,
+        finder: HeadFinder,
+        loader: HeadLoader,
+        gate: HeldGate,
+        estimates: Estimates,
+        tally: Tally,
+    ) -> None:
+        self._blender = blender
+        self._finder = finder
+        self._loader = loader
+        self._gate = gate
+        self._estimates = estimates
+        self._tally = tally
+
+    async def offer(self, prompt: Prompt, options: BlendOptions, wanted: Wanted) -> Offer:
+        """What would be given, by one look-up of each kind that is asked for.
+
+        Raises:
+            BadRequestError: see `Blender.check`; more tokens computed than the prompt has.
+        """
+        self._check(prompt, options, wanted)
+        last = len(prompt.token_ids) - 1
+        worker = wanted.seconds_per_token or self._estimates.seconds_per_token
+        computing = self._estimates.computing(last + 1 - wanted.computed, worker)
+        if wanted.computed >= max(last, 1) or (last == 0 and wanted.extent is not Extent.PROMPT):
+            return _nothing(wanted, computing, "nothing_new")
+        head, plan = await asyncio.gather(self._head(prompt, options, wanted), self._plan(prompt, options, wanted))
+        offers = [_nothing(wanted, computing, "nothing_stored", head, plan)]
+        if head is not None and head.end > wanted.computed:
+            fetched = sum(len(outcome.ref.token_ids) for outcome in head.chunks)
+            way = self._estimates.head(fetched, last + 1 - head.end, worker)
+            offers.append(Offer(Extent.EXACT, wanted.computed, head.end, way, computing, "", head, plan))
+        if plan is not None:
+            way = self._estimates.blend(*_tokens(prompt, plan), worker)
+            blend = Offer(Extent.PROMPT, wanted.computed, last, way, computing, "", head, plan)
+            if wanted.extent is Extent.PROMPT:
+                return blend
+            if _tokens(prompt, plan)[0] > (0 if head is None else head.end):
+                offers.append(blend)
+        if wanted.extent is Extent.EXACT:
+            return offers[-1]
+        chosen = offers[earliest([offer.way for offer in offers])]
+        if chosen is offers[0] and len(offers) > 1:
+            return _nothing(wanted, computing, "slower_than_computing", head, plan)
+        return chosen
+
+    def shown(self, prompt: Prompt, options: BlendOptions, offer: Offer) -> BlendReport:
+        """What a report would say of an offer's chunks and decision."""
+        if offer.plan is not None and offer.extent is not Extent.EXACT:
+            return offer.plan.shown(prompt)
+        chunks = [] if offer.head is None else offer.head.chunks
+        decision, _ = self._gate.decide(options, {EXACT})
+        return BlendReport(options, decision, [*chunks, *self._left(prompt, options, offer.end)])
+
+    def _check(self, prompt: Prompt, options: BlendOptions, wanted: Wanted) -> None:
+        self._blender.check(prompt, options)
+        if wanted.computed > len(prompt.token_ids):
+            raise BadRequestError(
+                f"expected at most {len(prompt.token_ids)} computed tokens, those of the prompt; got {wanted.computed}"
+            )
+
+    async def _head(self, prompt: Prompt, options: BlendOptions, wanted: Wanted) -> Head | None:
+        if wanted.extent is Extent.PROMPT:
+            return None
+        return await self._finder.find(prompt, options.point, wanted.computed, len(prompt.token_ids) - 1)
+
+    async def _plan(self, prompt: Prompt, options: BlendOptions, wanted: Wanted) -> BlendPlan | None:
+        return None if wanted.extent is Extent.EXACT else await self._blender.plan(prompt, options)
+
+    async def give(
+        self, prompt: Prompt, options: BlendOptions, wanted: Wanted
+    ) -> AsyncGenerator[Begun | memoryview | Blended | Loaded, None]:
+        """What is sent, its tensors (keys, then values, of each layer in order), and what was done.
+
+        Raises:
+            BadRequestError: see `offer`.
+            UnavailableError: stored KV was lost while it was sent.
+        """
+        self._check(prompt, options, wanted)
+        started = time.perf_counter()
+        last = len(prompt.token_ids) - 1
+        if wanted.extent is Extent.PROMPT and wanted.computed < max(1, last):
+            # What is to be done is known: it is looked up when it is the blend's turn.
+            parts = self._blended(prompt, options, None, wanted.computed)
+        else:
+            offer = await self.offer(prompt, options, wanted)
+            if offer.extent is Extent.PROMPT:
+                parts = self._blended(prompt, options, offer.plan, wanted.computed)
+            else:
+                parts = self._loaded(prompt, options, offer, wanted, started)
+        async with aclosing(parts) as given:
+            async for part in given:
+                yield part
+
+    async def _blended(
+        self, prompt: Prompt, options: BlendOptions, plan: BlendPlan | None, first: int
+    ) -> AsyncGenerator[Begun | memoryview | Blended | Loaded, None]:
+        begun: Begun | None = Begun(Extent.PROMPT, first, len(prompt.token_ids) - 1)
+        async with aclosing(self._blender.blend(prompt, options, plan, first)) as parts:
+            async for part in parts:
+                if begun is not None:
+                    # Only now: what the blend refuses at its start must come as a status, not after a header.
+                    yield begun
+                    begun = None
+                yield part
+                if isinstance(part, Blended):
+                    self._learn(part.report)
+
+    def _learn(self, report: BlendReport) -> None:
+        seconds = report.seconds
+        found = sum(len(outcome.ref.token_ids) for outcome in report.chunks if outcome.found is not None)
+        self._estimates.chunks.measured(seconds["fetch"] - seconds["overlap"], found, 1)
+        self._estimates.blends.measured(seconds["select"] + seconds["compute"], 1, 1)
+
+    async def _loaded(
+        self, prompt: Prompt, options: BlendOptions, offer: Offer, wanted: Wanted, started: float
+    ) -> AsyncGenerator[Begun | memoryview | Blended | Loaded, None]:
+        chunks: list[ChunkOutcome] = []
+        sent = Sent(offer.first, offer.first)
+        if offer.extent is Extent.EXACT and offer.head is not None:
+            chunks = offer.head.chunks
+            async with aclosing(self._loader.load(offer.head, offer.first)) as parts:
+                async for part in parts:
+                    if isinstance(part, Sent):
+                        sent = part
+                        yield Begun(Extent.EXACT if sent.end > sent.first else Extent.NOTHING, sent.first, sent.end)
+                    else:
+                        yield part
+        else:
+            yield Begun(Extent.NOTHING, offer.first, offer.first)
+        yield Loaded(prompt, self._report(prompt, options, chunks, sent, wanted, started, offer))
+
+    def _report(
+        self,
+        prompt: Prompt,
+        options: BlendOptions,
+        chunks: Sequence[ChunkOutcome],
+        sent: Sent,
+        wanted: Wanted,
+        started: float,
+        offer: Offer,
+    ) -> BlendReport:
+        decision, _ = self._gate.decide(options, {EXACT})
+        report = BlendReport(options, decision, [*chunks, *self._left(prompt, options, sent.end)])
+        report.tokens_exact = sent.end - sent.first
+        report.tokens_computed = len(prompt.token_ids) - report.tokens_exact
+        seconds = time.perf_counter() - started
+        report.seconds = {"fetch": seconds, "select": 0.0, "compute": 0.0, "total": seconds, "overlap": 0.0}
+        elements = self._blender.elements_per_token
+        report.bf16_bytes = sum(len(chunk.ref.token_ids) for chunk in chunks if chunk.found is not None) * elements * 2
+        report.prefill_seconds_per_token = wanted.seconds_per_token or self._estimates.seconds_per_token
+        report.saved_seconds = saved_seconds(report, 0.0)
+        fetched = sum(len(chunk.ref.token_ids) for chunk in chunks)
+        self._estimates.heads.measured(seconds, fetched, 1)
+        self._tally.blended(report)
+        self._tally.add("loads_exact" if report.tokens_exact else "loads_nothing")
+        if sent.end < offer.end:
+            self._tally.add("loads_less")
+        return report
+
+    def _left(self, prompt: Prompt, options: BlendOptions, end: int) -> list[ChunkOutcome]:
+        """What of a prompt's documents is not in the head. Of a plain prompt nobody knows where they are."""
+        if prompt.plain:
+            return []
+        pieces = [piece for piece in self._finder.pieces(prompt) if piece.segment <= len(prompt.documents)]
+        left = partition(pieces, end, prompt.context_tokens)
+        refs = (self._finder.ref(prompt, piece, options.point) for piece in left)
+        return [ChunkOutcome(ref, miss_reason="not_stored") for ref in refs]
+
+
+def _nothing(
+    wanted: Wanted, computing: Way, reason: str, head: Head | None = None, plan: BlendPlan | None = None
+) -> Offer:
+    if reason == "nothing_stored" and head is not None and 0 < head.stored <= wanted.computed:
+        reason = "nothing_new"
+    return Offer(Extent.NOTHING, wanted.computed, wanted.computed, computing, computing, reason, head, plan)
+
+
+def _tokens(prompt: Prompt, plan: BlendPlan) -> tuple[int, int]:
+    """Tokens that would be fetched, and that would be computed here, of a blend; guessed chunks are found in full."""
+    report = plan.report
+    guessed = {id(guess.outcome) for guess in plan.guesses}
+    used = [outcome for outcome in report.chunks if outcome.found is not None or id(outcome) in guessed]
+    known = np.zeros(len(prompt.token_ids), bool)
+    for outcome in used:
+        known[outcome.ref.begin : outcome.ref.end] = True
+    changed = sum(
+        len(outcome.ref.token_ids) for outcome in used if outcome.found is None or outcome.found.context != EXACT
+    )
+    found = int(known.sum())
+    return found, len(prompt.token_ids) - 1 - found + int(report.decision.recompute_ratio * changed)
