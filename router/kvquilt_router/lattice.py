@@ -5,6 +5,7 @@ prompt, a question and its answer) is cut where every longer text is cut too; be
 blocks from there, of which a longer text knows too. Chunks overlap, then: a later cut may fall between two blocks.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -78,13 +79,19 @@ def _open(prompt: Prompt, begin: int, segment: int, chunk_tokens: int) -> Iterat
     last = made.sure[-1] if made.sure else 0
     bounds = [end for end in made.ends if end <= last]
     yield from _closed(begin, bounds, segment)
-    starts = [0, *made.sure]
-    for start, following in zip(starts, [*made.sure, len(tokens)], strict=True):
+    starts = [0, *made.sure, len(tokens)]
+    for number, start in enumerate(starts[:-1]):
+        following = starts[number + 1]
         # A shorter text, which did not know the cut that follows, may have gone on beyond it.
         limit = min(len(tokens), following + made.reach)
-        for first in range(start, limit, block):
-            if first + block <= limit:
-                yield Piece(begin + first, begin + first + block, segment, whole=False)
-            cut_at = next((bound for bound in bounds if bound > first), None)
-            if cut_at is not None and first != start:
-                yield Piece(begin + first, begin + cut_at, segment)
+        for first in range(start, limit + 1, block):
+            ends = [first + block] if first + block <= limit else []
+            if first > following:
+                # From there it finds back to the blocks of that cut.
+                back = following + block * ((first - following) // block + 1)
+                ends += [back] if back <= len(tokens) else []
+            for end in ends:
+                yield Piece(begin + first, begin + end, segment, whole=False)
+            after = bisect_right(bounds, first)
+            if after < len(bounds) and first != start:
+                yield Piece(begin + first, begin + bounds[after], segment)

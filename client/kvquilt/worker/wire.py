@@ -47,8 +47,6 @@ def load(request: WorkerRequest, extent: Extent, seconds_per_token: float | None
         extent=EXTENTS[extent],
         computed_tokens=request.computed_tokens,
         worker_seconds_per_token=seconds_per_token,
-        ttl_seconds=saving.ttl_seconds,
-        ttl_renewed=saving.ttl_renewed,
     )
 
 
