@@ -229,7 +229,7 @@ class Offers:
         offer: Offer,
     ) -> BlendReport:
         decision, _ = self._gate.decide(options, {EXACT})
-        report = BlendReport(options, decision, [*chunks, *self._left(prompt, options, sent.end)])
+        report = BlendReport(options, decision, [*chunks, *self._left(prompt, options, offer.end)])
         report.tokens_exact = sent.end - sent.first
         report.tokens_computed = len(prompt.token_ids) - report.tokens_exact
         seconds = time.perf_counter() - started

@@ -1,5 +1,6 @@
 """docs/reference.md names everything there is and nothing that is not."""
 
+import dataclasses
 import re
 from collections.abc import Iterator
 
@@ -10,11 +11,12 @@ from typer.core import TyperCommand, TyperGroup
 
 import kvquilt
 import kvquilt.errors
-from kvquilt import AsyncClient, Client
+from kvquilt import AsyncClient, Client, worker
 from kvquilt.cli.main import app
 from kvquilt.cli.output import EXIT_CODES, INTERRUPTED, PARTIAL
 from kvquilt.cli.settings import KvquiltSettings, text_of
 from kvquilt.integrations import dual_stage, transformers
+from kvquilt.worker import types as worker_types
 from kvquilt_cache_node import types as node_types
 from kvquilt_codec import errors
 from kvquilt_codec.types import Level
@@ -173,6 +175,15 @@ def test_names_of_the_python_interface() -> None:
         own = {name for kind in client.__mro__[:-1] for name in vars(kind)}
         public = {name for name in own if not name.startswith("_")}
         assert public == methods
+    part = section(PAGE, "`kvquilt.worker`")
+    named = {word.split("(")[0] for word in words(part)}
+    assert set(worker.__all__) <= named
+    assert {name for name in vars(worker.WorkerCache) if not name.startswith("_")} <= named
+    for kind in (worker.LoadPlan, worker.LoadReport, worker.WorkerRequest, worker.KvToSave, worker.WorkerOptions):
+        assert {field.name for field in dataclasses.fields(kind)} <= named, kind
+    assert first_words(part.split("| counter of")[1]) == set(worker_types.COUNTERS)
+    nothing = first_words(section(PAGE, "Why nothing is offered"))
+    assert nothing == set(worker_types.REASONS) >= set(router_types.NOTHING_REASONS)
     for module in (transformers, dual_stage):
         own = {name for name, what in vars(module).items() if getattr(what, "__module__", "") == module.__name__}
         assert {name for name in own if not name.startswith("_")} <= {word.split("(")[0] for word in words(text)}

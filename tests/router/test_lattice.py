@@ -1,5 +1,7 @@
 """Where prompts may be cut into exact chunks: what a text leaves is found by every text that begins with it."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,7 +67,7 @@ def test_saving_from_anywhere_leaves_no_gap(tokens, target, data):
     begin = data.draw(st.integers(0, len(tokens)))
     end = data.draw(st.integers(begin, len(tokens)))
     chosen = partition(possible, begin, end)
-    for before, after in zip(chosen, chosen[1:], strict=False):
+    for before, after in itertools.pairwise(chosen):
         assert before.end == after.begin
     assert all(begin <= piece.begin < piece.end <= end for piece in chosen)
 

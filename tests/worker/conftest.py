@@ -18,6 +18,7 @@ class Worker:
         self.loaded = loaded
         self.model = ServedModel(loaded.fingerprint, loaded.engine.traits.layout)
         self.address = address
+        self.credentials = options.get("credentials")
         self.cache = WorkerCache(self.model, address, **options)
 
     def computed(self, tokens):

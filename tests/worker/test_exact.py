@@ -150,9 +150,7 @@ def test_what_a_prefetch_stored_in_this_context_counts_as_exact(tiny_model, tmp_
             [Document("document", text[10:210].tolist())], shared_prefix=text[:10].tolist(), level="lossless"
         )
         assert done.stored > 2
-        plan, got, report = worker.load(
-            asked(text, extent=Extent.EXACT, prefix_tokens=10, document_tokens=(200,))
-        )
+        plan, got, report = worker.load(asked(text, extent=Extent.EXACT, prefix_tokens=10, document_tokens=(200,)))
         assert (plan.kv_tokens, report.exact) == (210, True)
         expected = worker.computed(text)
         for index, layer in enumerate(expected):

@@ -1,0 +1,124 @@
+"""A plan says what the fetch after it brings, and picks what gives the earliest first token."""
+
+import numpy as np
+import pytest
+
+from kvquilt.worker import Extent, KvToSave
+from kvquilt_router.engine_thread import EngineThread
+from kvquilt_router.estimates import Estimates, Way, earliest
+from kvquilt_rpc.pace import Pace
+from tests.stack import blobs, serve
+from tests.worker.conftest import Worker, asked, tokens
+
+PREFIX, FIRST, SECOND = 10, 150, 130
+TEXT = tokens(PREFIX, FIRST, SECOND, 20)
+SEGMENTS = {"prefix_tokens": PREFIX, "document_tokens": (FIRST, SECOND)}
+SWAPPED = np.concatenate([TEXT[:10], TEXT[160:290], TEXT[10:160], TEXT[290:]])
+SLOW, FAST = 10.0, 1e-9
+"""Seconds a token: of a worker that would rather load, and of one that would rather compute."""
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_model, tmp_path_factory):
+    with serve(tiny_model, tmp_path_factory.mktemp("store"), chunk_tokens=64, background=False) as address:
+        worker = Worker(tiny_model, address)
+        worker.cache.save(KvToSave(asked(TEXT, **SEGMENTS), worker.computed(TEXT), exact_tokens=len(TEXT)))
+        worker.cache.settle()
+        yield worker
+        worker.cache.close()
+
+
+@pytest.mark.parametrize("computed", [0, 100, 290])
+@pytest.mark.parametrize("extent", [Extent.PROMPT, Extent.EXACT, Extent.AUTO])
+@pytest.mark.parametrize("seconds", [SLOW, FAST])
+@pytest.mark.parametrize("order", ["as saved", "swapped", "unknown"])
+def test_a_fetch_brings_what_was_planned(saved, computed, extent, seconds, order):
+    text = {"as saved": TEXT, "swapped": SWAPPED, "unknown": tokens(310, seed=5)}[order]
+    request = asked(text, extent=extent, computed_tokens=computed, seconds_per_token=seconds)
+    plan, layers, report = saved.load(request)
+    assert (plan.first_token, report.first_token) == (computed, computed)
+    assert (report.complete, report.kv_tokens, report.extent) == (True, plan.kv_tokens, plan.extent)
+    assert bool(layers) == bool(plan.tokens) == (not plan.reason)
+    if layers:
+        assert layers[0][0].shape[1] == plan.tokens
+        assert report.report.tokens_reused + report.report.tokens_recomputed == plan.blended_tokens
+        assert plan.exact == report.exact
+
+
+def test_what_gives_the_earliest_first_token_is_offered(saved):
+    def offered(text, seconds, **options):
+        return saved.cache.plan(asked(text, seconds_per_token=seconds, **options), 30)
+
+    saved.load(asked(TEXT, extent=Extent.EXACT, **SEGMENTS))  # so that loading and blending have been measured
+    saved.load(asked(SWAPPED, extent=Extent.PROMPT, prefix_tokens=PREFIX, document_tokens=(SECOND, FIRST)))
+    assert offered(TEXT, SLOW, **SEGMENTS).extent is Extent.EXACT
+    swapped = {"prefix_tokens": PREFIX, "document_tokens": (SECOND, FIRST)}
+    assert offered(SWAPPED, SLOW, **swapped).extent is Extent.PROMPT
+    for text, segments in ((TEXT, SEGMENTS), (SWAPPED, swapped)):
+        plan = offered(text, FAST, **segments)
+        assert (plan.extent, plan.reason) == (Extent.NOTHING, "slower_than_computing")
+        assert plan.compute_seconds == pytest.approx(FAST * len(text))
+    plan = offered(tokens(300, seed=6), SLOW)
+    assert (plan.extent, plan.reason) == (Extent.NOTHING, "nothing_stored")
+
+
+def test_without_a_gate_only_exact_kv_is_offered(tiny_model, tmp_path):
+    with serve(tiny_model, tmp_path, chunk_tokens=64, ungated=False, background=False) as address:
+        worker = Worker(tiny_model, address)
+        worker.cache.save(KvToSave(asked(TEXT, **SEGMENTS), worker.computed(TEXT), exact_tokens=len(TEXT)))
+        worker.cache.settle()
+        swapped = asked(SWAPPED, seconds_per_token=SLOW, prefix_tokens=PREFIX, document_tokens=(SECOND, FIRST))
+        plan, _, report = worker.load(swapped)
+        assert (plan.exact, report.exact) == (True, True)
+        assert plan.kv_tokens <= PREFIX or plan.gate_refusal == "no_gate"
+        plan, _, report = worker.load(asked(TEXT, seconds_per_token=SLOW, **SEGMENTS))
+        assert (plan.extent, report.exact, report.complete) == (Extent.EXACT, True, True)
+        worker.cache.close()
+
+
+def test_what_is_lost_after_the_plan_makes_the_load_smaller_and_the_header_says_so(tiny_model, tmp_path):
+    with serve(tiny_model, tmp_path, chunk_tokens=64) as address:
+        worker = Worker(tiny_model, address)
+        text = tokens(500)
+        worker.cache.save(KvToSave(asked(text), worker.computed(text), exact_tokens=500))
+        worker.cache.settle()
+        request = asked(text, extent=Extent.EXACT)
+        plan = worker.cache.plan(request, 30)
+        whole = blobs(tmp_path)
+        for path in whole[: len(whole) // 2]:
+            path.write_bytes(b"damaged" + path.read_bytes()[7:])
+        arrived = []
+        report = worker.cache.fetch(request, plan, lambda layer, keys, _: arrived.append(keys.shape[1]), 30)
+        assert report.complete
+        assert report.kv_tokens < plan.kv_tokens
+        assert set(arrived) <= {report.kv_tokens}
+        assert worker.cache.counters()["loads_less"] == 1
+        worker.cache.close()
+
+
+def test_the_earliest_way_is_taken_and_what_was_never_measured_is_tried():
+    def choice(*seconds):
+        return earliest([Way(None, each) for each in seconds])
+
+    assert choice(1.0, 0.5, 0.4) == 2
+    assert choice(1.0, 0.5, 0.46) == 1  # what costs the router more must gain a tenth
+    assert choice(1.0, 0.95) == 0
+    assert choice(1.0, None) == 1
+    assert choice(None, 0.5) == 1
+    assert choice(1.0) == 0
+
+
+def test_estimates_follow_from_measured_rates():
+    thread = EngineThread()
+    estimates = Estimates(4, thread, Pace(), Pace())
+    assert estimates.head(100, 10, 0.1) == Way(None, None)
+    assert estimates.blend(100, 10, 0.1) == Way(None, None)
+    estimates.heads.measured(2.0, 100, 1)
+    assert estimates.head(50, 10, 0.1) == Way(pytest.approx(1.0), pytest.approx(2.0))
+    assert estimates.computing(60, 0.1) == Way(0.0, pytest.approx(6.0))
+    estimates.chunks.measured(1.0, 100, 1)
+    estimates.engine.measured(4.0, 10, 4)
+    assert estimates.blend(100, 10, 0.1) == Way(pytest.approx(5.0), pytest.approx(5.1))
+    estimates.prefill.measured(4.0, 10, 4)
+    assert estimates.seconds_per_token == pytest.approx(0.4)
+    thread.close()
