@@ -134,6 +134,7 @@ class AsyncClient(Changes):
         level: str | None = None,
         max_kl: float | None = None,
         seed: int = 0,
+        transient: bool = False,
         model: str = "",
         deadline: float = 60.0,
     ) -> BlendedKV:
@@ -148,6 +149,7 @@ class AsyncClient(Changes):
             max_kl: most divergence from a full prefill that the gate may predict, in nats; beyond it, chunks whose
                 context changed are not used.
             seed: of random policies.
+            transient: what it misses or sees is not stored, `why` has no record of it, and no audit compares it.
             model: name or fingerprint.
             deadline: seconds.
 
@@ -155,7 +157,7 @@ class AsyncClient(Changes):
             BadRequestError: an empty segment, an unknown policy, more tokens than the model's context.
             IntegrityError: the stream is not what its header declared.
         """
-        options = wire.options(policy, recompute_ratio, level, max_kl, seed)
+        options = wire.options(policy, recompute_ratio, level, max_kl, seed, transient)
         return await self._blend(_prompt(segments, shared_prefix), options, model, deadline)
 
     async def blend_plain(
@@ -167,6 +169,7 @@ class AsyncClient(Changes):
         level: str | None = None,
         max_kl: float | None = None,
         seed: int = 0,
+        transient: bool = False,
         model: str = "",
         deadline: float = 60.0,
     ) -> BlendedKV:
@@ -174,7 +177,7 @@ class AsyncClient(Changes):
 
         Other arguments and errors as in `blend`.
         """
-        options = wire.options(policy, recompute_ratio, level, max_kl, seed)
+        options = wire.options(policy, recompute_ratio, level, max_kl, seed, transient)
         return await self._blend(pb.Prompt(plain=wire.content(prompt)), options, model, deadline)
 
     async def _blend(self, prompt: pb.Prompt, options: pb.BlendOptions, model: str, deadline: float) -> BlendedKV:
@@ -207,7 +210,7 @@ class AsyncClient(Changes):
         request = pb.PlanBlendRequest(
             model=model,
             prompt=_prompt(segments, shared_prefix),
-            options=wire.options(policy, recompute_ratio, level, max_kl, 0),
+            options=wire.options(policy, recompute_ratio, level, max_kl),
         )
         async with translated():
             return wire.plan(well_formed(await self._stub.PlanBlend(request, timeout=deadline)))
@@ -245,7 +248,7 @@ class AsyncClient(Changes):
         if not request_id:
             whole = _prompt(segments, shared_prefix) if plain is None else pb.Prompt(plain=wire.content(plain))
             request.prompt.CopyFrom(whole)
-            request.options.CopyFrom(wire.options(policy, recompute_ratio, level, max_kl, 0))
+            request.options.CopyFrom(wire.options(policy, recompute_ratio, level, max_kl))
         async with translated():
             return miss_report(well_formed(await self._stub.ExplainMiss(request, timeout=deadline)))
 

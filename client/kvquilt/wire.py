@@ -50,12 +50,23 @@ def content(segment: Segment) -> pb.Content:
 
 
 def options(
-    policy: str | None, recompute_ratio: float | None, level: str | None, max_kl: float | None, seed: int
+    policy: str | None,
+    recompute_ratio: float | None,
+    level: str | None,
+    max_kl: float | None,
+    seed: int = 0,
+    transient: bool = False,
 ) -> pb.BlendOptions:
     """Encode blend options; `None` leaves the router's default."""
     number, kl_below = level_fields(level)
     return pb.BlendOptions(
-        policy=policy, recompute_ratio=recompute_ratio, level=number, seed=seed, kl_below=kl_below, max_kl=max_kl
+        policy=policy,
+        recompute_ratio=recompute_ratio,
+        level=number,
+        seed=seed,
+        kl_below=kl_below,
+        max_kl=max_kl,
+        transient=transient,
     )
 
 

@@ -125,21 +125,23 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                 if isinstance(part, Begun):
                     yield pb.BlendResponse(header=answers.header_message(served.loaded, prompt, part))
                 elif isinstance(part, Blended | Loaded):
-                    yield pb.BlendResponse(report=self._reported(part, served, acting))
+                    report = self._reported(part, served, acting, request.options.transient)
+                    yield pb.BlendResponse(report=report)
                 else:
                     for frame in frames.split([part], offset):
                         yield pb.BlendResponse(frame=frame)
                     offset += len(part)
 
-    def _reported(self, done: Blended | Loaded, served: ServedModel, acting: Acting) -> pb.BlendReport:
-        """Let a finished request leave behind what later ones gain from; its report."""
-        request_id = keep(done, served.background.waiting(), acting.tenant.requests, time.time())
-        if isinstance(done, Blended):
+    def _reported(self, done: Blended | Loaded, served: ServedModel, acting: Acting, transient: bool) -> pb.BlendReport:
+        """Let a finished request leave behind what later ones gain from, unless it is transient; its report."""
+        waiting, requests = served.background.waiting(), acting.tenant.requests
+        request_id = "" if transient else keep(done, waiting, requests, time.time())
+        if isinstance(done, Blended) and not transient:
             if self._settings.background:
                 done.report.tokens_queued = served.background.leave(done, acting)
             served.auditor.offer(done)
-            if served.recorder is not None:
-                served.recorder.record(done, acting.tenant.planner)
+        if isinstance(done, Blended) and served.recorder is not None:
+            served.recorder.record(done, acting.tenant.planner)
         report = answers.report_message(done.report)
         describe(report, done.report)
         report.request_id = request_id

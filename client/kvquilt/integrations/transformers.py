@@ -90,7 +90,7 @@ class KvquiltCache:
         Args:
             segments: documents in prompt order, the question last.
             shared_prefix: what the prompt begins with; by default the model's chat template frames the prompt.
-            options: `policy`, `recompute_ratio`, `level`, `max_kl`, `seed` as in `AsyncClient.blend`.
+            options: `policy`, `recompute_ratio`, `level`, `max_kl`, `seed`, `transient` as in `AsyncClient.blend`.
 
         Raises:
             BadRequestError: the request cannot be right, whatever computes it.

@@ -176,6 +176,7 @@ class BlendOptions(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     KL_BELOW_FIELD_NUMBER: _builtins.int
     MAX_KL_FIELD_NUMBER: _builtins.int
+    TRANSIENT_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """This recompute policy only. Unset or "auto": the cheapest that was measured to be within the limit."""
     recompute_ratio: _builtins.float
@@ -187,6 +188,10 @@ class BlendOptions(_message.Message):
     """Instead of a level: the cheapest one whose measured KL is below this many nats; where there is none, lossless."""
     max_kl: _builtins.float
     """Most divergence from a full prefill that the gate may predict: KL(full || blended) of the answer's tokens, in nats."""
+    transient: _builtins.bool
+    """True: what this request missed or saw is not stored, it cannot be asked about, and it is not audited. It counts in
+    sums and is in the access log as any other.
+    """
     def __init__(
         self,
         *,
@@ -196,10 +201,11 @@ class BlendOptions(_message.Message):
         seed: _builtins.int = ...,
         kl_below: _builtins.float | None = ...,
         max_kl: _builtins.float | None = ...,
+        transient: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_max_kl", b"_max_kl", "_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "kl_below", b"kl_below", "max_kl", b"max_kl", "policy", b"policy", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_max_kl", b"_max_kl", "_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "kl_below", b"kl_below", "level", b"level", "max_kl", b"max_kl", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below", "_max_kl", b"_max_kl", "_policy", b"_policy", "_recompute_ratio", b"_recompute_ratio", "kl_below", b"kl_below", "level", b"level", "max_kl", b"max_kl", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "seed", b"seed", "transient", b"transient"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kl_below: _TypeAlias = _typing.Literal["kl_below"]  # noqa: Y015
     _WhichOneofArgType__kl_below: _TypeAlias = _typing.Literal["_kl_below", b"_kl_below"]  # noqa: Y015
