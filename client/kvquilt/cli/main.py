@@ -22,6 +22,7 @@ from kvquilt.cli import (
     servers,
     simulate,
     tokens,
+    verify,
     why,
 )
 from kvquilt.cli.output import out
@@ -64,6 +65,7 @@ app.command(rich_help_panel="Use")(pins.pin)
 app.command(rich_help_panel="Use")(pins.unpin)
 app.command(rich_help_panel="Look")(calls.status)
 app.command(rich_help_panel="Look")(why.why)
+app.command(rich_help_panel="Look")(verify.verify)
 app.command(rich_help_panel="Look")(inspection.inspect)
 app.command(rich_help_panel="Look")(inventory.inventory)
 app.command(rich_help_panel="Look")(files.model)

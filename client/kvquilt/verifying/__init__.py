@@ -1,0 +1,7 @@
+"""Checks of a running router and its nodes, end to end. Start with `types`."""
+
+from kvquilt.verifying.run import CHECKS, verify
+from kvquilt.verifying.subject import Options, Subject
+from kvquilt.verifying.types import Check, Outcome, Recommendation, Timing, Verification
+
+__all__ = ["CHECKS", "Check", "Options", "Outcome", "Recommendation", "Subject", "Timing", "Verification", "verify"]
