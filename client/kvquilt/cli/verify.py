@@ -29,6 +29,7 @@ _WORDS = {
     Recommendation.OFF: "OFF: computing is faster than loading here",
     Recommendation.UNKNOWN: "not known: times were not measured, or what came back was wrong",
 }
+_FORGOTTEN = "what was stored is forgotten"
 
 
 def verify(
@@ -104,13 +105,19 @@ def _run(
         def begun(name: str) -> None:
             bar.update(task, description=name)
 
-        def done(_: Check) -> None:
+        checks: list[Check] = []
+
+        def done(check: Check) -> None:
+            checks.append(check)
             bar.advance(task)
 
         try:
             return asyncio.run(_verified(settings, options, other, nodes, begun, done))
         except (KeyboardInterrupt, asyncio.CancelledError):
-            err.print("interrupted; what was stored is forgotten")
+            failed = bool(checks) and checks[-1].outcome is Outcome.FAILED
+            err.print(
+                "interrupted; " + (f"{checks[-1].got}: {checks[-1].advice}" if failed else _FORGOTTEN), markup=False
+            )
             raise typer.Exit(INTERRUPTED) from None
 
 

@@ -13,7 +13,7 @@ from kvquilt.errors import BadRequestError, DeadlineError, IntegrityError, Unava
 from kvquilt_codec.types import TokenIds
 
 MAX_ANSWER_BYTES = 1 << 20
-WITHOUT_KVQUILT = {"kvquilt": {"enabled": False}}
+WITHOUT_KVQUILT = {"kvquilt": {"off": True}}
 """For the request's `kv_transfer_params`: the connector leaves it alone, and saves nothing of it."""
 
 
