@@ -10,6 +10,7 @@ from kvquilt.cli import (
     ask,
     calibration,
     calls,
+    connect,
     evaluation,
     files,
     forgetting,
@@ -60,6 +61,7 @@ app.command(rich_help_panel="Run")(servers.router)
 app.command(rich_help_panel="Use")(calls.prefetch)
 app.command(rich_help_panel="Run")(repair.repair)
 app.command(rich_help_panel="Use")(ask.ask)
+app.add_typer(connect.connect_app, name="connect", rich_help_panel="Use")
 app.command(rich_help_panel="Use")(forgetting.forget)
 app.command(rich_help_panel="Use")(pins.pin)
 app.command(rich_help_panel="Use")(pins.unpin)

@@ -1,0 +1,98 @@
+"""The flags and lines of each engine. What the settings mean is said where the engine's side reads them."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from kvquilt.connecting.types import Asked
+from kvquilt.errors import BadRequestError
+from kvquilt_rpc.security import Credentials
+
+PREFIX_CACHING = (
+    "vLLM's own prefix cache stays on, and finds first what it has. Where tenants share the engine, give each request "
+    "its tenant's cache_salt, and map it: --namespace SALT=NAME; a request with another salt neither loads nor saves"
+)
+
+
+def vllm(asked: Asked) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`--kv-transfer-config`, and the line that starts the server."""
+    extra: dict[str, Any] = {"target": asked.router}
+    if credentials := credentials_of(asked.credentials):
+        extra["credentials"] = credentials
+    if asked.verified:
+        extra["model_fingerprint"] = asked.model.fingerprint
+    if asked.namespaces:
+        extra["namespaces"] = dict(asked.namespaces)
+    config = {
+        "kv_connector": "KvquiltConnector",
+        "kv_connector_module_path": "kvquilt.integrations.vllm",
+        "kv_role": "kv_both",
+        "kv_load_failure_policy": "recompute",
+        "kv_connector_extra_config": extra,
+    }
+    folder = asked.folder or "MODEL"
+    words = ["vllm", "serve", folder, "--dtype", asked.model.layout.data_type.value]
+    return config, (f"{shlex.join(words)} --kv-transfer-config {shlex.quote(json.dumps(config))}",)
+
+
+def lmcache(
+    asked: Asked, nodes: Sequence[str], node_credentials: Credentials, master_secret_file: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`--l2-adapter`, and the line that starts LMCache's server. The adapter calls cache nodes, not the router.
+
+    Raises:
+        BadRequestError: namespaces without the file of the master secret, or no node.
+    """
+    if not nodes:
+        raise BadRequestError("expected cache nodes; the router has none: name them with --node")
+    if asked.namespaces and not master_secret_file:
+        raise BadRequestError("expected --master-secret-file with --namespace: keys of namespaces are derived from it")
+    first = asked.model.layout.layers[0]
+    params: dict[str, Any] = {"nodes": list(nodes)}
+    if credentials := credentials_of(node_credentials):
+        params["credentials"] = credentials
+    if asked.namespaces:
+        params |= {"master_secret_file": master_secret_file, "namespaces": dict(asked.namespaces)}
+    if asked.folder:
+        # LMCache's keys name a model by what the engine calls it, so the revision tells its weights from others.
+        params["models"] = {asked.folder: {"revision": asked.model.fingerprint[:16], "head_dim": first.key_dim}}
+    config = {
+        "type": "plugin",
+        "module_path": "kvquilt.integrations.lmcache",
+        "class_name": "KvquiltL2Adapter",
+        "adapter_params": params,
+    }
+    return config, (f"lmcache server --l2-adapter {shlex.quote(json.dumps(config))}",)
+
+
+def transformers(asked: Asked) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Lines of Python."""
+    given = credentials_of(asked.credentials)
+    words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    credentials = f", credentials=Credentials({words})" if given else ""
+    imported = ["from kvquilt import Credentials"] if given else []
+    return {}, (
+        *imported,
+        "from kvquilt.integrations.transformers import KvquiltCache",
+        f"cache = KvquiltCache(model, tokenizer, {asked.router!r}{credentials})"
+        f"  # model in {asked.model.layout.data_type.value}",
+        "filled = cache.fill([document, another, question])",
+        "output = model.generate(**filled)",
+    )
+
+
+def credentials_of(credentials: Credentials) -> dict[str, Any]:
+    """Credentials as settings of an engine: what was set, files by their whole path.
+
+    Raises:
+        BadRequestError: a token in clear: what is printed is copied and kept.
+    """
+    if credentials.token is not None:
+        raise BadRequestError(
+            "expected a token in a file, since what is printed here is copied and kept: write it to one, and set "
+            "client.credentials.token_file (router.node_credentials.token_file)"
+        )
+    found = credentials.model_dump(mode="json", exclude_defaults=True)
+    paths = {name: getattr(credentials, name) for name in ("tls_ca", "tls_cert", "tls_key", "token_file")}
+    return found | {name: str(path.absolute()) for name, path in paths.items() if path is not None}
