@@ -1,5 +1,6 @@
 """`kvquilt connect` at real routers: what it prints is what engines read, and what does not fit is refused."""
 
+import inspect
 import json
 import shlex
 import shutil
@@ -13,6 +14,7 @@ from kvquilt import Client, Credentials
 from kvquilt.cli.main import app
 from kvquilt.connecting.types import Asked
 from kvquilt.connecting.warnings import warnings
+from kvquilt.integrations.transformers import KvquiltCache
 from kvquilt_router.engine.model import load_model, resolve
 from kvquilt_rpc.security import ServerSecurity
 from tests.router.families import SUPPORTED, tiny
@@ -90,6 +92,22 @@ def test_lmcache_gets_the_nodes(router, folder, tmp_path):
     assert settings.parsed(params).model(str(folder)).head_dim == 16
 
 
+def test_the_lines_for_transformers_run(router, folder):
+    found = printed("transformers", "--router", router, "--model", folder)
+    assert found["verified"]
+    if next(iter(inspect.signature(KvquiltCache).parameters)) != "model":
+        pytest.skip("the integration takes other arguments still")
+    loaded = load_model(str(folder))
+    words = {"document": "One thing is so.", "another": "Another one is too.", "question": "What is?"}
+    space = {"model": loaded.engine._runner.model, "tokenizer": loaded.tokenizer, **words}
+    exec("\n".join(found["lines"]), space)  # noqa: S102  what the command printed
+    try:
+        assert space["filled"].fallback_reason == ""
+        assert space["output"].shape[1] > space["filled"].input_ids.shape[1]
+    finally:
+        space["cache"].close()
+
+
 def test_another_model_is_refused_by_its_shape_and_by_its_weights(router, folder, tmp_path):
     shape = shutil.copytree(folder, tmp_path / "shape")
     config = json.loads((shape / "config.json").read_text())
@@ -154,5 +172,5 @@ def test_nothing_running_says_what_to_start_first():
 def test_people_get_the_line_alone_on_standard_output(router):
     result = CliRunner().invoke(app, ["connect", "vllm", "--router", router], catch_exceptions=False)
     (line,) = result.stdout.splitlines()
-    assert line.startswith("vllm serve MODEL --dtype float32 --kv-transfer-config ")
+    assert line.startswith("vllm serve MODEL --dtype float32 --enable-prompt-tokens-details --kv-transfer-config ")
     assert "note" in result.stderr

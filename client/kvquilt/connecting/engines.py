@@ -33,6 +33,7 @@ def vllm(asked: Asked) -> tuple[dict[str, Any], tuple[str, ...]]:
     }
     folder = asked.folder or "MODEL"
     words = ["vllm", "serve", folder, "--dtype", asked.model.layout.data_type.value]
+    words.append("--enable-prompt-tokens-details")  # answers then say how many tokens were cached
     return config, (f"{shlex.join(words)} --kv-transfer-config {shlex.quote(json.dumps(config))}",)
 
 

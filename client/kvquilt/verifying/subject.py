@@ -3,8 +3,8 @@
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from kvquilt_codec.lifetime import check_ttl
 from kvquilt_codec.types import TokenIds
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.security import Credentials
+
+if TYPE_CHECKING:
+    from kvquilt.verifying.timing import Measured
 
 CORPUS = "kvquilt-verify"
 """One name for all runs: a router remembers a number of corpora."""
@@ -84,7 +87,8 @@ class Subject:
         probe: the document that most checks are about, once it is stored.
         computed: its KV as the router computed it before it was stored.
         loaded: its KV as it was loaded first.
-        timing: what was measured so far.
+        timed: every time that was measured.
+        timing: what follows from them.
         documents: ids of what was stored, all to be forgotten.
     """
 
@@ -100,6 +104,7 @@ class Subject:
     probe: TokenIds | None = None
     computed: BlendedKV | None = None
     loaded: BlendedKV | None = None
+    timed: "Measured | None" = None
     timing: Timing | None = None
     documents: dict[str, TokenIds] = field(default_factory=dict)
     _run: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -201,11 +206,6 @@ class Subject:
             deadline=self.options.deadline,
         )
         return [chunk.miss_reason for chunk in plan.chunks]
-
-    def measured(self, **seconds: Any) -> None:
-        """Add times to what is known."""
-        known = self.timing or Timing(self.tokens(self.options.tokens), self.options.repeats)
-        self.timing = replace(known, **seconds)
 
     async def clean(self) -> Mapping[str, str]:
         """Forget all that was stored; what could not be, by document, and why."""
