@@ -79,7 +79,7 @@ def transformers(asked: Asked) -> tuple[dict[str, Any], tuple[str, ...]]:
         f"cache = KvquiltCache(model, tokenizer, {asked.router!r}{credentials})"
         f"  # model in {asked.model.layout.data_type.value}",
         "filled = cache.fill([document, another, question])",
-        "output = model.generate(**filled)",
+        "output = model.generate(**filled, max_new_tokens=64)",
     )
 
 
