@@ -50,12 +50,15 @@ def router_only(model: LoadedModel, nodes: str | Sequence[str], **settings: obje
 
 
 @contextmanager
-def serve(model: LoadedModel, data_dir: Path, *, capacity: int = 1 << 30, **settings: object) -> Iterator[str]:
+def serve(
+    model: LoadedModel, data_dir: Path, *, capacity: int = 1 << 30, sweep_seconds: float = 5.0, **settings: object
+) -> Iterator[str]:
     """Router and node in this process, by default without profile and gate; yields the router's address."""
 
     @asynccontextmanager
     async def both() -> AsyncIterator[str]:
-        node = NodeSettings(port=0, path=data_dir, capacity=capacity, fsync=False, drain_seconds=5)
+        limits = {"capacity": capacity, "sweep_seconds": sweep_seconds}
+        node = NodeSettings(port=0, path=data_dir, fsync=False, drain_seconds=5, **limits)
         async with running_node(node) as address:
             router = RouterSettings(port=0, nodes=address, drain_seconds=5, **{**_PLAIN, **settings})
             async with running_router(router, model) as router_address:

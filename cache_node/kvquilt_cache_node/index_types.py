@@ -222,8 +222,9 @@ class Index(Protocol):
     async def trace(self, places: Sequence[ChunkPlace], limit: int, namespaces: Namespaces = None) -> Trace:
         """What there is of chunks, at most `limit` objects of each, and why objects of them left. Is no use of them.
 
-        A departure is entered in the step that drops its row. So many are remembered, the latest; of what was forgotten
-        not whose it was.
+        A departure is entered in the step that drops its row; what has expired has left, whether or not its row is
+        there still. So many are remembered, the latest; of what was forgotten not whose it was. Without namespaces,
+        those of all namespaces that have anything.
         """
 
     async def sizes(self) -> dict[bytes, int]:

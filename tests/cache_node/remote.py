@@ -39,8 +39,10 @@ async def redis_index(
 
 
 async def pass_time(index: Index, seconds: float) -> None:
-    """Let an index in Redis believe that time passed."""
+    """Let an index in Redis believe that time passed: what was is longer ago then."""
     assert isinstance(index, RedisIndex)
     scripts = index._scripts
     before = float(await scripts._client.call("HGET", f"{scripts.prefix}:sums", "age") or 0)
     await scripts._client.call("HSET", f"{scripts.prefix}:sums", "age", repr(before + seconds))
+    for name in await scripts._client.call("ZRANGE", f"{scripts.prefix}:departed", 0, -1):
+        await scripts._client.call("ZINCRBY", f"{scripts.prefix}:departed", -seconds, name)

@@ -21,7 +21,7 @@ PLACES = [ChunkPlace(digest_of(number), digest_of(0)) for number in range(100)]
 
 
 async def remembered(index: Index) -> list[int]:
-    departed = (await index.trace(PLACES, 1)).departed
+    departed = (await index.trace(PLACES, 1, (PUBLIC,))).departed
     return [number for number, place in enumerate(PLACES) if place in departed]
 
 
@@ -67,7 +67,7 @@ async def test_of_what_was_forgotten_a_digest_a_reason_and_a_time_stay(tmp_path:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         left = {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables}  # noqa: S608
     ((name, reason, at, namespace),) = left.pop("departures")
-    assert (name, reason, namespace) == (departure_name(PLACES[7]), "forgotten", "")
+    assert (name, reason, namespace) == (departure_name(digest_of(7), digest_of(0), PUBLIC), "forgotten", "")
     assert isinstance(at, float)
     ((model, _),) = left.pop("models")
     assert model == MODEL

@@ -20,12 +20,14 @@ from kvquilt_cache_node.index_types import Index, Stored
 from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
 from kvquilt_codec.errors import CapacityError, UnavailableError
 from kvquilt_codec.forms import StorageForm
-from kvquilt_codec.traces import ChunkPlace
+from kvquilt_codec.identity import PUBLIC
+from kvquilt_codec.traces import ChunkPlace, Departed
 from kvquilt_codec.types import Level
 from tests.contracts.index_machine import make_machine
 from tests.contracts.store_objects import (
     CAPACITY,
     MODEL,
+    TTL,
     Clock,
     Ticking,
     digest_of,
@@ -190,7 +192,7 @@ class IndexContract(ABC):
         places = [ChunkPlace(digest_of(number), digest_of(0)) for number in range(6)]
 
         async def reasons() -> list[str]:
-            departed = (await last.trace(places, 4)).departed
+            departed = (await last.trace(places, 4, (PUBLIC,))).departed
             return [departed[place].reason if place in departed else "" for place in places]
 
         for number in range(1, 5):
@@ -207,12 +209,44 @@ class IndexContract(ABC):
         assert (await reasons())[1] == "forgotten", "that it is there again changes nothing of what was"
         await first.remove([key_of(1)], reason="")
         assert (await reasons())[1] == "forgotten", "it may leave without a trace"
-        trace = await last.trace(places, 4)
+        trace = await last.trace(places, 4, (PUBLIC,))
         assert (trace.objects, trace.models) == ({}, {MODEL})
         times = [trace.departed[place].at for place in places[1:5]]
         assert times == sorted(times)
         other = ChunkPlace(places[1].chunk_key, digest_of(7))
-        assert (await last.trace([other], 4)).departed == {}, "after another prefix nothing left"
+        assert (await last.trace([other], 4, (PUBLIC,))).departed == {}, "after another prefix nothing left"
+        assert (await last.trace(places, 4, ("team-a", "team-b"))).departed == {}, "nothing of theirs left"
+
+    async def test_what_expired_left_when_it_did_before_and_after_its_row_is_dropped(
+        self, indexes: list[Index], clock: Ticking
+    ) -> None:
+        first, last = indexes[0], indexes[-1]
+        place = ChunkPlace(digest_of(1), digest_of(0))
+
+        async def left() -> Departed | None:
+            trace = await last.trace([place], 4, (PUBLIC,))
+            assert trace.objects == {}
+            return trace.departed.get(place)
+
+        await store(first, 1, 10, meta_of(chunk=1, ttl=TTL))
+        assert (await last.trace([place], 4, (PUBLIC,))).departed == {}
+        await self.later(first, clock, 3 * TTL)
+        before = await left()
+        assert await first.overdue(10) == [key_of(1)]
+        after = await left()
+        assert before is not None
+        assert after is not None
+        assert before.reason == after.reason == "expired"
+        assert abs(before.at - after.at) < TTL, "and not when it was dropped"
+        await store(first, 2, 10, meta_of(chunk=1, ttl=TTL))
+        await store(first, 3, 10, meta_of(chunk=1))
+        await self.later(first, clock, 2 * TTL)
+        await first.remove([key_of(3)], reason="damaged")
+        await first.deleted([key_of(3)])
+        assert key_of(2) in await first.overdue(10)
+        now = await left()
+        assert now is not None
+        assert now.reason == "damaged", "it left later than what expired"
 
     async def test_objects_of_a_text_are_traced_whatever_preceded_them(self, indexes: list[Index]) -> None:
         for number in range(3):

@@ -247,7 +247,7 @@ def make_machine(
             places = [ChunkPlace(digest_of(chunk), digest_of(prefix)) for chunk in chunks for prefix in prefixes]
             found = self.runner.run(self.at(node).trace(places, 64, of))
             assert {place: departed.reason for place, departed in found.departed.items()} == self.model.departures(of)
-            seen = {key for key in self.model.objects() if self.model.seen(key, of)}
+            seen = {key for key in self.model.objects() if self.model.seen(key, of) and self.model.is_there(key)}
             assert {info.key for infos in found.objects.values() for info in infos} == seen
 
         @rule(node=nodes)

@@ -35,7 +35,7 @@ class Model:
     _set: int = 0
     stored: list[bytes] = field(default_factory=list)
     reserved: dict[bytes, tuple[int, Meta]] = field(default_factory=dict)
-    departed: dict[ChunkPlace, tuple[str, str]] = field(default_factory=dict)
+    departed: dict[ChunkPlace, tuple[tuple[int, ...], str, str]] = field(default_factory=dict)
 
     def seen(self, key: bytes, namespaces: Namespaces) -> bool:
         """Whether something is of these namespaces."""
@@ -112,8 +112,10 @@ class Model:
             entry = self.entries.pop(key)
             sizes[key] = entry.size
             if reason and isinstance(entry.meta, ObjectMeta):
-                whose = "" if reason == "forgotten" else entry.namespace
-                self.departed[ChunkPlace(entry.meta.chunk_key, entry.meta.prefix_digest)] = reason, whose
+                place = ChunkPlace(entry.meta.chunk_key, entry.meta.prefix_digest)
+                moment = self._left(entry, reason)
+                if reason != "expired" or moment >= self.departed.get(place, ((0,),))[0]:
+                    self.departed[place] = moment, reason, entry.namespace
         self.order = [key for key in self.order if key not in keys]
         self.gone |= sizes.keys()
         for key in keys:
@@ -240,16 +242,26 @@ class Model:
     def remove_namespace(self, namespace: str) -> dict[bytes, int]:
         """All of a namespace, while it is no more than goes at once."""
         gone = [key for key, entry in self.entries.items() if entry.namespace == namespace]
-        self.departed = {place: left for place, left in self.departed.items() if left[1] != namespace}
+        self.departed = {
+            place: left for place, left in self.departed.items() if left[2] != namespace or left[1] == "forgotten"
+        }
         return self.drop(set(gone), "")
 
     def departures(self, namespaces: Namespaces) -> dict[ChunkPlace, str]:
-        """Why objects left, as far as these namespaces may know."""
-        return {
-            place: reason
-            for place, (reason, whose) in self.departed.items()
-            if namespaces is None or whose in ("", *namespaces)
-        }
+        """Why objects of these namespaces left, or of all that have anything; what has expired has left."""
+        if namespaces is None:
+            namespaces = tuple({meta.namespace for meta in self.objects().values()})
+        latest = dict(self.departed)
+        for key, meta in self.objects().items():
+            place, moment = ChunkPlace(meta.chunk_key, meta.prefix_digest), self._left(self.entries[key], "expired")
+            if not self.is_there(key) and moment >= latest.get(place, ((0,),))[0]:
+                latest[place] = moment, "expired", meta.namespace
+        return {place: reason for place, (_, reason, owner) in latest.items() if owner in namespaces}
+
+    def _left(self, entry: Entry, reason: str) -> tuple[int, ...]:
+        """When it left, if it leaves now: what expired did so before all else that happened in that unit."""
+        units, number = entry.expires
+        return (units, 0, number) if reason == "expired" and self.has_passed(entry.expires) else (self.now, 1)
 
     def variants(self, chunk: bytes, prefix: bytes, model: str, namespaces: Namespaces) -> list[bytes]:
         """Keys of a chunk's objects, the most recently used first."""

@@ -137,6 +137,21 @@ def test_what_had_to_make_room(model, tmp_path):
         assert why.chunks[1].cause == "evicted"
 
 
+@pytest.mark.parametrize("sweep_seconds", [0.05, 600.0], ids=["dropped soon", "not dropped yet"])
+def test_what_was_stored_for_a_time(model, tmp_path, sweep_seconds):
+    with serve(model, tmp_path, sweep_seconds=sweep_seconds, **OPTIONS) as router, Client(router) as client:
+        prefetch(client, TEXT, ttl=0.5)
+        report, why = ask(client, TEXT)
+        while report.chunks[1].miss_reason == "":
+            report, why = ask(client, TEXT)
+        assert causes(why) == ["", "expired"], "at once, and not only when its row is dropped"
+        assert why.chunks[1].departed_unix_seconds < why.request_unix_seconds
+        if sweep_seconds < 1:
+            eventually(lambda: client.status().nodes[0].objects == 1)
+        assert causes(client.why(report.request_id)) == ["", "expired"]
+        assert causes(client.why(segments=[TEXT, QUESTION], shared_prefix=PREFIX)) == ["", "expired"]
+
+
 def test_what_could_not_be_stored(model, tmp_path):
     with serve(model, tmp_path, capacity=20_000, **OPTIONS) as router, Client(router) as client:
         (done,) = prefetch(client, [*TEXT, *OTHER][:250])

@@ -1,8 +1,9 @@
 """What the index in SQLite remembers of objects that left: why, and when. Nothing that tells what they were.
 
-An entry is named by a digest of chunk key and prefix digest. Chunk keys are HMACs under a namespace's secret, so that
-whoever has neither the secret nor the text learns nothing from a name. Of what was forgotten not even the namespace is
-kept.
+An entry is named by a digest of chunk key, prefix digest and namespace. Chunk keys are HMACs under a namespace's
+secret, so that whoever has neither the secret nor the text learns nothing from a name. Of what was forgotten not even
+the namespace is kept. Whoever asks, asks under the names of its own namespaces: that something of another one left is
+the same miss, in the same time, as that nothing did.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from kvquilt_cache_node.types import Namespaces
+from kvquilt_cache_node.store.queries import among
 from kvquilt_codec.traces import ChunkPlace, Departed
 
 SCHEMA = """
@@ -20,11 +21,16 @@ CREATE INDEX IF NOT EXISTS departures_by_time ON departures (at);
 CREATE TABLE IF NOT EXISTS models (fingerprint TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 _TRIGGERS = """
-CREATE TEMP TRIGGER departing AFTER DELETE ON main.objects WHEN OLD.kind = 'object' AND departure_reason() <> ''
+CREATE TEMP TRIGGER departing BEFORE DELETE ON main.objects WHEN OLD.kind = 'object' AND departure_reason() <> ''
   BEGIN
-    INSERT OR REPLACE INTO departures VALUES (
-      departure_name(OLD.chunk_key, OLD.prefix_digest), departure_reason(), departure_time(),
-      CASE departure_reason() WHEN 'forgotten' THEN '' ELSE OLD.namespace END);
+    INSERT INTO departures VALUES (
+      departure_name(OLD.chunk_key, OLD.prefix_digest, OLD.namespace), departure_reason(),
+      CASE departure_reason() WHEN 'expired' THEN coalesce(
+        (SELECT min(departure_time(), expires - age_now() + wall_now()) FROM stays WHERE stays.key = OLD.key),
+        departure_time()) ELSE departure_time() END,
+      CASE departure_reason() WHEN 'forgotten' THEN '' ELSE OLD.namespace END)
+    ON CONFLICT (name) DO UPDATE SET reason = excluded.reason, at = excluded.at, namespace = excluded.namespace
+      WHERE departure_reason() <> 'expired' OR excluded.at >= departures.at;
   END;
 CREATE TEMP TRIGGER arriving AFTER INSERT ON main.objects WHEN NEW.kind = 'object'
   BEGIN
@@ -33,25 +39,26 @@ CREATE TEMP TRIGGER arriving AFTER INSERT ON main.objects WHEN NEW.kind = 'objec
       SELECT fingerprint FROM models ORDER BY at DESC, fingerprint LIMIT 64);
   END;
 """
-"""Of this connection only. Whatever removes a row must have said why, and it is noted in the same transaction."""
+"""Of this connection only. Whatever removes a row must have said why, and it is noted in the same transaction. What
+expired left when it did, and not when its row was dropped; what left later is not forgotten for it."""
 _TRIM = """
 DELETE FROM departures WHERE name IN (
   SELECT name FROM departures ORDER BY at, name LIMIT max(0, (SELECT count(*) FROM departures) - ?))
 """
 
 
-def departure_name(place: ChunkPlace) -> bytes:
+def _expired(count: int) -> str:
+    """When objects of a place expired whose rows are there still. Variables: namespaces, chunk key, prefix digest."""
+    return (
+        "SELECT max(expires) - age_now() + wall_now() FROM objects INDEXED BY objects_by_chunk "  # noqa: S608
+        f"JOIN stays USING (key) WHERE {among(count)} AND chunk_key = ? AND prefix_digest = ? AND kind = 'object' "
+        "AND expires <= age_now()"
+    )
+
+
+def departure_name(chunk_key: bytes, prefix_digest: bytes, namespace: str) -> bytes:
     """What an entry is called: 20 bytes; the index in Redis calls it the same."""
-    return _name(place.chunk_key, place.prefix_digest)
-
-
-def may_know(whose: str, namespaces: Namespaces) -> bool:
-    """Whether namespaces may know of a departure: nobody's, or one of their own."""
-    return namespaces is None or whose in ("", *namespaces)
-
-
-def _name(chunk_key: bytes, prefix_digest: bytes) -> bytes:
-    return hashlib.sha1(chunk_key + prefix_digest, usedforsecurity=False).digest()
+    return hashlib.sha1(chunk_key + prefix_digest + namespace.encode(), usedforsecurity=False).digest()
 
 
 class Departures:
@@ -68,7 +75,7 @@ class Departures:
         self._kept = kept
         self._reason: str | None = None
         self._added = kept  # as if full: the last process may have been allowed more
-        db.create_function("departure_name", 2, _name)
+        db.create_function("departure_name", 3, departure_name)
         db.create_function("departure_reason", 0, self._said)
         db.create_function("departure_time", 0, clock)
         db.executescript(_TRIGGERS)
@@ -98,14 +105,25 @@ class Departures:
             raise ValueError("expected a reason for the removal of an object; none was said: a mistake in our own code")
         return self._reason
 
-    def of(self, places: Sequence[ChunkPlace], namespaces: Namespaces) -> dict[ChunkPlace, Departed]:
-        """The latest departure from each place, as far as there is one that these namespaces may know of."""
+    def of(self, places: Sequence[ChunkPlace], namespaces: Sequence[str]) -> dict[ChunkPlace, Departed]:
+        """The latest departure of these namespaces from each place, as far as there is one.
+
+        What has expired has left, whether or not its row is there still.
+        """
+        expired = _expired(len(namespaces))
+        latest = (
+            f"SELECT reason, at FROM departures WHERE name IN ({','.join('?' * len(namespaces))}) "  # noqa: S608
+            "ORDER BY at DESC LIMIT 1"
+        )
         found = {}
         for place in places:
-            chosen = "SELECT reason, at, namespace FROM departures WHERE name = ?"
-            row = self._db.execute(chosen, (departure_name(place),)).fetchone()
-            if row is not None and may_know(row[2], namespaces):
-                found[place] = Departed(*row[:2])
+            key, prefix = place.chunk_key, place.prefix_digest
+            row = self._db.execute(latest, [departure_name(key, prefix, name) for name in namespaces]).fetchone()
+            (ended,) = self._db.execute(expired, (*namespaces, key, prefix)).fetchone()
+            if ended is not None and (row is None or ended >= row[1]):
+                row = ("expired", ended)
+            if row is not None:
+                found[place] = Departed(*row)
         return found
 
     def forget(self, namespace: str) -> None:

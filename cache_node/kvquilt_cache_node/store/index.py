@@ -227,7 +227,8 @@ class Index(StayingIndex):
         with self._lock:
             self._write_renewals()
             objects = reading.texts(self._db, [place.chunk_key for place in places], limit, namespaces)
-            return Trace(objects, self._departures.of(places, namespaces), self._departures.models())
+            departed = self._departures.of(places, reading.named(self._db, namespaces))
+            return Trace(objects, departed, self._departures.models())
 
     def sizes(self) -> dict[bytes, int]:
         """All keys with the sizes of their objects."""

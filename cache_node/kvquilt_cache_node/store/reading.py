@@ -56,7 +56,7 @@ def variants(
 ) -> dict[bytes, list[ObjectInfo]]:
     """Objects by chunk key, at most `limit` of each, the most recently used first."""
     found: dict[bytes, list[ObjectInfo]] = {}
-    names = _named(db, namespaces)
+    names = named(db, namespaces)
     query = queries.variants(len(names))
     for chunk in dict.fromkeys(chunk_keys):
         rows = db.execute(query, (*names, chunk, prefix_digest, model_fingerprint, limit)).fetchall()
@@ -70,7 +70,7 @@ def texts(
 ) -> dict[bytes, list[ObjectInfo]]:
     """Objects by chunk key, whatever preceded them, at most `limit` of each, the most recently used first."""
     found: dict[bytes, list[ObjectInfo]] = {}
-    names = _named(db, namespaces)
+    names = named(db, namespaces)
     query = queries.texts(len(names))
     for chunk in dict.fromkeys(chunk_keys):
         if rows := db.execute(query, (*names, chunk, limit)).fetchall():
@@ -86,7 +86,7 @@ def matches(
     namespaces: Namespaces = None,
 ) -> list[ChunkMatch]:
     """Chunks that have these fingerprints, at most `limit` of each."""
-    names = _named(db, namespaces)
+    names = named(db, namespaces)
     query = queries.matches(len(names))
     return [
         ChunkMatch(number, *row)
@@ -95,8 +95,8 @@ def matches(
     ]
 
 
-def _named(db: sqlite3.Connection, namespaces: Namespaces) -> Sequence[str]:
-    """These namespaces, or all that there are."""
+def named(db: sqlite3.Connection, namespaces: Namespaces) -> Sequence[str]:
+    """These namespaces, or all that have anything."""
     return [name for (name,) in db.execute(queries.ALL_NAMESPACES)] if namespaces is None else namespaces
 
 

@@ -20,7 +20,7 @@ async def trace(scripts: Scripts, places: Sequence[ChunkPlace], limit: int, name
         asked = [place.chunk_key + place.prefix_digest for place in batch]
         rows, gone, known = await scripts.run("trace", limit, scope_of(namespaces), len(chunks), *chunks, *asked)
         objects |= {chunk: infos for chunk, own in zip(chunks, rows, strict=True) if (infos := infos_from(own))}
-        departed |= departed_from(batch, gone, namespaces)
+        departed |= departed_from(batch, gone)
         models = models_from(known)
     return Trace(objects, departed, models)
 

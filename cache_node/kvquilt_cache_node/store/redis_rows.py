@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from kvquilt_cache_node.eviction.quotas import DEFAULT_NAMESPACE, Quotas
-from kvquilt_cache_node.store.departures import may_know
 from kvquilt_cache_node.store.redis_scripts import REPAIR, Argument
 from kvquilt_cache_node.store.rows import info_of, kind_of, row_of
 from kvquilt_cache_node.types import Namespaces
@@ -135,14 +134,12 @@ def match_from(number: int, answer: bytes) -> ChunkMatch:
     return ChunkMatch(number, answer[:DIGEST_BYTES], offset, tokens)
 
 
-def departed_from(
-    places: Sequence[ChunkPlace], answers: Sequence[Any], namespaces: Namespaces
-) -> dict[ChunkPlace, Departed]:
+def departed_from(places: Sequence[ChunkPlace], answers: Sequence[Any]) -> dict[ChunkPlace, Departed]:
     """Departures from what `trace.lua` returns of places; one that no index writes is none."""
     found: dict[ChunkPlace, Departed] = {}
     for place, (noted, at) in zip(places, answers, strict=True):
-        reason, _, whose = noted.decode(errors="replace").partition(":")
-        if reason in DEPARTURES and at and may_know(whose, namespaces):
+        reason = noted.decode(errors="replace").partition(":")[0]
+        if reason in DEPARTURES and at:
             found[place] = Departed(reason, float(at))
     return found
 

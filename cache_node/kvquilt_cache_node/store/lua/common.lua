@@ -186,18 +186,25 @@ local function set_expiry(key)
   call('ZADD', EXPIRIES, exact(math.max(tonumber(ends), pinned)), key)
 end
 
--- What a departure is called: 20 bytes of a place, which is a chunk key and a prefix digest.
-local function departure_name(place)
-  return (string.gsub(redis.sha1hex(place), '%x%x', function(digits) return string.char(tonumber(digits, 16)) end))
+-- What a departure is called: 20 bytes of a place, which is a chunk key and a prefix digest, and a namespace.
+local function departure_name(place, namespace)
+  return (string.gsub(redis.sha1hex(place .. namespace), '%x%x', function(digits) return string.char(tonumber(digits, 16)) end))
 end
 
--- Remember why an object left, and of what was not forgotten whose it was; '': leave no trace. What another program put
--- under these names must not keep anything from being removed: it goes.
-local function depart(place, reason, namespace)
+-- The server's time at an age that has been.
+local function time_of(past) return server_time() - math.max(0, age() - past) end
+
+-- Remember why an object left, and of what was not forgotten whose it was; '': leave no trace. What expired left then,
+-- at the age `ended`, and what left later is not forgotten for it. What another program put under these names must not keep
+-- anything from being removed: it goes.
+local function depart(place, reason, namespace, ended)
   local kept = sum('departures')
   if reason == '' or kept == 0 then return end
-  local name, whose = departure_name(place), reason == 'forgotten' and '' or namespace
-  local added = redis.pcall('ZADD', DEPARTED, exact(server_time()), name)
+  local name, whose = departure_name(place, namespace), reason == 'forgotten' and '' or namespace
+  local at = ended and time_of(tonumber(ended)) or server_time()
+  local known = ended and redis.pcall('ZSCORE', DEPARTED, name)
+  if type(known) == 'string' and tonumber(known) > at then return end
+  local added = redis.pcall('ZADD', DEPARTED, exact(at), name)
   local noted = redis.pcall('HSET', DEPARTURES, name, reason .. ':' .. whose)
   if type(added) == 'table' or type(noted) == 'table' then
     call('UNLINK', DEPARTED, DEPARTURES)
@@ -224,6 +231,7 @@ local function drop(key, owner, expiry, reason)
   namespace = namespace or ''
 
   local documents = kind == 'object' and call('SMEMBERS', named('held', key)) or {}
+  local ended = reason == 'expired' and call('ZSCORE', EXPIRIES, key)
   end_reads(key)
   if call('ZREM', PINS, key) == 1 then call('HINCRBY', SUMS, 'pinned', -size) end
   call('UNLINK', name)
@@ -240,7 +248,7 @@ local function drop(key, owner, expiry, reason)
     call('ZREM', named('gates', form), key)
   elseif kind == 'object' then
     call('HINCRBY', SUMS, 'objects', -1)
-    depart(chunk .. prefix, reason, namespace)
+    depart(chunk .. prefix, reason, namespace, ended)
     add(OBJECTS, namespace, -1)
     for _, document in ipairs(documents) do call('SREM', document_of(namespace, document), key) end
     call('ZREM', named('namespace', namespace), key)
