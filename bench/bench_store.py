@@ -21,14 +21,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from report import publish
 from store.allocation import compare
 from store.lookups import round_trips
-from store.measure import Measured, round_of_gets, round_of_puts
+from store.measure import Measured, round_of_batches, round_of_gets, round_of_puts
 from store.objects import SIZES, of_size
 from store.report import Case, figures_of, figures_of_trips, rows_of
 from store.stage import Stage
 from store.ways import opened
 
 GETS = {SIZES[0]: 48, SIZES[1]: 16, SIZES[2]: 6}
-"""A round, each way."""
+"""A round, each way; one after the other, some at once, or all in one request."""
 AT_ONCE = (1, 4)
 OBJECTS = 3
 """Different ones of each size."""
@@ -48,7 +48,7 @@ class Bench:
 
     async def run(self, folder: Path) -> None:
         """Everything, from an empty folder."""
-        cases = (len(AT_ONCE) + 1) * len(SIZES)
+        cases = (len(AT_ONCE) + 2) * len(SIZES)
         task = self._progress.add_task("start", total=cases * self._rounds + 1)
         with ExitStack() as stack:
             stage = Stage(folder, stack)
@@ -59,13 +59,16 @@ class Bench:
             self.sizes = [len(made[0].data) for made in objects.values()]
             async with opened(stage, objects) as ways:
                 for size, made in objects.items():
-                    for at_once in (*AT_ONCE, 0):
-                        case = Case("get" if at_once else "put", len(made[0].data), at_once or 1)
+                    nbytes = len(made[0].data)
+                    gets = [Case("get", nbytes, at_once) for at_once in AT_ONCE]
+                    for case in (*gets, Case("get in one request", nbytes, GETS[size]), Case("put", nbytes, 1)):
                         self._progress.update(task, description=f"{case.action} {size >> 10} KiB x {case.at_once}")
                         measured: Measured = {}
                         for _ in range(self._rounds):
-                            if at_once:
-                                await round_of_gets(ways, made, GETS[size], at_once, measured)
+                            if case in gets:
+                                await round_of_gets(ways, made, GETS[size], case.at_once, measured)
+                            elif case.action != "put":
+                                await round_of_batches(ways, made, GETS[size], measured)
                             else:
                                 await round_of_puts(ways, made, measured)
                             self._progress.advance(task)

@@ -39,6 +39,13 @@ class BareService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         for message in self._objects[request.object_key]:
             yield message
 
+    async def GetChunks(self, request: pb.GetChunksRequest, context: Any) -> AsyncIterator[pb.GetChunksResponse]:  # noqa: ARG002, N802
+        for number, wanted in enumerate(request.chunks):
+            header, *frames = self._objects[wanted.object_key]
+            yield pb.GetChunksResponse(chunk=number, header=header.header, frame=frames[0].frame)
+            for message in frames[1:]:
+                yield pb.GetChunksResponse(chunk=number, frame=message.frame)
+
     async def PutChunk(self, requests: AsyncIterator[pb.PutChunkRequest], context: Any) -> pb.PutChunkResponse:  # noqa: ARG002, N802
         taken = 0
         async for request in requests:

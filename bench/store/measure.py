@@ -71,6 +71,19 @@ async def round_of_gets(ways: Sequence[Way], objects: Sequence[Made], count: int
             raise RuntimeError(f"expected {nbytes} bytes through {way.name}; got {came}")
 
 
+async def round_of_batches(ways: Sequence[Way], objects: Sequence[Made], count: int, into: Measured) -> None:
+    """As `round_of_gets`, all of them in one request."""
+    chosen = [objects[number % len(objects)] for number in range(count)]
+    nbytes = sum(len(made.data) for made in chosen)
+    for way in random.sample(ways, len(ways)):
+        if way.read_all is None:
+            continue
+        with into.setdefault(way.name, Samples()).measuring(way.pids, nbytes):
+            came = await way.read_all(chosen)
+        if came != nbytes:
+            raise RuntimeError(f"expected {nbytes} bytes through {way.name}; got {came}")
+
+
 async def round_of_puts(ways: Sequence[Way], objects: Sequence[Made], into: Measured) -> None:
     """A put of each object each way, one after the other; then they are dropped again."""
     for way in random.sample(ways, len(ways)):

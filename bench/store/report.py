@@ -40,7 +40,7 @@ FIGURES = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What was measured together: "get" or "put", objects of so many bytes, so many at once."""
+    """What was measured together: "get", "get in one request" or "put", objects of so many bytes, so many at once."""
 
     action: str
     nbytes: int
@@ -73,11 +73,15 @@ def rows_of(case: Case, measured: Measured) -> list[dict[str, Any]]:
 
 def figures_of(case: Case, measured: Measured) -> list[dict[str, Any]]:
     """What of the figures this case measured."""
-    if case.action != "get":
+    if case.action == "put":
         return []
     return [
         _figure(
-            f"{way} / {other}", f"{case.nbytes} bytes, {case.at_once} at once", f">= {least}", found, found >= least
+            f"{way} / {other}",
+            f"{case.action}: {case.nbytes} bytes, {case.at_once} at once",
+            f">= {least}",
+            found,
+            found >= least,
         )
         for way, other, least in FIGURES
         for _, found, _ in [ratios(measured[way], measured[other])]

@@ -13,10 +13,12 @@ import obstore
 from obstore.store import LocalStore
 from redis.asyncio import Redis
 
+from kvquilt_codec.errors import KvquiltError
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc.channel import MESSAGE_OPTIONS
 from kvquilt_rpc.frames import FRAME_BYTES
+from kvquilt_rpc.node_batches import Wanted
 from kvquilt_rpc.node_client import NodeClient
 from store.objects import Made
 from store.stage import TIMEOUT, Stage, Target
@@ -26,6 +28,8 @@ Read = Callable[[Made], Awaitable[int]]
 """Reads an object; returns how many bytes came."""
 Write = Callable[[Made], Awaitable[None]]
 """Stores an object that is not there."""
+ReadAll = Callable[[Sequence[Made]], Awaitable[int]]
+"""Reads several objects in one request; returns how many bytes came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Way:
         fill: stores what is read.
         write: what is measured as a put, if it is.
         drop: undoes a put, not measured.
+        read_all: see `ReadAll`, where it can be done.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Way:
     fill: Write
     write: Write | None = None
     drop: Write | None = None
+    read_all: ReadAll | None = None
 
 
 REDIS_FRAMES, REDIS_VALUE, BARE = "redis client, frames", "redis client, one value", "bare gRPC stream"
@@ -63,6 +69,16 @@ def redis_ways(client: "Redis", pid: int) -> list[Way]:
         for number in range(-(-len(made.data) // FRAME_BYTES)):
             total += len(await client.get(f"plain:{made.key.hex()}:{number}"))
         return total
+
+    async def get_all_frames(several: Sequence[Made]) -> int:
+        async with client.pipeline(transaction=False) as pipeline:
+            for made in several:
+                for number in range(-(-len(made.data) // FRAME_BYTES)):
+                    pipeline.get(f"plain:{made.key.hex()}:{number}")
+            return sum(map(len, await pipeline.execute()))
+
+    async def get_all_values(several: Sequence[Made]) -> int:
+        return sum(map(len, await client.mget([f"whole:{made.key.hex()}" for made in several])))
 
     async def set_frames(made: Made) -> None:
         for number, frame in enumerate(made.frames):
@@ -81,8 +97,8 @@ def redis_ways(client: "Redis", pid: int) -> list[Way]:
         await client.unlink(f"whole:{made.key.hex()}")
 
     return [
-        Way(REDIS_FRAMES, get_frames, [pid], set_frames, set_frames, drop_frames),
-        Way(REDIS_VALUE, get_value, [pid], set_value, set_value, drop_value),
+        Way(REDIS_FRAMES, get_frames, [pid], set_frames, set_frames, drop_frames, get_all_frames),
+        Way(REDIS_VALUE, get_value, [pid], set_value, set_value, drop_value, get_all_values),
     ]
 
 
@@ -95,10 +111,17 @@ def bare_way(stub: Any, target: Target) -> Way:
             total += len(answer.frame.data)
         return total
 
+    async def get_all(several: Sequence[Made]) -> int:
+        total = 0
+        wanted = pb.GetChunksRequest(chunks=[pb.WantedChunk(object_key=made.key) for made in several])
+        async for answer in stub.GetChunks(wanted, timeout=TIMEOUT):
+            total += len(answer.frame.data)
+        return total
+
     async def nothing(_: Made) -> None:
         return
 
-    return Way(BARE, get, target.pids, nothing)
+    return Way(BARE, get, target.pids, nothing, read_all=get_all)
 
 
 def node_way(name: str, client: NodeClient, target: Target, *, warm: int = 0, puts: bool = False) -> Way:
@@ -107,6 +130,15 @@ def node_way(name: str, client: NodeClient, target: Target, *, warm: int = 0, pu
     async def get(made: Made) -> int:
         pieces = client.get(made.key, FINGERPRINT, deadline=TIMEOUT)
         return sum([len(piece) async for piece in pieces if isinstance(piece, bytes)])
+
+    async def get_all(several: Sequence[Made]) -> int:
+        pieces = client.batches.get([Wanted(made.key) for made in several], FINGERPRINT, deadline=TIMEOUT)
+        total = 0
+        async for _, piece in pieces:
+            if isinstance(piece, KvquiltError):
+                raise piece
+            total += len(piece) if isinstance(piece, bytes) else 0
+        return total
 
     async def put(made: Made) -> None:
         await client.put(made.key, made.data, made.meta, deadline=TIMEOUT)
@@ -119,7 +151,7 @@ def node_way(name: str, client: NodeClient, target: Target, *, warm: int = 0, pu
     async def drop(made: Made) -> None:
         await client.forget(keys=[made.key], deadline=TIMEOUT)
 
-    return Way(name, get, target.pids, fill, put if puts else None, drop if puts else None)
+    return Way(name, get, target.pids, fill, put if puts else None, drop if puts else None, get_all)
 
 
 def file_ways(folder: Path) -> list[Way]:

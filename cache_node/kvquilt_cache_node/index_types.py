@@ -224,7 +224,7 @@ class Index(Protocol):
 
         A departure is entered in the step that drops its row; what has expired has left, whether or not its row is
         there still. So many are remembered, the latest; of what was forgotten not whose it was. Without namespaces,
-        those of all namespaces that have anything.
+        those of all that have anything, and of `public`.
         """
 
     async def sizes(self) -> dict[bytes, int]:

@@ -74,23 +74,39 @@ class Reader:
     ) -> AsyncGenerator[Opening | Buffers, None]:
         """Read an object, or a part of it and no more, for a caller that runs `model_fingerprint`; a use of it.
 
+        Gives and raises what `read_from` does.
+
+        Raises:
+            NotFoundError: no such object of these namespaces.
+        """
+        async with (
+            self._store.reading(key, namespaces) as source,
+            aclosing(self.read_from(source, key, model_fingerprint, asked)) as found,
+        ):
+            async for item in found:
+                yield item
+
+    async def read_from(
+        self, source: ObjectReading, key: bytes, model_fingerprint: str, asked: Asked
+    ) -> AsyncGenerator[Opening | Buffers, None]:
+        """Read an object, or a part of it, from what the store gives of it.
+
         Gives an `Opening`, then its bytes: of a whole object the first while the last are being read.
 
         Raises:
-            NotFoundError: no such object of these namespaces, or (decoded) not the profile that it is coded with.
+            NotFoundError: no such object, or (decoded) not the profile that it is coded with.
             FingerprintMismatchError: it is of another model.
             IntegrityError: its bytes are damaged; it is deleted, so that it can be stored again.
             BadRequestError: layers or quality layers that the object has not.
         """
         try:
-            async with self._store.reading(key, namespaces) as source:
-                if asked == EVERYTHING:
-                    found = self._whole(source, model_fingerprint)
-                else:
-                    found = self._part(source, model_fingerprint, asked)
-                async with aclosing(found):
-                    async for item in found:
-                        yield item
+            if asked == EVERYTHING:
+                found = self._whole(source, model_fingerprint)
+            else:
+                found = self._part(source, model_fingerprint, asked)
+            async with aclosing(found):
+                async for item in found:
+                    yield item
         except IntegrityError as error:
             # What a caller mistook for an object (a profile) stays.
             if error.reason != "profile_damaged" and await self._store.stat([key]):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import kvquilt_kernels
 from kvquilt_cache_node import bounds, forgetting, pinning, tracing
+from kvquilt_cache_node.batches import Batches, header_of
 from kvquilt_cache_node.gates import Gates
 from kvquilt_cache_node.listing import held, listed, readable
 from kvquilt_cache_node.profiles import Profiles
@@ -53,6 +54,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self._profiles = Profiles(store, counters)
         self._gates = Gates(store, counters)
         self._reader = Reader(store, self._profiles)
+        self._batches = Batches(store, self._reader, counters)
 
     @status.unary
     async def PutChunk(
@@ -89,7 +91,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
                 async for part in parts:
                     if isinstance(part, Opening):
                         nbytes = part.nbytes
-                        yield pb.GetChunkResponse(header=_header(part))
+                        yield pb.GetChunkResponse(header=header_of(part))
                     else:
                         for message in packing.take(part):
                             yield message
@@ -101,6 +103,15 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             yield message
         self._counters.add("gets")
         self._counters.add("bytes_sent", nbytes)
+
+    @status.streaming
+    async def GetChunks(  # type: ignore[override]  # messages in their wire form
+        self, request: pb.GetChunksRequest, context: Context
+    ) -> AsyncGenerator[bytes, None]:
+        """Serve several chunks."""
+        async with aclosing(self._batches.get(request, Scope(caller()).readable)) as messages:
+            async for message in messages:
+                yield message
 
     @status.unary
     async def StatChunks(self, request: pb.StatChunksRequest, context: Context) -> pb.StatChunksResponse:
@@ -275,14 +286,3 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             pinned_bytes=usage.pinned_bytes,
             pending_deletions=usage.pending_deletions,
         )
-
-
-def _header(opening: Opening) -> pb.GetChunkHeader:
-    header = opening.head.header
-    return pb.GetChunkHeader(
-        payload_bytes=opening.nbytes,
-        container_bytes=opening.head.total_bytes,
-        layout=None if opening.layout is None else convert.layout_to_wire(opening.layout),
-        token_count=header.tokens,
-        rotated_from=header.rotated_from,
-    )

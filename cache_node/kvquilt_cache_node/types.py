@@ -4,7 +4,7 @@ A `Store` is what the node uses. It is made of `Blobs` (bytes by key) and an `In
 `index_types`); `IndexedStore` puts the two together and keeps the byte cap.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -150,20 +150,6 @@ class Blobs(Protocol):
         """Release what is held."""
 
 
-class Sealed(Protocol):
-    """What a store must know of blobs that are encrypted before they reach a medium, beside `Blobs`."""
-
-    def stored_size(self, size: int) -> int:
-        """Bytes that a blob of `size` bytes takes on the medium."""
-
-    async def destroy_key(self, namespace: str) -> bool:
-        """Make all blobs of a namespace unreadable for good; `False` if it never had any.
-
-        Raises:
-            UnavailableError, DeadlineError: the key could not be destroyed.
-        """
-
-
 class ObjectReading(Protocol):
     """What `Store.reading` gives; it may be used as long as that context lasts."""
 
@@ -215,6 +201,11 @@ class Store(Protocol):
         Raises:
             NotFoundError: no such object of these namespaces; here, or by what is read, before any byte is given.
         """
+
+    def readings(
+        self, keys: Sequence[bytes], namespaces: Namespaces = None
+    ) -> AbstractAsyncContextManager[Mapping[bytes, "ObjectReading"]]:
+        """As `reading`, of several objects; those that do not exist are not among them."""
 
     async def touch(
         self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None

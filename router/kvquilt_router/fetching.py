@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from kvquilt_codec import errors
@@ -17,7 +18,7 @@ from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, Found, Key, key_of
 from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
-from kvquilt_rpc.nodes import CacheNodes, ObjectRef
+from kvquilt_rpc.nodes import CacheNodes, ObjectBatch, ObjectPieces, ObjectRef
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +85,23 @@ class Fetcher:
         self, outcomes: Sequence[ChunkOutcome], arrivals: Arrivals
     ) -> tuple[dict[Key, DecodedChunk], dict[Key, str], dict[Key, int]]:
         """Chunks that came, the reason (or "") for each that was tried, and the bytes received."""
-        wanted = {key_of(outcome.found): outcome for outcome in outcomes if outcome.found is not None}
+        wanted = {key_of(outcome.found): outcome.found for outcome in outcomes if outcome.found is not None}
+        together = {} if self._held.capacity else wanted
+        asked = [(ObjectRef.of(found.info), point.quality_layers) for (_, point), found in together.items()]
         slots = asyncio.Semaphore(self._concurrency)
-        tasks = {key: asyncio.create_task(self._fetch_one(outcome, slots, arrivals)) for key, outcome in wanted.items()}
-        try:
-            if tasks:
-                await asyncio.wait(tasks.values(), timeout=self._fetch_deadline)
-        finally:
-            # Late ones, and all of them if the request itself is cancelled.
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        async with self._nodes.batch(asked, self._fingerprint, deadline=self._fetch_deadline) as batch:
+            tasks = {
+                key: asyncio.create_task(self._fetch_one(found, key[1], batch, slots, arrivals))
+                for key, found in wanted.items()
+            }
+            try:
+                if tasks:
+                    await asyncio.wait(tasks.values(), timeout=self._fetch_deadline)
+            finally:
+                # Late ones, and all of them if the request itself is cancelled.
+                for task in tasks.values():
+                    task.cancel()
+                await asyncio.gather(*tasks.values(), return_exceptions=True)
         chunks: dict[Key, DecodedChunk] = {}
         reasons: dict[Key, str] = {}
         sizes: dict[Key, int] = {}
@@ -108,21 +115,20 @@ class Fetcher:
         return chunks, reasons, sizes
 
     async def _fetch_one(
-        self, outcome: ChunkOutcome, slots: asyncio.Semaphore, arrivals: Arrivals
+        self, found: Found, point: OperatingPoint, batch: ObjectBatch, slots: asyncio.Semaphore, arrivals: Arrivals
     ) -> tuple[DecodedChunk | None, str, int]:
         received = _Received()
-        if outcome.found is None:
-            raise ValueError("expected an outcome that was found")
-        ref, (_, point) = ObjectRef.of(outcome.found.info), key_of(outcome.found)
+        ref = ObjectRef.of(found.info)
         try:
-            async with slots:
-                if self._held.capacity:
+            if self._held.capacity:
+                async with slots:
                     return await self._continued(ref, point, received), "", received.bytes
-                return await self._streamed(ref, point, received, arrivals), "", received.bytes
+            async with aclosing(batch.pieces(ref, point.quality_layers)) as pieces:
+                return await self._streamed(ref, point, pieces, received, arrivals), "", received.bytes
         except errors.KvquiltError as error:
             arrivals.fail()
             arrivals.move()
-            return None, self._missed(outcome.found.info, error), received.bytes
+            return None, self._missed(found.info, error), received.bytes
 
     def _checked(self, outcome: ChunkOutcome, found: Found, chunk: DecodedChunk) -> str:
         """The reason why a chunk that came cannot be used; empty if it can."""
@@ -140,14 +146,13 @@ class Fetcher:
         return miss_reason(error)
 
     async def _streamed(
-        self, ref: ObjectRef, point: OperatingPoint, received: "_Received", arrivals: Arrivals
+        self, ref: ObjectRef, point: OperatingPoint, pieces: ObjectPieces, received: "_Received", arrivals: Arrivals
     ) -> DecodedChunk:
         """Decode while bytes arrive, and keep none of them."""
         depth = point.quality_layers
         arriving = arrivals.begin((ref.key, point))
         decoder = ContainerDecoder(self._fingerprint, None, depth or None, self._profile.coder, arriving.completed)
         arriving.decoder = decoder
-        pieces = self._nodes.get(ref, self._fingerprint, deadline=self._fetch_deadline, quality_layers=depth)
         async for piece in pieces:
             if isinstance(piece, bytes):
                 received.add(len(piece))

@@ -98,7 +98,7 @@ class RouterSettings(BaseModel):
     stat_deadline: float = Field(1.0, gt=0, description="Seconds to look chunks up; later ones count as missed.")
     fetch_deadline: float = Field(5.0, gt=0, description="Seconds to fetch a request's chunks; later ones are missed.")
     put_deadline: float = Field(60.0, gt=0, description="Seconds to store one chunk.")
-    fetch_concurrency: int = Field(4, ge=1, le=64, description="Chunks fetched at once.")
+    fetch_concurrency: int = Field(4, ge=1, le=64, description="Chunks fetched at once, with held_bytes.")
     pipeline: bool = Field(
         True, description="Compute a request's first layers while its chunks' last ones are still fetched and decoded."
     )

@@ -11,6 +11,8 @@ from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_proto.v1 import common_pb2
 
 FRAME_BYTES = 1 << 20
+MAX_OBJECT_BYTES = 4 << 30
+"""That a client takes."""
 
 
 class _Sized(Protocol):

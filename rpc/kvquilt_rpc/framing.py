@@ -54,11 +54,11 @@ class Framing(Generic[Header]):
         self._parse: Callable[[bytes], Any] = message.FromString
         self._tag = _varint(message.DESCRIPTOR.fields_by_name["frame"].number << 3 | 2)
 
-    def packed(self, offset: int, pieces: Sequence[bytes | memoryview]) -> bytes:
-        """A message with a frame of these pieces, one after the other."""
+    def packed(self, offset: int, pieces: Sequence[bytes | memoryview], before: bytes = b"") -> bytes:
+        """A message with a frame of these pieces, one after the other, and with fields `before` it."""
         size = sum(map(len, pieces))
         head = (_OFFSET + _varint(offset) if offset else b"") + _DATA + _varint(size)
-        return b"".join((self._tag, _varint(len(head) + size), head, *pieces))
+        return b"".join((before, self._tag, _varint(len(head) + size), head, *pieces))
 
     def parsed(self, data: bytes) -> Part[Header]:
         """The frame of a message, or the message if it has another form.
@@ -66,7 +66,7 @@ class Framing(Generic[Header]):
         Raises:
             DecodeError: it is no such message.
         """
-        frame: WireFrame[Header] | None = _frame(data, self._tag)
+        frame: WireFrame[Header] | None = frame_at(data, self._tag, 0)
         return self._parse(data) if frame is None else frame
 
 
@@ -75,10 +75,14 @@ class Packing:
 
     Args:
         framing: of the messages that the frames go into.
+        first: fields of the first of them, in their wire form.
+        each: fields of every one.
     """
 
-    def __init__(self, framing: Framing[Any]) -> None:
+    def __init__(self, framing: Framing[Any], first: bytes = b"", each: bytes = b"") -> None:
         self._framing = framing
+        self._before = each + first
+        self._each = each
         self._offset = 0
         self._pieces: list[memoryview] = []
         self._size = 0
@@ -103,24 +107,26 @@ class Packing:
             yield self._message()
 
     def _message(self) -> bytes:
-        message = self._framing.packed(self._offset, self._pieces)
+        message = self._framing.packed(self._offset, self._pieces, self._before)
+        self._before = self._each
         self._offset += self._size
         self._pieces, self._size = [], 0
         return message
 
 
-def _frame(data: bytes, tag: bytes) -> WireFrame[Any] | None:
-    if not data.startswith(tag):
+def frame_at(data: bytes, tag: bytes, at: int) -> WireFrame[Any] | None:
+    """The frame that is a message's field with this tag, from a place to the message's end, if it has that form."""
+    if not data.startswith(tag, at):
         return None
-    length, at = _read_varint(data, len(tag))
+    length, at = read_varint(data, at + len(tag))
     if at + length != len(data):
         return None
     offset = 0
     if data.startswith(_OFFSET, at):
-        offset, at = _read_varint(data, at + 1)
+        offset, at = read_varint(data, at + 1)
     if not data.startswith(_DATA, at):
         return None
-    length, at = _read_varint(data, at + 1)
+    length, at = read_varint(data, at + 1)
     return WireFrame(offset, data[at:]) if length and at + length == len(data) else None
 
 
@@ -133,7 +139,7 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """A number and the place after it; (-1, `at`), which fits nothing, where there is none of at most 8 bytes."""
     number = 0
     for place, byte in enumerate(data[at : at + 8]):

@@ -16,6 +16,7 @@ from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.framing import Framing
 from kvquilt_rpc.holding import extended, held_of
+from kvquilt_rpc.node_batches import NodeBatches
 from kvquilt_rpc.node_files import NodeGates, NodeProfiles
 from kvquilt_rpc.node_objects import NodeObjects
 from kvquilt_rpc.node_pins import NodePins
@@ -23,7 +24,6 @@ from kvquilt_rpc.node_traces import NodeTraces
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.status import translated, well_formed
 
-MAX_OBJECT_BYTES = 4 << 30
 SERVICE_NAME = cache_node_pb2.DESCRIPTOR.services_by_name["CacheNodeService"].full_name
 STAT_BATCH = 1024  # an object is described in up to 4 KiB, and a message holds 8 MiB
 
@@ -40,6 +40,7 @@ class NodeClient:
         profiles: calls about its codec profiles.
         gates: calls about its gates.
         pins: calls that keep objects from eviction.
+        batches: calls that read several objects.
         objects: calls about all of its objects.
         traces: calls that find out why something was missed.
     """
@@ -59,6 +60,7 @@ class NodeClient:
         self.profiles = NodeProfiles(self._stub)
         self.gates = NodeGates(self._stub)
         self.pins = NodePins(self._stub)
+        self.batches = NodeBatches(self._channel, SERVICE_NAME)
         self.objects = NodeObjects(self._stub)
         self.traces = NodeTraces(self._stub)
 
@@ -140,7 +142,7 @@ class NodeClient:
                 elif not response.HasField("header"):
                     raise IntegrityError("expected a header first; the node sent a frame")
                 else:
-                    reader = frames.FrameReader(response.header.payload_bytes, MAX_OBJECT_BYTES)
+                    reader = frames.FrameReader(response.header.payload_bytes, frames.MAX_OBJECT_BYTES)
                     yield response.header
         if reader is None:
             raise IntegrityError("expected a header; the node's stream was empty")
@@ -177,9 +179,7 @@ class NodeClient:
         deadline: float,
         received: Callable[[int], None] | None = None,
     ) -> HeldContainer:
-        """A finer version of what `read` gave: only the head and the missing sections are transferred.
-
-        Arguments as in `read`.
+        """A finer version of what `read` gave, by its arguments: only head and missing sections are transferred.
 
         Raises:
             IntegrityError: the object is another one meanwhile; read it as a whole.

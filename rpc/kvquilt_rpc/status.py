@@ -65,6 +65,17 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.KvquiltError:
     return kind(message, reason=reason, retry_after=retry_after)
 
 
+def code_of(error: errors.KvquiltError) -> grpc.StatusCode:
+    """The status code that stands for an error."""
+    return next(code for kind, code in _CODES if isinstance(error, kind))
+
+
+def from_code(code: int, message: str, reason: str) -> errors.KvquiltError:
+    """The error of our tree that a peer told of by its code, as a number, within an answer."""
+    kind = next((kind for known, kind in _TYPES.items() if known.value[0] == code), errors.KvquiltError)
+    return kind(message[:_MAX_MESSAGE_BYTES], reason=reason[:_MAX_MESSAGE_BYTES] or None)
+
+
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
     """Raise errors of our tree for failed calls.
@@ -123,7 +134,7 @@ async def abort(context: Context, error: Exception) -> None:
         # The message of an unforeseen error may hold what the caller must not see: it goes to the log only.
         log.error("unforeseen error in a call", exc_info=error)
         error = errors.KvquiltError("unforeseen error; the server's log has it")
-    code = next(code for kind, code in _CODES if isinstance(error, kind))
+    code = code_of(error)
     details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))]
     if error.retry_after is not None:
         delay = duration_pb2.Duration()

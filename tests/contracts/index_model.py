@@ -248,9 +248,9 @@ class Model:
         return self.drop(set(gone), "")
 
     def departures(self, namespaces: Namespaces) -> dict[ChunkPlace, str]:
-        """Why objects of these namespaces left, or of all that have anything; what has expired has left."""
+        """Why objects of these namespaces left, or of all that have anything and public; what has expired has left."""
         if namespaces is None:
-            namespaces = tuple({meta.namespace for meta in self.objects().values()})
+            namespaces = (PUBLIC, *(meta.namespace for meta in self.objects().values()))
         latest = dict(self.departed)
         for key, meta in self.objects().items():
             place, moment = ChunkPlace(meta.chunk_key, meta.prefix_digest), self._left(self.entries[key], "expired")

@@ -13,6 +13,7 @@ from kvquilt_cache_node.store.victims import Need, Victims, entry_of
 from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import CapacityError, UnavailableError
+from kvquilt_codec.identity import PUBLIC
 from kvquilt_codec.traces import ChunkPlace, Trace
 
 
@@ -227,7 +228,8 @@ class Index(StayingIndex):
         with self._lock:
             self._write_renewals()
             objects = reading.texts(self._db, [place.chunk_key for place in places], limit, namespaces)
-            departed = self._departures.of(places, reading.named(self._db, namespaces))
+            asked = list({PUBLIC, *reading.named(self._db, None)}) if namespaces is None else namespaces
+            departed = self._departures.of(places, asked)
             return Trace(objects, departed, self._departures.models())
 
     def sizes(self) -> dict[bytes, int]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
@@ -15,8 +15,9 @@ from kvquilt_cache_node.rules import StayRules
 from kvquilt_cache_node.store.deletions import Deletions
 from kvquilt_cache_node.store.key_locks import KeyLocks
 from kvquilt_cache_node.store.leaving import Departure, failures, settled
-from kvquilt_cache_node.store.object_reading import SharedReading, missing, read, reading
-from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, NamespaceUsage, Sealed, Usage
+from kvquilt_cache_node.store.object_reading import SharedReading, missing, read, reading, readings
+from kvquilt_cache_node.store.sealed_types import Sealed
+from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, NamespaceUsage, Usage
 from kvquilt_codec.catalog import ChunkMatch, GateInfo, GateMeta, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import BadRequestError, UnavailableError
 from kvquilt_codec.identity import check_digest
@@ -149,6 +150,14 @@ class IndexedStore:
         """See `Store.reading`."""
         check_digest(key, "object key")
         return reading(self._blobs, self._index, key, namespaces, self._rules.lease(self._capacity))
+
+    def readings(
+        self, keys: Sequence[bytes], namespaces: Namespaces = None
+    ) -> AbstractAsyncContextManager[Mapping[bytes, SharedReading]]:
+        """See `Store.readings`."""
+        for key in keys:
+            check_digest(key, "object key")
+        return readings(self._blobs, self._index, keys, namespaces, self._rules.lease(self._capacity))
 
     async def touch(
         self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None

@@ -44,7 +44,7 @@ class SharedReading:
         allowed: the index's answer: whether the object exists.
     """
 
-    def __init__(self, blobs: Blobs, index: Index, key: bytes, allowed: asyncio.Task[list[bytes]]) -> None:
+    def __init__(self, blobs: Blobs, index: Index, key: bytes, allowed: asyncio.Future[list[bytes]]) -> None:
         self._blobs = blobs
         self._index = index
         self._key = key
@@ -81,7 +81,7 @@ class SharedReading:
         Raises:
             NotFoundError: the object does not exist.
         """
-        if not await asyncio.shield(self._allowed):
+        if self._key not in await asyncio.shield(self._allowed):
             raise missing(self._key)
 
 
@@ -103,3 +103,18 @@ async def reading(
         await asyncio.wait([allowed])
         if not allowed.cancelled() and allowed.exception() is None and allowed.result():
             index.end_read([key])
+
+
+@asynccontextmanager
+async def readings(
+    blobs: Blobs, index: Index, keys: Sequence[bytes], namespaces: Namespaces, lease: Lease | None
+) -> AsyncIterator[dict[bytes, SharedReading]]:
+    """See `Store.readings`. The index is asked once about all of them, and first."""
+    allowed = asyncio.create_task(index.use(list(dict.fromkeys(keys)), (), namespaces, lease))
+    try:
+        there = await asyncio.shield(allowed)
+        yield {key: SharedReading(blobs, index, key, allowed) for key in there}
+    finally:
+        await asyncio.wait([allowed])
+        if not allowed.cancelled() and allowed.exception() is None and allowed.result():
+            index.end_read(allowed.result())

@@ -392,6 +392,133 @@ class GetChunkResponse(_message.Message):
 Global___GetChunkResponse: _TypeAlias = GetChunkResponse  # noqa: Y015
 
 @_typing.final
+class WantedChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    QUALITY_LAYERS_FIELD_NUMBER: _builtins.int
+    object_key: _builtins.bytes
+    """32 bytes."""
+    quality_layers: _builtins.int
+    """How many quality layers, the coarsest first; 0: all."""
+    def __init__(
+        self,
+        *,
+        object_key: _builtins.bytes = ...,
+        quality_layers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["object_key", b"object_key", "quality_layers", b"quality_layers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WantedChunk: _TypeAlias = WantedChunk  # noqa: Y015
+
+@_typing.final
+class GetChunksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    model_fingerprint: _builtins.str
+    """As in GetChunkRequest."""
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedChunk]:
+        """1 to 256."""
+
+    def __init__(
+        self,
+        *,
+        chunks: _abc.Iterable[Global___WantedChunk] | None = ...,
+        model_fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "model_fingerprint", b"model_fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetChunksRequest: _TypeAlias = GetChunksRequest  # noqa: Y015
+
+@_typing.final
+class ChunkFailure(_message.Message):
+    """Why a chunk does not come, as a call for it alone would end; see docs/reference.md, "Status codes and reasons"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    status_code: _builtins.int
+    """Of gRPC."""
+    message: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        status_code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "status_code", b"status_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkFailure: _TypeAlias = ChunkFailure  # noqa: Y015
+
+@_typing.final
+class GetChunksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.int
+    """Place of the chunk in the request."""
+    @_builtins.property
+    def header(self) -> Global___GetChunkHeader:
+        """In a chunk's first message."""
+
+    @_builtins.property
+    def failure(self) -> Global___ChunkFailure:
+        """Instead of a header, or of the frames that are missing: no more of this chunk comes."""
+
+    @_builtins.property
+    def frame(self) -> _common_pb2.Frame:
+        """Some of its bytes; may come with the header."""
+
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.int = ...,
+        header: Global___GetChunkHeader | None = ...,
+        failure: Global___ChunkFailure | None = ...,
+        frame: _common_pb2.Frame | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure", b"_failure", "_frame", b"_frame", "_header", b"_header", "failure", b"failure", "frame", b"frame", "header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure", b"_failure", "_frame", b"_frame", "_header", b"_header", "chunk", b"chunk", "failure", b"failure", "frame", b"frame", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__failure: _TypeAlias = _typing.Literal["failure"]  # noqa: Y015
+    _WhichOneofArgType__failure: _TypeAlias = _typing.Literal["_failure", b"_failure"]  # noqa: Y015
+    _WhichOneofReturnType__frame: _TypeAlias = _typing.Literal["frame"]  # noqa: Y015
+    _WhichOneofArgType__frame: _TypeAlias = _typing.Literal["_frame", b"_frame"]  # noqa: Y015
+    _WhichOneofReturnType__header: _TypeAlias = _typing.Literal["header"]  # noqa: Y015
+    _WhichOneofArgType__header: _TypeAlias = _typing.Literal["_header", b"_header"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failure) -> _WhichOneofReturnType__failure | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frame) -> _WhichOneofReturnType__frame | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__header) -> _WhichOneofReturnType__header | None: ...
+
+Global___GetChunksResponse: _TypeAlias = GetChunksResponse  # noqa: Y015
+
+@_typing.final
 class StatChunksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

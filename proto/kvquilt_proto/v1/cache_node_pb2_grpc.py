@@ -45,6 +45,11 @@ class CacheNodeServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunkRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunkResponse.FromString,
                 _registered_method=True)
+        self.GetChunks = channel.unary_stream(
+                '/kvquilt.v1.CacheNodeService/GetChunks',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunksRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunksResponse.FromString,
+                _registered_method=True)
         self.StatChunks = channel.unary_unary(
                 '/kvquilt.v1.CacheNodeService/StatChunks',
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.StatChunksRequest.SerializeToString,
@@ -135,6 +140,14 @@ class CacheNodeServiceServicer:
 
     def GetChunk(self, request, context):
         """Serves one chunk, whole or by layer range, encoded or decoded: first a header, then frames.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetChunks(self, request, context):
+        """Serves several chunks of a model, encoded, in one stream: of each a header, then frames, or why it does not come. They
+        come in any order, and parts of several by turns; those of one chunk are in order. A chunk that fails fails alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -258,6 +271,11 @@ def add_CacheNodeServiceServicer_to_server(servicer, server):
                     servicer.GetChunk,
                     request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunkRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunkResponse.SerializeToString,
+            ),
+            'GetChunks': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetChunks,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunksRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunksResponse.SerializeToString,
             ),
             'StatChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.StatChunks,
@@ -390,6 +408,33 @@ class CacheNodeService:
             '/kvquilt.v1.CacheNodeService/GetChunk',
             kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunkRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/GetChunks',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunksRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.GetChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class CacheNodeServiceStub:
     """Stores one chunk: first a header, then frames. Idempotent: an object that exists is left as it is."""
     GetChunk: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.GetChunkRequest, _cache_node_pb2.GetChunkResponse]
     """Serves one chunk, whole or by layer range, encoded or decoded: first a header, then frames."""
+    GetChunks: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.GetChunksRequest, _cache_node_pb2.GetChunksResponse]
+    """Serves several chunks of a model, encoded, in one stream: of each a header, then frames, or why it does not come. They
+    come in any order, and parts of several by turns; those of one chunk are in order. A chunk that fails fails alone.
+    """
     StatChunks: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.StatChunksRequest, _cache_node_pb2.StatChunksResponse]
     """Tells which objects exist. Does not count as a use."""
     FindVariants: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.FindVariantsRequest, _cache_node_pb2.FindVariantsResponse]
@@ -79,6 +83,10 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     """Stores one chunk: first a header, then frames. Idempotent: an object that exists is left as it is."""
     GetChunk: _aio.UnaryStreamMultiCallable[_cache_node_pb2.GetChunkRequest, _cache_node_pb2.GetChunkResponse]  # type: ignore[assignment]
     """Serves one chunk, whole or by layer range, encoded or decoded: first a header, then frames."""
+    GetChunks: _aio.UnaryStreamMultiCallable[_cache_node_pb2.GetChunksRequest, _cache_node_pb2.GetChunksResponse]  # type: ignore[assignment]
+    """Serves several chunks of a model, encoded, in one stream: of each a header, then frames, or why it does not come. They
+    come in any order, and parts of several by turns; those of one chunk are in order. A chunk that fails fails alone.
+    """
     StatChunks: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.StatChunksRequest, _cache_node_pb2.StatChunksResponse]  # type: ignore[assignment]
     """Tells which objects exist. Does not count as a use."""
     FindVariants: _aio.UnaryStreamMultiCallable[_cache_node_pb2.FindVariantsRequest, _cache_node_pb2.FindVariantsResponse]  # type: ignore[assignment]
@@ -130,6 +138,16 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.GetChunkResponse], _abc.AsyncIterator[_cache_node_pb2.GetChunkResponse]]:
         """Serves one chunk, whole or by layer range, encoded or decoded: first a header, then frames."""
+
+    @_abc_1.abstractmethod
+    def GetChunks(
+        self,
+        request: _cache_node_pb2.GetChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.GetChunksResponse], _abc.AsyncIterator[_cache_node_pb2.GetChunksResponse]]:
+        """Serves several chunks of a model, encoded, in one stream: of each a header, then frames, or why it does not come. They
+        come in any order, and parts of several by turns; those of one chunk are in order. A chunk that fails fails alone.
+        """
 
     @_abc_1.abstractmethod
     def StatChunks(

@@ -178,12 +178,16 @@ class Attempts:
             wait = full_jitter(attempt, self._options.first_backoff, self._options.last_backoff, self._chance)
             if not isinstance(error, UnavailableError) or not failed.breaker.ready or self._clock() + wait >= end:
                 return None
-        if not self._retries.take():
-            self._counters.add("node_retries_refused")
+        if not self.again():
             return None
-        self._counters.add("node_retries")
         await asyncio.sleep(wait)
         return others or dict(orders)
+
+    def again(self) -> bool:
+        """Whether something that was not answered may be asked for once more; if so, that is paid for."""
+        taken = self._retries.take()
+        self._counters.add("node_retries" if taken else "node_retries_refused")
+        return taken
 
     async def _hedged(
         self, orders: Mapping[bytes, Sequence[Member]], call: Call[Result], seconds: float

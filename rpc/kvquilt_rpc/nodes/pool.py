@@ -17,13 +17,15 @@ from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes import merging
 from kvquilt_rpc.nodes.attempts import Answer, Attempts, Call, answers
+from kvquilt_rpc.nodes.batches import Batch
 from kvquilt_rpc.nodes.everywhere import Everywhere
 from kvquilt_rpc.nodes.files import PoolGates, PoolProfiles
 from kvquilt_rpc.nodes.membership import Resolve, resolve
 from kvquilt_rpc.nodes.objects import PoolObjects
+from kvquilt_rpc.nodes.refs import ObjectRef
 from kvquilt_rpc.nodes.routing import Routing
 from kvquilt_rpc.nodes.traces import PoolTraces
-from kvquilt_rpc.nodes.types import COUNTERS, NodeState, ObjectRef, PoolOptions, VariantsFound
+from kvquilt_rpc.nodes.types import COUNTERS, NodeState, PoolOptions, VariantsFound
 from kvquilt_rpc.nodes.watching import Watch
 from kvquilt_rpc.security import Credentials
 
@@ -116,6 +118,20 @@ class NodePool(Everywhere):
             yield answer.given.first
             async for piece in self._watched(answer, rest):
                 yield piece
+
+    @asynccontextmanager
+    async def batch(
+        self, wanted: Sequence[tuple[ObjectRef, int]], model_fingerprint: str, *, deadline: float
+    ) -> AsyncIterator[Batch]:
+        """See `CacheNodes`."""
+        shared = self._options.shared_store
+        batch = Batch(wanted, model_fingerprint, self._attempts, shared=shared, deadline=deadline)
+        try:
+            if hot := batch.start(self._routing):
+                self._counters.add("node_spread_reads", hot)
+            yield batch
+        finally:
+            await batch.close()
 
     async def _watched(self, answer: Answer[_Opened], rest: AsyncIterator[Piece]) -> AsyncGenerator[Piece, None]:
         """The rest of a stream, which counts as a call that runs; that it breaks says something of the node."""

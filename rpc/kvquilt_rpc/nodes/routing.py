@@ -7,7 +7,8 @@ from kvquilt_codec.errors import UnavailableError
 from kvquilt_rpc.nodes.hot import HotChunks
 from kvquilt_rpc.nodes.member import Member
 from kvquilt_rpc.nodes.placement import Site, bounded, ranked
-from kvquilt_rpc.nodes.types import NO_NODES, ObjectRef, PoolOptions
+from kvquilt_rpc.nodes.refs import ObjectRef
+from kvquilt_rpc.nodes.types import NO_NODES, PoolOptions
 
 Order = Sequence[Member]
 

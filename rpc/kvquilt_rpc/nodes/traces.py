@@ -8,8 +8,8 @@ from kvquilt_codec.container import Description
 from kvquilt_codec.traces import ChunkPlace, Departed, Trace
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes.attempts import Attempts, Call, answers
+from kvquilt_rpc.nodes.refs import ObjectRef
 from kvquilt_rpc.nodes.routing import Routing
-from kvquilt_rpc.nodes.types import ObjectRef
 
 
 class PoolTraces:

@@ -1,6 +1,7 @@
 """The vocabulary of several nodes: what a router calls, and what it is told of them. Read this file first."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,9 @@ from kvquilt_codec.receipts import ForgetReceipt, PinReceipt
 from kvquilt_codec.traces import ChunkPlace, Trace
 from kvquilt_proto.v1 import cache_node_pb2
 from kvquilt_rpc.node_objects import ListedPage
+from kvquilt_rpc.nodes.batch_types import ObjectBatch
 from kvquilt_rpc.nodes.file_types import StoredGates, StoredProfiles
+from kvquilt_rpc.nodes.refs import ObjectRef
 
 NO_NODES = "no_nodes"
 """Reason of calls while there is no member: a name without addresses, or an empty list."""
@@ -69,26 +72,6 @@ class PoolOptions:
     breaker_wait: float = 0.5
     breaker_last_wait: float = 10.0
     asked_for_text: int = 32
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectRef:
-    """What is needed to find an object on one of several nodes.
-
-    Attributes:
-        key: of the object.
-        chunk_key: of its text: all objects of one text belong on one node.
-        node: address of the node that said it has the object; empty: not known.
-    """
-
-    key: bytes
-    chunk_key: bytes
-    node: str = ""
-
-    @classmethod
-    def of(cls, info: ObjectInfo) -> "ObjectRef":
-        """An object that a look-up found."""
-        return cls(info.key, info.meta.chunk_key, info.node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +166,14 @@ class CacheNodes(Protocol):
         self, ref: ObjectRef, model_fingerprint: str, *, deadline: float, quality_layers: int = 0, held: int = 0
     ) -> AsyncIterator[cache_node_pb2.GetChunkHeader | bytes]:
         """Stream an object; see `NodeClient.get`. Another node is tried only before the first piece."""
+
+    def batch(
+        self, wanted: Sequence[tuple[ObjectRef, int]], model_fingerprint: str, *, deadline: float
+    ) -> AbstractAsyncContextManager[ObjectBatch]:
+        """Read several objects, each with so many quality layers (0: all), in one stream from each node.
+
+        Nothing is raised for all of them: each read of one says what happened to it.
+        """
 
     async def read(
         self,

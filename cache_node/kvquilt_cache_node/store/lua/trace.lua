@@ -20,6 +20,7 @@ for at = 4, last do
   end
   rows[#rows + 1] = found
 end
+if ARGV[2] == '' and call('HEXISTS', OBJECTS, 'public') == 0 then namespaces[#namespaces + 1] = 'public' end
 for at = last + 1, #ARGV do
   local latest, noted = '', ''
   for _, namespace in ipairs(namespaces) do
