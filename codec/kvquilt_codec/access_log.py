@@ -12,11 +12,12 @@ COLUMNS = {
 }
 """Columns of the Parquet files and their Arrow types; nothing is null.
 
-`time`: seconds since the epoch, when the request was done. `request`: names the request; its rows follow each other, in
-the order of its prompt, each chunk once. `namespace`: whose the chunk is. `key`: of the chunk, under its namespace's
-secret: the same whether it was found or not, and in which variant. `stored_bytes`: what the object that served it
-takes, or, if none did, what one would take, estimated. `compute_seconds`: measured, or estimated, seconds that
-computing it takes. `found`: it was served from the cache.
+`time`: seconds since the epoch, when the request was done. `request`: names the request, as its report does, and
+`kvquilt why` takes it while the router keeps the request; its rows follow each other, in the order of its prompt, each
+chunk once. `namespace`: whose the chunk is. `key`: of the chunk, under its namespace's secret: the same whether it was
+found or not, and in which variant. `stored_bytes`: what the object that served it takes, or, if none did, what one
+would take, estimated. `compute_seconds`: measured, or estimated, seconds that computing it takes. `found`: it was
+served from the cache.
 """
 
 Row = tuple[float, str, str, bytes, int, int, float, bool]

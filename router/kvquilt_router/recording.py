@@ -23,9 +23,15 @@ class Recorder:
         self._access_log = access_log
         self._sizes = Sizes(layout)
 
-    def record(self, blended: Blended, planner: Planner) -> None:
-        """Record a blend that was done in the planner's namespace."""
-        now, request = time.time(), uuid.uuid4().hex
+    def record(self, blended: Blended, planner: Planner, request_id: str) -> None:
+        """Record a blend that was done in the planner's namespace.
+
+        Args:
+            blended: see there.
+            planner: of that namespace.
+            request_id: what its report calls it; empty if nothing is kept of it: then it gets a name of its own.
+        """
+        now, request = time.time(), request_id or uuid.uuid4().hex
         self._access_log.add(
             [
                 (

@@ -141,7 +141,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                 done.report.tokens_queued = served.background.leave(done, acting)
             served.auditor.offer(done)
         if isinstance(done, Blended) and served.recorder is not None:
-            served.recorder.record(done, acting.tenant.planner)
+            served.recorder.record(done, acting.tenant.planner, request_id)
         report = answers.report_message(done.report)
         describe(report, done.report)
         report.request_id = request_id

@@ -39,8 +39,10 @@ _TYPES = {code: error for error, code in _CODES}
 # What gRPC itself answers, for instance to a message over the size limit or a call that the server does not know.
 _TYPES[grpc.StatusCode.CANCELLED] = errors.UnavailableError
 
+_NO_CONNECTION = "failed to connect to all addresses"
 _NO_HANDSHAKE = ("Socket closed", "handshake failed", "Hostname Verification Check failed")
-"""What gRPC says where TLS does not fit: a server ends a connection before any call, or has another name."""
+"""What gRPC says where TLS does not fit: a server has another name, or it takes a connection and ends it before it says
+anything. Of one that ends a connection later ("Stream removed") gRPC says "Socket closed" too."""
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -57,7 +59,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.KvquiltError:
     if kind is errors.UnsupportedModelError and reason is None:
         kind = errors.KvquiltError  # gRPC's own answer to a call that the server does not know
     message = error.details() or error.code().name.lower()
-    if error.code() is grpc.StatusCode.UNAVAILABLE and any(sign in message for sign in _NO_HANDSHAKE):
+    if message.startswith(_NO_CONNECTION) and any(sign in message for sign in _NO_HANDSHAKE):
         message += (
             "; the two may not agree on TLS: compare its certificate with tls_ca, and whether it wants TLS or yours"
         )

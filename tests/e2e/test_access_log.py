@@ -49,12 +49,13 @@ def settle(client, segments):
 def test_a_log_of_real_requests_gives_the_hit_rate_that_they_had(model, tmp_path):
     folder = tmp_path / "log"
     asked = ([0, 1], [1, 2, 0], [2], [3, 0, 3], [0, 1, 2, 3])
-    expected, known = [], set()
+    expected, known, requests = [], set(), []
     store = {"warm_up_passages": 0, "access_log": folder}
     with serve(model, tmp_path / "store", **store) as address, Client(address) as client:
         for places in asked:
             segments = [*(TEXTS[place] for place in places), QUESTION]
             report = client.blend(segments, shared_prefix=PREFIX, policy="none").report
+            requests.append(report.request_id)
             settle(client, segments)
             needed = ["prefix", *dict.fromkeys(places)]
             expected += [chunk in known for chunk in needed]
@@ -65,6 +66,7 @@ def test_a_log_of_real_requests_gives_the_hit_rate_that_they_had(model, tmp_path
     assert [row["found"] for row in rows] == expected, "each chunk once a request, in the order of its prompt"
     assert simulated(folder, capacity="1GiB")["lru"]["hit_rate"] == sum(expected) / len(expected)
     assert len({row["key"] for row in rows}) == len(known), "a chunk has one key, whether it was found or not"
+    assert [*dict.fromkeys(row["request"] for row in rows)] == requests, "as `kvquilt why` takes it"
     assert {row["namespace"] for row in rows} == {"public"}
     assert all(row["stored_bytes"] > 0 < row["compute_seconds"] for row in rows)
 

@@ -17,6 +17,7 @@ from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1.common_pb2 import Frame
 from kvquilt_rpc import convert
+from kvquilt_rpc.node_batches import Wanted
 from kvquilt_rpc.node_client import NodeClient
 from tests.codec.samples import FINGERPRINT, make_chunk, make_object
 
@@ -35,9 +36,15 @@ async def get_all(client: NodeClient, deadline: float) -> list[object]:
     return [item async for item in client.get(KEY, FINGERPRINT, deadline=deadline)]
 
 
+async def get_both(client: NodeClient, deadline: float) -> list[object]:
+    wanted = [Wanted(KEY), Wanted(KEY)]
+    return [item async for item in client.batches.get(wanted, FINGERPRINT, deadline=deadline)]
+
+
 CALLS: dict[str, Call] = {
     "put": lambda client, deadline: client.put(KEY, CONTAINER, META, deadline=deadline),
     "get": get_all,
+    "get several": get_both,
     "stat": lambda client, deadline: client.stat([KEY], deadline=deadline),
     "find_variants": lambda client, deadline: client.find_variants([CHUNK], FINGERPRINT, CHUNK, deadline=deadline),
     "find_chunks": lambda client, deadline: client.find_chunks([bytes(16)], FINGERPRINT, deadline=deadline, limit=2),
@@ -146,6 +153,20 @@ async def test_a_server_that_hangs_up_at_once() -> None:
         assert type(await failure(CALLS["stat"], target, LONG)) is UnavailableError
 
 
+@pytest.mark.parametrize(("says", "reason"), [(b"", "tls_handshake"), (bytes(3) + b"\4" + bytes(5), "unavailable")])
+async def test_a_connection_that_ends_is_a_matter_of_tls_only_if_nothing_was_said(says: bytes, reason: str) -> None:
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(says)
+        await reader.readuntil(b"SM\r\n\r\n")
+        if says:
+            await reader.readuntil(b"StatChunks")
+        writer.close()
+
+    async with tcp_server(end) as target:
+        error = await failure(CALLS["stat"], target, LONG)
+    assert (type(error), error.reason) == (UnavailableError, reason)
+
+
 # Peers that speak gRPC, but no cache node's part of it
 
 
@@ -173,7 +194,7 @@ async def odd_node(answers: list[bytes], after: float = 0) -> AsyncIterator[str]
     }
     for name in ("PutChunk", "PutGate"):
         methods[name] = grpc.stream_unary_rpc_method_handler(put)
-    for name in ("GetChunk", "FindVariants", "FindChunks", "GetGate", "GetProfile"):
+    for name in ("GetChunk", "GetChunks", "FindVariants", "FindChunks", "GetGate", "GetProfile"):
         methods[name] = grpc.unary_stream_rpc_method_handler(stream)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
