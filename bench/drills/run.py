@@ -11,6 +11,7 @@ from drills import (
     router_faults,
     server_faults,
     storage_faults,
+    tier_faults,
     tls_faults,
 )
 from drills.place import Place
@@ -36,6 +37,9 @@ DRILLS: dict[str, Drill] = {
         storage_faults.s3_slow,
         storage_faults.s3_truncated,
         storage_faults.s3_resets,
+        tier_faults.queue_store_down,
+        tier_faults.queue_kill_node,
+        tier_faults.master_key_missing,
         clock_faults.clock_jumps_of_a_node,
         clock_faults.clock_jumps_of_redis,
         tls_faults.tls_crashes,

@@ -13,6 +13,7 @@ QUICK = {
     "bit-flips": "checksum",
     "pause-redis": "deadline",
     "s3-truncated": "unavailable",
+    "queue-kill-node": "unavailable",
     "clock-jumps-of-a-node": "unavailable",
     "tls-certificates-expire": "tls_handshake",
     "router-kill-redis": "node_unavailable",
