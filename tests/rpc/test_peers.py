@@ -153,20 +153,6 @@ async def test_a_server_that_hangs_up_at_once() -> None:
         assert type(await failure(CALLS["stat"], target, LONG)) is UnavailableError
 
 
-@pytest.mark.parametrize(("says", "reason"), [(b"", "tls_handshake"), (bytes(3) + b"\4" + bytes(5), "unavailable")])
-async def test_a_connection_that_ends_is_a_matter_of_tls_only_if_nothing_was_said(says: bytes, reason: str) -> None:
-    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(says)
-        await reader.readuntil(b"SM\r\n\r\n")
-        if says:
-            await reader.readuntil(b"StatChunks")
-        writer.close()
-
-    async with tcp_server(end) as target:
-        error = await failure(CALLS["stat"], target, LONG)
-    assert (type(error), error.reason) == (UnavailableError, reason)
-
-
 # Peers that speak gRPC, but no cache node's part of it
 
 

@@ -1,0 +1,30 @@
+"""Connections that a server ends, before and after it has said anything."""
+
+import asyncio
+
+import pytest
+
+from kvquilt_codec.errors import UnavailableError
+from kvquilt_rpc.node_client import NodeClient
+
+DEADLINE = 20.0
+SETTINGS = bytes(3) + b"\4" + bytes(5)
+"""The first HTTP/2 frame of a server."""
+
+
+@pytest.mark.parametrize(("says", "reason"), [(b"", "tls_handshake"), (SETTINGS, "unavailable")])
+async def test_a_connection_that_ends_is_a_matter_of_tls_only_if_nothing_was_said(says: bytes, reason: str) -> None:
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(says)
+        await reader.readuntil(b"StatChunks" if says else b"SM\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(end, "127.0.0.1", 0)
+    client = NodeClient(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    try:
+        with pytest.raises(UnavailableError) as caught:
+            await client.stat([bytes(32)], deadline=DEADLINE)
+    finally:
+        await client.close()
+        server.close()
+    assert caught.value.reason == reason
