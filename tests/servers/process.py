@@ -46,6 +46,7 @@ class Process:
     folder: Path
     ready: Callable[[], bool]
     environment: dict[str, str] = field(default_factory=dict)
+    start_seconds: float = START_SECONDS
     _popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,7 +68,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for whoever started it
             )
-        give_up = time.monotonic() + START_SECONDS
+        give_up = time.monotonic() + self.start_seconds
         while not self.ready():
             if self._popen.poll() is not None or time.monotonic() > give_up:
                 self.kill()
