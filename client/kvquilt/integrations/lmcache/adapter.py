@@ -177,9 +177,11 @@ class KvquiltL2Adapter(L2AdapterInterface):  # type: ignore[misc]
             if self._closed:
                 return
             self._closed = True
-        self._running.close()
-        for board in (self._stores, self._lookups, self._loads):
-            board.close()
+        try:
+            self._running.close()
+        finally:
+            for board in (self._stores, self._lookups, self._loads):
+                board.close()
 
     def _begin(
         self,
