@@ -25,7 +25,7 @@ from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.identity import Namespace
 from kvquilt_codec.lifetime import Ttl
 from kvquilt_codec.types import VariantKind
-from kvquilt_rpc.nodes.types import ObjectRef
+from kvquilt_rpc.nodes.refs import ObjectRef
 
 KIND = "lmcache_kind"
 """Attribute of a container: what it holds (`Kind`)."""

@@ -25,8 +25,9 @@ from kvquilt_codec.errors import (
 )
 from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.nodes.refs import ObjectRef
 from kvquilt_rpc.nodes.types import COUNTERS as POOL_COUNTERS
-from kvquilt_rpc.nodes.types import CacheNodes, ObjectRef
+from kvquilt_rpc.nodes.types import CacheNodes
 
 log = logging.getLogger(__name__)
 
