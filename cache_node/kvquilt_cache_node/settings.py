@@ -43,7 +43,7 @@ def default_data_dir() -> Path:
 class NodeSettings(EncryptionSettings, TierSettings):
     """A cache node."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field("127.0.0.1", description="Address to listen on; or unix:PATH, which has no port.")
     port: int = Field(7411, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     store: Literal["file", "memory", "redis", "object"] = Field("file", description="Where objects are kept.")
     path: Path = Field(

@@ -45,7 +45,7 @@ class RouterSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field("127.0.0.1", description="Address to listen on; or unix:PATH, which has no port.")
     port: int = Field(7410, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     nodes: NodeAddresses = Field(
         ("127.0.0.1:7411",), description="The cache nodes: HOST:PORT or dns:///NAME:PORT, each with =WEIGHT if wanted."

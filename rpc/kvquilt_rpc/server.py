@@ -14,6 +14,7 @@ from kvquilt_rpc.counters import CALL_COUNTERS, Counters
 from kvquilt_rpc.guard import Guard
 from kvquilt_rpc.limits import Limiter, Limits
 from kvquilt_rpc.security import ServerSecurity
+from kvquilt_rpc.tls import is_unix
 
 MAX_CONCURRENT_CALLS = 256
 
@@ -22,8 +23,8 @@ class RpcServer:
     """A gRPC server with the standard health and reflection services.
 
     Args:
-        host: address to listen on.
-        port: 0 takes a free port.
+        host: address to listen on, or `unix:PATH`: a socket for whoever may write to it and reach its folder.
+        port: 0 takes a free port; a Unix socket has none.
         services: full names of the services that are added to `server` before `start`.
         security: whom it lets in; by default everybody, on loopback only.
         counters: `CALL_COUNTERS` count what was refused.
@@ -56,15 +57,15 @@ class RpcServer:
         self.server = grpc.aio.server(
             interceptors=[guard], options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
         )
-        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host
+        self._address = self._at(port)
         self._services = ("", *services)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self.server)
 
     async def start(self) -> str:
-        """Listen and serve; return the address as `host:port`.
+        """Listen and serve; return the address as `host:port`, or that of the Unix socket.
 
         Raises:
             UnavailableError: the address cannot be listened on.
@@ -78,6 +79,11 @@ class RpcServer:
             raise UnavailableError(f"expected to listen on {self._address}; got {error}: choose another port") from None
         await self.server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return self._at(port)
+
+    def _at(self, port: int) -> str:
+        if is_unix(self._host):
+            return self._host
         return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
 
     async def drain(self, grace_seconds: float) -> None:

@@ -94,9 +94,14 @@ def check_ca(content: bytes, path: Path) -> None:
         raise BadRequestError(f"expected certificates (PEM) in {path}; it holds none, or damaged ones") from None
 
 
+def is_unix(host: str) -> bool:
+    """Whether an address is that of a Unix socket, as gRPC writes it: `unix:PATH`."""
+    return host == "unix" or host.startswith("unix:")
+
+
 def is_loopback(host: str) -> bool:
     """Whether only processes of this machine reach an address; names other than localhost count as not."""
-    if host == "localhost":
+    if host == "localhost" or is_unix(host):
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback

@@ -5,7 +5,8 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
-from kvquilt.integrations.transformers import KvquiltCache
+from kvquilt.integrations.transformers import Extent, KvquiltCache
+from kvquilt.worker import ServedModel
 
 
 class Reference:
@@ -15,9 +16,20 @@ class Reference:
         self.loaded = loaded
         self.model = loaded.engine._runner.model
         self.tokenizer = loaded.tokenizer
+        self.served = ServedModel(loaded.fingerprint, loaded.engine.traits.layout)
+        self._caches = []
 
     def cache(self, client, **options):
-        return KvquiltCache(client, self.model, self.tokenizer, **options)
+        """Asks for whole prompts: what the router decides is not what tests of the mechanism are about."""
+        cache = KvquiltCache(
+            self.model, self.tokenizer, client.target, extent=Extent.PROMPT, served=self.served, **options
+        )
+        self._caches.append(cache)
+        return cache
+
+    def close(self):
+        for cache in self._caches:
+            cache.close()
 
     @torch.inference_mode()
     def next_logits(self, input_ids, cache=None):
@@ -51,4 +63,6 @@ class Reference:
 
 @pytest.fixture(scope="session")
 def reference(smollm2):
-    return Reference(smollm2)
+    reference = Reference(smollm2)
+    yield reference
+    reference.close()

@@ -76,3 +76,11 @@ async def test_an_ipv6_address_is_told_so_that_it_can_be_dialled() -> None:
     assert address.startswith("[::1]:")
     assert await health(address) == health_pb2.HealthCheckResponse.SERVING
     await server.drain(0)
+
+
+async def test_a_unix_socket_is_for_this_machine_and_needs_no_port(tmp_path) -> None:
+    server = RpcServer(f"unix:{tmp_path}/s", 7410, [])
+    address = await server.start()
+    assert address == f"unix:{tmp_path}/s"
+    assert await health(address) == health_pb2.HealthCheckResponse.SERVING
+    await server.drain(0)

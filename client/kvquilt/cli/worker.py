@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import DynamicCache
 
-from kvquilt.integrations.transformers import FilledCache, KvquiltCache
+from kvquilt.integrations.transformers import Extent, FilledCache, KvquiltCache
 from kvquilt.sync import Client
 from kvquilt.types import Segment
 from kvquilt_router.engine.model import resolve
@@ -78,24 +78,28 @@ class Worker:
         if threads:
             torch.set_num_threads(threads)
         folder = resolve(model)
-        self.client = Client(router, credentials)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto" if dtype == "auto" else getattr(torch, dtype), local_files_only=True
         ).eval()
-        self._cache = KvquiltCache(self.client, self._model, self._tokenizer)
+        self._cache = KvquiltCache(self._model, self._tokenizer, router, credentials=credentials, extent=Extent.PROMPT)
         self._ends = _end_tokens(self._model, self._tokenizer)
         self._warm_up()
 
+    @property
+    def client(self) -> Client:
+        """Of the router."""
+        return self._cache.client
+
     def close(self) -> None:
-        """Close the client."""
-        self.client.close()
+        """Close what calls the router."""
+        self._cache.close()
 
     def connect(self, router: str) -> None:
         """Use another router from now on."""
-        self.client.close()
-        self.client = Client(router)
-        self._cache = KvquiltCache(self.client, self._model, self._tokenizer)
+        served = self._cache.worker.model
+        self._cache.close()
+        self._cache = KvquiltCache(self._model, self._tokenizer, router, extent=Extent.PROMPT, served=served)
 
     def ask(self, segments: Sequence[Segment], *, max_tokens: int = 48, **options: Any) -> Answer:
         """Answer with a cache filled from the router; `options` as in `KvquiltCache.fill`."""
@@ -105,7 +109,7 @@ class Worker:
 
     def ask_in_full(self, segments: Sequence[Segment], *, max_tokens: int = 48) -> Answer:
         """Answer after a full prefill of the same tokens, as without kvquilt."""
-        tokens = [int(token) for part in self._cache.tokens(segments) for token in part]
+        tokens = self._cache.token_ids(segments).tolist()
         started = time.perf_counter()
         return self._decode(torch.tensor([tokens]), DynamicCache(), started, max_tokens, None)
 

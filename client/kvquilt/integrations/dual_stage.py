@@ -35,9 +35,7 @@ class DecodeStage:
         stage = DecodeStage(model)
         filled = kvquilt.fill(segments, policy="dual-stage")
         with stage.refreshing(filled) as processors:
-            output = model.generate(
-                filled.input_ids, past_key_values=filled.past_key_values, logits_processor=processors
-            )
+            output = model.generate(**filled, logits_processor=processors)
         ```
     """
 

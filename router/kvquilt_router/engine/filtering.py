@@ -4,6 +4,7 @@ Forward pre-hooks of the decoder's layers take the dropped tokens out of the hid
 that a layer is given per token. The layers themselves are the model's own.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,7 @@ class FilteredTokens(ActiveTokens):
         self._values = self._stored = torch.empty(0)
         self._keep: torch.Tensor | None = None
         self._narrowed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._thread = 0
 
     def before_write(self, tensors: LayerTensors) -> None:
         """Keep the stored values of the tokens that may be dropped, for `LayerView.value_deviation`."""
@@ -49,7 +51,7 @@ class FilteredTokens(ActiveTokens):
 
     @contextmanager
     def narrowing(self, runner: ModelRunner) -> Iterator[None]:
-        """Let the filter look at every layer, and drop what it drops, in the passes made while the context is open.
+        """Let the filter look at every layer, and drop what it drops, in passes of this thread within the context.
 
         Raises:
             UnsupportedModelError: the model's layers are not where, or do not take what, its siblings' are and do.
@@ -61,6 +63,7 @@ class FilteredTokens(ActiveTokens):
                 f"expected {type(runner.decoder).__name__}.layers with the model's {count} layers; "
                 f"got {'none' if layers is None else len(layers)}: recompute without a layer filter"
             )
+        self._thread = threading.get_ident()
         hooks = [layer.register_forward_pre_hook(self._enter, with_kwargs=True) for layer in layers]
         try:
             with observed(runner.model, lambda attention: self._decide(attention, last=count - 1)):
@@ -85,8 +88,12 @@ class FilteredTokens(ActiveTokens):
             self._keep = ~self._droppable
             self._keep[self._droppable] = torch.from_numpy(kept).to(self.slots.device)
 
-    def _enter(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _enter(
+        self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Before a layer: drop what was decided at the layer before."""
+        if threading.get_ident() != self._thread:
+            return None  # a pass of somebody else's, who uses the same model object
         named = "hidden_states" in kwargs
         hidden = kwargs["hidden_states"] if named else args[0] if args else None
         if not isinstance(hidden, torch.Tensor) or hidden.dim() != 3 or hidden.shape[1] != len(self.slots):
