@@ -22,7 +22,7 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
         NotFoundError, BadRequestError: whom it lets in cannot be as the settings say.
     """
     counters = Counters(COUNTERS)
-    server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters)
+    server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters, settings.health_port)
     store = await open_store(settings, counters)
     try:
         service = CacheNodeService(store, counters, int(settings.max_object))

@@ -45,6 +45,9 @@ class NodeSettings(EncryptionSettings, TierSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; or unix:PATH, which has no port.")
     port: int = Field(7411, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    health_port: int | None = Field(
+        None, ge=0, le=65535, description="Port where health alone is answered, in clear, for probes; unset: none."
+    )
     store: Literal["file", "memory", "redis", "object"] = Field("file", description="Where objects are kept.")
     path: Path = Field(
         default_factory=default_data_dir,

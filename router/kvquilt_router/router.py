@@ -116,7 +116,9 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
             recorder = None if access_log is None else Recorder(access_log, loaded.engine.traits.layout)
             forgetting = Forgetting()
             served = _served(loaded, thread, nodes, counters, profile, gate.held, forgetting, settings, recorder)
-            server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters)
+            server = RpcServer(
+                settings.host, settings.port, [SERVICE_NAME], settings.security, counters, settings.health_port
+            )
             router_pb2_grpc.add_RouterServiceServicer_to_server(
                 RouterService([served], nodes, settings, counters, forgetting), server.server
             )

@@ -47,6 +47,7 @@ class RouterSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; or unix:PATH, which has no port.")
     port: int = Field(7410, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    health_port: int | None = Field(None, ge=0, le=65535, description="As node.health_port.")
     nodes: NodeAddresses = Field(
         ("127.0.0.1:7411",), description="The cache nodes: HOST:PORT or dns:///NAME:PORT, each with =WEIGHT if wanted."
     )

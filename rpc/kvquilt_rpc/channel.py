@@ -11,6 +11,9 @@ MAX_MESSAGE_BYTES = 8 << 20
 KEEPALIVE_MS = 30_000
 
 _SERVICE_CONFIG = {
+    # All addresses of a name are used by turns. gRPC's default stays with the first that answers, which would leave the
+    # other routers behind a headless service idle.
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             # Every call of ours is idempotent, so a call that reached no server may be tried again. `kvquilt_rpc.nodes`
@@ -24,7 +27,7 @@ _SERVICE_CONFIG = {
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
-    ]
+    ],
 }
 
 MESSAGE_OPTIONS: list[tuple[str, int]] = [

@@ -17,6 +17,8 @@ from kvquilt_rpc.security import ServerSecurity
 from kvquilt_rpc.tls import is_unix
 
 MAX_CONCURRENT_CALLS = 256
+LIVENESS = "liveness"
+"""Name under which the health service says that the process answers; it goes on saying so while it drains."""
 
 
 class RpcServer:
@@ -28,6 +30,11 @@ class RpcServer:
         services: full names of the services that are added to `server` before `start`.
         security: whom it lets in; by default everybody, on loopback only.
         counters: `CALL_COUNTERS` count what was refused.
+        health_port: where the health service answers in clear and alone, beside the port above: Kubernetes' gRPC probes
+            know no TLS and no credentials. 0 takes a free port; `None`: nowhere else.
+
+    Attributes:
+        health_address: of the health port as `host:port`, once it is started; `None`: there is none.
 
     Raises:
         NotFoundError, BadRequestError: `security` cannot be used on this address; see `Authenticator`.
@@ -40,6 +47,7 @@ class RpcServer:
         services: Sequence[str],
         security: ServerSecurity | None = None,
         counters: Counters | None = None,
+        health_port: int | None = None,
     ) -> None:
         security = security or ServerSecurity()
         limits = Limits(security.calls_per_second, security.calls_at_once, int(security.bytes_per_second))
@@ -58,39 +66,57 @@ class RpcServer:
             interceptors=[guard], options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
         )
         self._host = host
-        self._address = self._at(port)
+        self._port = port
         self._services = ("", *services)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self.server)
+        self._probed: grpc.aio.Server | None = None
+        self._health_port = health_port
+        self.health_address: str | None = None
+        if health_port is not None:
+            self._probed = grpc.aio.server(
+                options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
+            )
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
 
     async def start(self) -> str:
         """Listen and serve; return the address as `host:port`, or that of the Unix socket.
 
         Raises:
-            UnavailableError: the address cannot be listened on.
+            UnavailableError: an address cannot be listened on.
         """
-        try:
-            if self._tls is None:
-                port = self.server.add_insecure_port(self._address)
-            else:
-                port = self.server.add_secure_port(self._address, self._tls)
-        except RuntimeError as error:
-            raise UnavailableError(f"expected to listen on {self._address}; got {error}: choose another port") from None
+        address = _listen(self.server, self._host, self._port, self._tls)
+        if self._probed is not None and self._health_port is not None:
+            self.health_address = _listen(self._probed, self._host, self._health_port, None)
+            await self._probed.start()
         await self.server.start()
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        return self._at(port)
-
-    def _at(self, port: int) -> str:
-        if is_unix(self._host):
-            return self._host
-        return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
+        return address
 
     async def drain(self, grace_seconds: float) -> None:
         """Report not serving, accept no new calls, give running ones time to finish, then stop."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self.server.stop(grace_seconds)
+        if self._probed is not None:
+            await self._probed.stop(0)
 
     async def _set_health(self, status: int) -> None:
         for service in self._services:
             await self._health.set(service, status)
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int, tls: grpc.ServerCredentials | None) -> str:
+    address = _address(host, port)
+    try:
+        taken = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)
+    except RuntimeError as error:
+        raise UnavailableError(f"expected to listen on {address}; got {error}: choose another port") from None
+    return _address(host, taken)
+
+
+def _address(host: str, port: int) -> str:
+    if is_unix(host):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,14 +1,18 @@
 """The server chassis: where it listens, and what it says when it cannot."""
 
+import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvquilt_codec.errors import UnavailableError
+from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.security import ServerSecurity
-from kvquilt_rpc.server import RpcServer
+from kvquilt_rpc.server import LIVENESS, RpcServer
+from tests.rpc.certificates import Authority, Signer
 
 
 async def health(address: str, service: str = "") -> int:
@@ -16,6 +20,18 @@ async def health(address: str, service: str = "") -> int:
         request = health_pb2.HealthCheckRequest(service=service)
         answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=20)
         return answer.status
+
+
+def serve(server: RpcServer, answer: bytes, before: Callable[[], Awaitable[None]] | None = None) -> None:
+    """One call of one service, `/some.Service/Wait`."""
+
+    async def wait(_request: bytes, _context: object) -> bytes:
+        if before is not None:
+            await before()
+        return answer
+
+    handler = grpc.unary_unary_rpc_method_handler(wait, lambda request: request, lambda said: said)
+    server.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("some.Service", {"Wait": handler}),))
 
 
 async def test_a_free_port_is_taken_and_told() -> None:
@@ -84,3 +100,56 @@ async def test_a_unix_socket_is_for_this_machine_and_needs_no_port(tmp_path) -> 
     assert address == f"unix:{tmp_path}/s"
     assert await health(address) == health_pb2.HealthCheckResponse.SERVING
     await server.drain(0)
+
+
+async def test_health_has_a_port_of_its_own_that_knows_neither_tls_nor_tokens(tmp_path) -> None:
+    authority = Authority.new(tmp_path / "ca")
+    party = authority.issue("server", "127.0.0.1")
+    token_key = Signer.new(tmp_path / "tokens").public
+    security = ServerSecurity(tls_cert=party.cert, tls_key=party.key, tls_client_ca=authority.pem, token_key=token_key)
+    server = RpcServer("127.0.0.1", 0, ["some.Service"], security, health_port=0)
+    main = await server.start()
+    assert server.health_address not in (None, main)
+    for service in ("", "some.Service", LIVENESS):
+        assert await health(server.health_address, service) == health_pb2.HealthCheckResponse.SERVING
+    async with grpc.aio.insecure_channel(server.health_address) as channel:
+        reflected = channel.unary_unary("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await reflected(b"", timeout=20)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    await server.drain(0)
+
+
+async def test_a_server_that_drains_is_alive_and_not_ready_until_its_calls_are_done() -> None:
+    server = RpcServer("127.0.0.1", 0, [], health_port=0)
+    called, may_end = asyncio.Event(), asyncio.Event()
+
+    async def busy() -> None:
+        called.set()
+        await may_end.wait()
+
+    serve(server, b"done", busy)
+    address = await server.start()
+    async with grpc.aio.insecure_channel(address) as channel:
+        running = asyncio.ensure_future(channel.unary_unary("/some.Service/Wait")(b"", timeout=60))
+        await called.wait()
+        draining = asyncio.create_task(server.drain(60))
+        while await health(server.health_address) != health_pb2.HealthCheckResponse.NOT_SERVING:
+            pass
+        assert await health(server.health_address, LIVENESS) == health_pb2.HealthCheckResponse.SERVING
+        may_end.set()
+        assert await running == b"done"
+        await draining
+
+
+async def test_all_servers_of_a_name_are_called_by_turns() -> None:
+    servers = [RpcServer("127.0.0.1", 0, []) for _ in range(2)]
+    for number, server in enumerate(servers):
+        serve(server, bytes([number]))
+    addresses = [await server.start() for server in servers]
+    answers = set()
+    async with open_channel("ipv4:" + ",".join(addresses)) as channel:
+        while len(answers) < 2:  # the second is connected to in the background; the test's own timeout is the limit
+            answers.add(await channel.unary_unary("/some.Service/Wait")(b"", timeout=60))
+    for server in servers:
+        await server.drain(0)
