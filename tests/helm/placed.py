@@ -5,7 +5,6 @@ what a machine without a cluster cannot give: mount paths and host names are rep
 the addresses to listen on by free ones of the loopback interface.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,8 +70,8 @@ class Placed:
     claims: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
         self.authority = Authority.new(self.folder / "authority")
-        self.names = [found["metadata"]["name"] for found in self.rendered.of("Service")]
 
     def process(self, name: str, replica: int = 0) -> Started:
         """Of a Deployment's or Pod's only container."""
@@ -90,6 +89,8 @@ class Placed:
             tree = yaml.safe_load(config.read_text())
             for part in tree.values():
                 part |= listening
+                if "nodes" in part:  # an address for each node, where the name stands for all
+                    part["nodes"] = [each for entry in part["nodes"] for each in entry.split(",")]
             config.write_text(yaml.safe_dump(tree))
         arguments = [self._moved(argument, mounts) for argument in container["args"]]
         environment = {
@@ -130,12 +131,19 @@ class Placed:
         """What somebody would have put there: a certificate, or a key that verifies tokens."""
         if key in ("tls.crt", "tls.key"):
             if not (self.authority.folder / f"{secret}.pem").exists():
-                self.authority.issue(secret, HOST, *map(host, [*self.names, "kvquilt-router"]))
+                self.authority.issue(secret, HOST, *self._dns_names(secret))
             kind = "pem" if key == "tls.crt" else "key"
             return (self.authority.folder / f"{secret}.{kind}").read_bytes()
         if key == "ca.crt":
             return self.authority.pem.read_bytes()
         return Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def _dns_names(self, secret: str) -> list[str]:
+        """What the release asks of cert-manager; where it asks nothing, all names that there are."""
+        for found in self.rendered.of("Certificate"):
+            if found["spec"]["secretName"] == secret:
+                return [str(name) for name in found["spec"]["dnsNames"]]
+        return [host(found["metadata"]["name"]) for found in self.rendered.of("Service")] + [host("kvquilt-router")]
 
     def _value(self, variable: Mapping[str, Any]) -> str:
         if "value" in variable:
@@ -152,8 +160,3 @@ class Placed:
         # All in one pass: what stands for a mount may itself begin as another mount does.
         either = "|".join(map(re.escape, sorted(mounts, key=len, reverse=True)))
         return re.sub(rf"(?<![\w./-])({either})(?![\w-])", lambda found: str(mounts[found[1]]), text)
-
-
-def passed_on() -> dict[str, str]:
-    """Of this process's environment what says how Python runs."""
-    return {key: value for key, value in os.environ.items() if key.startswith(("PYTHON", "OMP_", "PATH"))}

@@ -1,6 +1,5 @@
 """The rendered manifests of the trial, run: node, router and test pod as processes, beside a real Valkey."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,18 +9,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvquilt import Client
 from kvquilt_router.engine.smollm2 import ensure
 from tests.helm.chart import host, of_size
-from tests.helm.placed import Placed, Started, passed_on
+from tests.helm.placed import Placed, Started
+from tests.helm.running import SERVING, health, passed_on, started
 from tests.servers import HOST, VALKEY, Process, free_ports, listens
 from tests.stack import eventually
-
-SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @dataclass(frozen=True)
@@ -34,26 +30,6 @@ class Release:
     node_started: Started
     router_started: Started
     node_ready: dict[str, str]
-
-
-@contextmanager
-def started(
-    how: Started, *, without_torch: Path | None = None
-) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """The container's process, and what it says when it is ready."""
-    environment = {**passed_on(), **how.environment}
-    if without_torch is not None:
-        environment["PYTHONPATH"] = str(without_torch)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kvquilt", *how.arguments], stdout=subprocess.PIPE, env=environment, text=True
-    )
-    try:
-        assert process.stdout is not None
-        yield process, json.loads(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait(30)
-        process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +84,6 @@ def _valkey(placed: Placed) -> Iterator[int]:
         yield port
     finally:
         process.kill()
-
-
-def health(port: int, service: str = "") -> int:
-    with grpc.insecure_channel(f"{HOST}:{port}") as channel:
-        request = health_pb2.HealthCheckRequest(service=service)
-        return health_pb2_grpc.HealthStub(channel).Check(request, timeout=60).status
 
 
 def test_probes_are_answered(release: Release) -> None:
