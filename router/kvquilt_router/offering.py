@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -138,6 +138,9 @@ class Offers:
             return offer.plan.shown(prompt)
         chunks = [] if offer.head is None else offer.head.chunks
         decision, _ = self._gate.decide(options, {EXACT})
+        if offer.plan is not None:
+            # Why nothing is blended, where that was asked for too.
+            decision = replace(decision, refusal=offer.plan.report.decision.refusal)
         return BlendReport(options, decision, [*chunks, *self._left(prompt, options, offer.end)])
 
     def _check(self, prompt: Prompt, options: BlendOptions, wanted: Wanted) -> None:

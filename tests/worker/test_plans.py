@@ -73,6 +73,11 @@ def test_without_a_gate_only_exact_kv_is_offered(tiny_model, tmp_path):
         assert plan.kv_tokens <= PREFIX or plan.gate_refusal == "no_gate"
         plan, _, report = worker.load(asked(TEXT, seconds_per_token=SLOW, **SEGMENTS))
         assert (plan.extent, report.exact, report.complete) == (Extent.EXACT, True, True)
+        # The first document as it was saved, then another prompt's text: why the second one is not blended is said.
+        mixed = np.concatenate([TEXT[: PREFIX + FIRST], tokens(70, seed=8), TEXT[PREFIX + FIRST :]])
+        parts = {"prefix_tokens": PREFIX, "document_tokens": (FIRST, 70, SECOND)}
+        plan = worker.cache.plan(asked(mixed, seconds_per_token=SLOW, **parts), 30)
+        assert (plan.exact_tokens, plan.exact, plan.gate_refusal) == (PREFIX + FIRST, True, "no_gate")
         worker.cache.close()
 
 
