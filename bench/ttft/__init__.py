@@ -1,0 +1,1 @@
+"""Time to first token with and without kvquilt, per serving engine."""
