@@ -1,101 +1,161 @@
-"""TTFT and divergence per policy and ratio, beside a full prefill in the same run. Writes results/ttft.json.
+"""TTFT with and without kvquilt, per serving engine, in the same run: `make bench-ttft`. Writes results/ttft.json.
 
-Router and node run in one process, the worker in another, on the demo's passages, in 8 bits and with the demo model's
-codec profile, which is made first if there is none. Every figure is the median of three; full prefills and blends
-alternate, so that a slow minute of the machine hits both.
+A router with its node runs in a process of its own, and so does vLLM; they share the machine's cores. A figure that is
+missed is printed as missed and is no failure: machines differ. What is missing on first use is made: the codec profile
+and the gate of the demo model in this type (some ten minutes, once).
 """
 
+import argparse
+import random
 import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from kvquilt.cli.worker import Worker
-from kvquilt.demo.corpus import QUESTIONS, WARM_UP, Question, passages
-from kvquilt.demo.profile import made_once
-from kvquilt.demo.server import serving
-from kvquilt_router.calibration.corpus import shipped_texts
-from kvquilt_router.calibration.progress import silent
-from kvquilt_router.engine import load_model
-from kvquilt_router.evaluation.judge import ANSWER_TOKENS
-from report import publish
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-RUNS = 3
-SETTINGS = ("router.ungated=true", "router.background=false")
-"""Every policy is tried, measured by a gate or not, on chunks that stay as the prefetch left them."""
-Cases = tuple[tuple[str, float, str], ...]
-"""Policy, share of reused tokens to recompute, level."""
-WITHOUT_PROFILE: Cases = (
-    ("none", 0.0, "high"),
-    ("random", 0.10, "high"),
-    ("first-tokens", 0.10, "high"),
-    ("deviation", 0.15, "high"),
-    ("question-deviation", 0.10, "high"),
-    ("full", 1.0, "high"),
-)
-WITH_PROFILE: Cases = (
-    ("question-deviation", 0.05, "high"),
-    ("question-deviation", 0.10, "high"),
-    ("question-deviation", 0.20, "high"),
-    ("question-deviation", 0.20, "medium"),
-    ("question-deviation", 0.20, "lossless"),
-)
+from report import publish
+from ttft import cases
+from ttft.cases import BLENDED, DOWN, EXACT, MISS, Case, figure, measure, shown
+from ttft.engines import ENGINES, opened
+from ttft.prompts import Prompts
+from ttft.proof import Proof, proven
+from ttft.replay import replay
+from ttft.sessions import PROSE, Words, conversations, lengths, rag_sessions
+from ttft.stage import Stage, free_port
+from ttft.texts import FOLDER, asked
+from ttft.transformers_engine import TransformersEngine
+from ttft.types import RagPrompt
+from ttft.vllm_engine import PYTHON
+
+MODEL = "smollm2"
+SEED = 6
+REPLAY = "replay"
+TURNS = 4
+CASES = (*(case.name for case in cases.ALL), REPLAY)
 
 
 def main() -> None:
-    profile = made_once(load_model("smollm2"), shipped_texts, lambda: print("calibrating, some minutes"), silent)
-    rows = [*run("", "8 bits", WITHOUT_PROFILE), *run(str(profile), "with a profile", WITH_PROFILE)]
-    conditions = {"model": "smollm2", "dtype": "float32", "texts": "the demo's passages", "runs": f"median of {RUNS}"}
-    publish("ttft", conditions, rows)
-
-
-def run(profile: str, called: str, cases: Cases) -> list[dict[str, Any]]:
-    """All cases on a server with this codec profile; empty for none."""
-    documents = passages()
-    rows: list[dict[str, Any]] = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder), [f"router.profile={profile}", *SETTINGS]) as router,
-    ):
-        worker = Worker("smollm2", router)
-        for level in sorted({level for _, _, level in cases} - {"medium"}):
-            list(worker.client.prefetch(list(documents.values()), level=level))
-
-        def segments(question: Question) -> list[Any]:
-            return [*(documents[name].content for name in question.order), f"Question: {question.text}"]
-
-        worker.ask_in_full(segments(WARM_UP), max_tokens=1)
-        worker.ask(segments(WARM_UP), max_tokens=1)
-        for policy, ratio, level in cases:
-            case = f"{policy} {ratio:.0%}, {level}" + ("" if level == "lossless" else f" {called}")
-            rows.append(measure(worker, case, segments, policy=policy, recompute_ratio=ratio, level=level))
-        worker.close()
-    return rows
-
-
-def measure(worker: Worker, case: str, segments: Any, **options: Any) -> dict[str, Any]:
-    off, on, kl, answer_kl = [], [], [], []
-    context = 0
-    for question in QUESTIONS[:RUNS]:
-        full = worker.ask_in_full(segments(question), max_tokens=ANSWER_TOKENS)
-        answer = worker.ask(segments(question), max_tokens=1, **options)
-        off.append(full.ttft_s)
-        on.append(answer.ttft_s)
-        difference = worker.difference(full, answer)
-        kl.append(difference.first_token_kl)
-        answer_kl.append(difference.answer_kl)
-        if answer.filled is not None and answer.filled.report is not None:
-            context = answer.filled.report.chunks[-1].end
-    return {
-        "engine": "transformers",
-        "case": case,
-        "context_tokens": context,
-        "ttft_off_s": median(off),
-        "ttft_on_s": median(on),
-        "ratio": median(b / a for a, b in zip(off, on, strict=True)),
-        "first_token_kl": median(kl),
-        "answer_kl": median(answer_kl),
+    chosen = _arguments()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bench = Bench(chosen, progress)
+        bench.run()
+    conditions = {
+        "model": MODEL,
+        "dtype": chosen.dtype,
+        "texts": "bench/texts/qa",
+        "prompts": f"{chosen.prompts} a case, each off and on by turns",
+        "level": chosen.level,
+        "router_threads": chosen.threads,
     }
+    if bench.replayed:
+        conditions["sessions"] = f"{TURNS} turns, lengths: {bench.lengths.source}"
+    figures = [figure(row) for row in bench.rows]
+    table = shown(bench.rows) or bench.replayed
+    publish("ttft", conditions, bench.rows, table=table, figures=figures, replay=bench.replayed)
+
+
+class Bench:
+    """Measures the chosen cases of the chosen engines.
+
+    Attributes:
+        rows: of `ttft.json`.
+        replayed: its rows of replayed sessions.
+        lengths: of these sessions.
+    """
+
+    def __init__(self, chosen: argparse.Namespace, progress: Progress) -> None:
+        self._chosen = chosen
+        self._progress = progress
+        self.rows: list[dict[str, Any]] = []
+        self.replayed: list[dict[str, Any]] = []
+        self.lengths = lengths(chosen.data)
+        self._made = made = Prompts(MODEL)
+        self._prompts: dict[Case, list[RagPrompt]] = {
+            case: made.drawn(asked(part), chosen.prompts + 1, case.tokens, SEED)
+            for case, part in ((BLENDED, 0), (EXACT, 1), (MISS, 3), (DOWN, 3))
+        }
+
+    def run(self) -> None:
+        """Everything."""
+        proof = proven(self._chosen.dtype, self._stages("profile and gate"))
+        chosen = self._chosen
+        for engine in chosen.engines:
+            with tempfile.TemporaryDirectory() as folder:
+                stage = Stage(Path(folder), chosen.dtype, chosen.threads, proof, chosen.level, free_port())
+                self._engine(engine, stage)
+            if REPLAY in chosen.cases and engine == TransformersEngine.name:
+                self._replay(engine, proof)
+
+    def _engine(self, name: str, stage: Stage) -> None:
+        wanted = [case for case in cases.ALL if case.name in self._chosen.cases]
+        with stage.router(background=True) as router:
+            if BLENDED in wanted:
+                stage.prefetch(router, self._prompts[BLENDED], self._counter(f"{name}: prefetch", None))
+            if EXACT in wanted:
+                prompts = self._prompts[EXACT]
+                stage.remember(router, prompts, self._counter(f"{name}: exact contexts", len(prompts)), patience=300)
+        with ExitStack() as opening, stage.router(background=False) as router:
+            engine = opening.enter_context(
+                opened(name, router, self._chosen.dtype, self._chosen.threads, self._chosen.vllm_python)
+            )
+            for case in wanted:
+                if case is not DOWN:
+                    self._measure(engine, case)
+            after = opening.pop_all()
+        with after:
+            if DOWN in wanted:
+                self._measure(engine, DOWN)
+
+    def _replay(self, name: str, proof: Proof) -> None:
+        chosen, rng = self._chosen, random.Random(SEED)
+        words = Words([(FOLDER.parent / f"{text}.txt").read_text(encoding="utf-8") for text in PROSE], self._made.count)
+        for called, made in (("conversations", conversations), ("RAG sessions", rag_sessions)):
+            sessions = [
+                [self._made.prompt(turn.documents, turn.question) for turn in session]
+                for session in made(chosen.sessions, TURNS, self.lengths, words, rng)
+            ]
+            with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+                stage = Stage(Path(folder), chosen.dtype, chosen.threads, proof, chosen.level, free_port())
+                router = stack.enter_context(stage.router(background=True))
+                engine = stack.enter_context(opened(name, router, chosen.dtype, chosen.threads))
+                told = self._counter(f"{name}: {called}", chosen.sessions * TURNS)
+                self.replayed.append(replay(engine, called, sessions, router, told, level=chosen.level))
+
+    def _measure(self, engine: Any, case: Case) -> None:
+        prompts = self._prompts[case]
+        told = self._counter(f"{engine.name}: {case.name}", len(prompts))
+        self.rows.append(measure(engine, case, prompts, told, level=self._chosen.level))
+
+    def _counter(self, text: str, total: int | None) -> Callable[[], None]:
+        task = self._progress.add_task(text, total=total)
+        return lambda: self._progress.advance(task)
+
+    def _stages(self, text: str) -> Callable[[str, int, int], None]:
+        task = self._progress.add_task(text, total=None)
+        return lambda stage, done, total: self._progress.update(
+            task, description=f"{text}: {stage}", completed=done, total=total
+        )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--prompts", type=int, default=5, help="of each case, besides one that warms up")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="of model, router and engine"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the router, and of the engine")
+    parser.add_argument("--vllm-python", type=Path, default=PYTHON, help="of an environment with vLLM and kvquilt")
+    parser.add_argument("--sessions", type=int, default=3, help="of each kind that are replayed")
+    parser.add_argument("--data", type=Path, help="folder with traces/: their lengths, instead of their deciles")
+    parser.add_argument("--level", default="lossless", help="of documents")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

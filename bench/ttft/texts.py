@@ -33,24 +33,24 @@ class Question(msgspec.Struct, frozen=True):
     passages: tuple[Passage, ...]
 
 
-def asked(kind: str) -> list[Question]:
-    """The questions that prompts are made of: every second one."""
-    return _read(kind)[::2]
+def asked(part: int) -> list[list[Question]]:
+    """Of each kind, the questions of one part of four. The gate is measured on parts 1 and 3."""
+    return [_read(kind)[part::4] for kind in KINDS]
 
 
-def passages_of(kind: str) -> list[str]:
-    """All passages that prompts are made of, each once, in the order of the file."""
-    return list(dict.fromkeys(str(passage) for question in asked(kind) for passage in question.passages))
+def passages_of(kind: str) -> set[str]:
+    """The passages of the parts that the gate is not measured on."""
+    return {str(passage) for question in _read(kind)[::2] for passage in question.passages}
 
 
 def measured(model: LoadedModel) -> Corpus:
-    """What the gate is measured on: the other questions' passages, of which some are only warmed up with."""
+    """What the gate is measured on: passages of the other questions, of which some are only warmed up with."""
     used = {passage for kind in KINDS for passage in passages_of(kind)}
     warming, prompts = [], []
     for kind in KINDS:
         for number, text in enumerate(_others(kind, used)):
             (warming if number < _WARMING else prompts).append(Piece(model.tokenise(text), kind))
-    return Corpus(tuple(warming), tuple(prompts), "questions and passages of bench/texts/qa that no prompt is made of")
+    return Corpus(tuple(warming), tuple(prompts), "passages of bench/texts/qa that no blended prompt holds")
 
 
 def _others(kind: str, used: set[str]) -> Iterator[str]:

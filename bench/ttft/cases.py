@@ -1,0 +1,99 @@
+"""The cases, and how one is measured: off and on in turn, on the same prompts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from ttft.types import Engine, RagPrompt, Shot
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured.
+
+    Attributes:
+        name: of the row.
+        tokens: of the documents.
+        most: the most that TTFT with kvquilt may be of the engine's own.
+        slack: seconds that it may take beyond that: what the engine may wait for a router.
+    """
+
+    name: str
+    tokens: int
+    most: float
+    slack: float = 0.0
+
+
+BLENDED = Case("blended-2000", 2000, 0.35)
+EXACT = Case("exact-4000", 4000, 0.15)
+MISS = Case("miss", 2000, 1.05)
+DOWN = Case("router-down", 2000, 1.10)
+ALL = (BLENDED, EXACT, MISS, DOWN)
+KINDS = ("exact", "reused", "recomputed", "computed")
+"""What became of tokens."""
+
+
+def measure(
+    engine: Engine, case: Case, prompts: Sequence[RagPrompt], told: Callable[[], None], **options: Any
+) -> dict[str, Any]:
+    """A row of `ttft.json`. The first prompt warms up and does not count.
+
+    Every prompt is computed without and with kvquilt, by turns one or the other first, so that a slow minute of the
+    machine hits both.
+    """
+    pairs: list[tuple[Shot, Shot]] = []
+    for number, prompt in enumerate(prompts):
+        if number % 2:
+            on = engine.on(prompt, **options)
+            off = engine.off(prompt)
+        else:
+            off = engine.off(prompt)
+            on = engine.on(prompt, **options)
+        if number:
+            pairs.append((off, on))
+        told()
+    return row(engine.name, case, [prompt.context_tokens for prompt in prompts[1:]], pairs)
+
+
+def row(engine: str, case: Case, context_tokens: Sequence[int], pairs: Sequence[tuple[Shot, Shot]]) -> dict[str, Any]:
+    """Medians over the prompts; the ratio is that of pairs, and with slack that of what is beyond it."""
+    ratios = [(on.ttft_s - case.slack) / off.ttft_s for off, on in pairs]
+    return {
+        "engine": engine,
+        "case": case.name,
+        "context_tokens": int(median(context_tokens)),
+        "ttft_off_s": median(off.ttft_s for off, _ in pairs),
+        "ttft_on_s": median(on.ttft_s for _, on in pairs),
+        "ratio": median(ratios),
+        "worst_ratio": max(ratios),
+        "most": case.most,
+        "slack_s": case.slack,
+        "first_token_kl": median(off.first.kl(on.first) for off, on in pairs),
+        "worst_first_token_kl": max(off.first.kl(on.first) for off, on in pairs),
+        "top1_agreement": sum(int(off.first.ids[0] == on.first.ids[0]) for off, on in pairs) / len(pairs),
+        **{f"tokens_{kind}": int(median(on.tokens.get(kind, 0) for _, on in pairs)) for kind in KINDS},
+        "requests": len(pairs),
+        "notes": sorted({on.note for _, on in pairs if on.note}),
+    }
+
+
+def figure(row: dict[str, Any]) -> dict[str, Any]:
+    """What the row was to reach, and whether it does."""
+    return {
+        "figure": f"{row['engine']}, {row['case']}",
+        "ratio": row["ratio"],
+        "at_most": row["most"],
+        "reached": "yes" if row["ratio"] <= row["most"] else "no",
+    }
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is printed of rows: they are too wide."""
+    names = ("engine", "case", "context_tokens", "ttft_off_s", "ttft_on_s", "ratio", "worst_ratio", "first_token_kl")
+    return [
+        {name: row[name] for name in names}
+        | {"tokens exact, reused, recomputed, computed": [row[f"tokens_{kind}"] for kind in KINDS]}
+        | {"how": ", ".join(row["notes"])}
+        for row in rows
+    ]
