@@ -93,7 +93,7 @@ class Bench:
 
     def _engine(self, name: str, stage: Stage) -> None:
         wanted = [case for case in cases.ALL if case.name in self._chosen.cases]
-        with stage.router(background=True) as router:
+        with stage.router(background=True, gated=False) as router:
             if BLENDED in wanted:
                 stage.prefetch(router, self._prompts[BLENDED], self._counter(f"{name}: prefetch", None))
             if EXACT in wanted:

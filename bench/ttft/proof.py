@@ -36,10 +36,6 @@ class Proof:
     profile: Path
     gate: Path
 
-    def settings(self) -> tuple[str, ...]:
-        """As `--set` takes them."""
-        return (f"router.profile={self.profile}", f"router.gate={self.gate}")
-
 
 def proven(dtype: str, progress: Progress) -> Proof:
     """The files for the demo model in this type; takes some ten minutes where they are not there yet."""

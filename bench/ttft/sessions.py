@@ -1,7 +1,7 @@
 """Sessions to replay, from a seeded recipe: conversations that grow, and questions over passages that come back.
 
-Lengths are those of AzureLLMInference-2023 (AzurePublicDataset, CC BY 4.0): its deciles, or the file's own rows. Texts are
-those of bench/texts; answers are text too, so that a session is the same in every run.
+Lengths are those of AzureLLMInference-2023 (AzurePublicDataset, CC BY 4.0): its deciles, or the file's own rows. Texts
+are those of bench/texts; answers are text too, so that a session is the same in every run.
 """
 
 import csv

@@ -41,17 +41,23 @@ class Stage:
         return f"127.0.0.1:{self.port}"
 
     @contextmanager
-    def router(self, *, background: bool) -> Iterator[str]:
-        """A running router on the store; yields its address. Without background work nothing is stored by requests."""
-        settings = (
+    def router(self, *, background: bool, gated: bool = True) -> Iterator[str]:
+        """A running router on the store; yields its address.
+
+        Args:
+            background: store what requests bring.
+            gated: with the gate. Without one, chunks are used in their exact context only, and stored in each.
+        """
+        settings = [
             f"router.port={self.port}",
             f"router.dtype={self.dtype}",
             f"router.threads={self.threads}",
             f"router.background={str(background).lower()}",
             "router.audit_share=0",
             f"router.level={self.level}",
-            *self.proof.settings(),
-        )
+            f"router.profile={self.proof.profile}",
+            f"router.gate={self.proof.gate if gated else ''}",
+        ]
         with serving(self.folder, settings) as address:
             yield address
 
@@ -69,7 +75,7 @@ class Stage:
         """Have the whole context of every prompt stored as it is there: by asking another question over it once.
 
         Args:
-            router: its address; it works in the background.
+            router: its address; it works in the background, and has no gate.
             prompts: of which contexts are stored.
             told: called after each.
             patience: seconds that one may take to be stored.
