@@ -86,22 +86,20 @@ def ask_transformers(question: str, documents: Sequence[Document], router: str, 
 
 
 def ask_openai(question: str, documents: Sequence[Document], url: str, tokens: int) -> None:
-    """Answer with an OpenAI-compatible server, `vllm serve` with kvquilt's connector."""
+    """Answer with an OpenAI-compatible server, `vllm serve` with kvquilt's connector: it finds what was prefetched."""
     from openai import OpenAI
 
-    texts = [str(document.content) for document in documents]
     with OpenAI(base_url=url, api_key="none") as client:
         answer = client.chat.completions.create(
             model=client.models.list().data[0].id,
-            messages=[{"role": "user", "content": "".join(texts) + question}],
+            messages=[{"role": "user", "content": "".join(str(document.content) for document in documents) + question}],
             max_tokens=tokens,
             temperature=0,
-            extra_body={"kv_transfer_params": {"kvquilt": {"documents": texts}}},
         )
     print((answer.choices[0].message.content or "").strip())
-    if answer.usage is not None:
-        details = answer.usage.prompt_tokens_details
-        print(f"{answer.usage.prompt_tokens} tokens, of which cached: {details.cached_tokens if details else 0}")
+    cached = answer.usage.prompt_tokens_details.cached_tokens if answer.usage.prompt_tokens_details else 0
+    blended = (answer.model_extra.get("kv_transfer_params") or {}).get("kvquilt", {}).get("tokens_blended", 0)
+    print(f"{answer.usage.prompt_tokens} tokens in the prompt: {cached} cached, {blended} blended")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,6 +13,7 @@ from ttft.proof import Proof
 from ttft.types import RagPrompt
 
 CORPUS = "bench-ttft"
+ANOTHER = "Question: What is this about?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Stage:
         with Client(router) as client:
             for prompt in prompts:
                 segments = [*prompt.documents, prompt.question]
-                client.blend([*prompt.documents, "Question: What is this about?"], level=self.level)
+                client.blend([*prompt.documents, ANOTHER], level=self.level, deadline=patience)
                 until = time.monotonic() + patience
                 while not all(chunk.in_exact_context for chunk in client.plan(segments, level=self.level).chunks):
                     if time.monotonic() > until:
