@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | test-lmcache | check | bench | bench-codec | bench-blend | bench-store | drills | soak | probes | proto | check-helm
+# kvquilt: make demo | test | test-lmcache | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | drills | soak | probes | proto | check-helm
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -16,7 +16,7 @@ STAMP = $(VENV)/installed
 LMCACHE = .venv-lmcache
 CHART_TOOLS = .chart-tools
 
-.PHONY: demo test test-lmcache check format bench bench-codec bench-blend bench-store drills soak probes proto check-helm clean
+.PHONY: demo test test-lmcache check format bench bench-codec bench-blend bench-store bench-ttft drills soak probes proto check-helm clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -46,10 +46,11 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP) $(LMCACHE)/installed
-	for file in $(filter-out bench/bench_blend.py bench/bench_store.py,$(wildcard bench/bench_*.py)); do \
+	for file in $(filter-out bench/bench_blend.py bench/bench_store.py bench/bench_ttft.py,$(wildcard bench/bench_*.py)); do \
 	  PYTHONPATH=bench $(BIN)/python "$$file" || exit 1; done
 	PYTHONPATH=bench:. $(BIN)/python bench/bench_store.py
 	PYTHONPATH=bench $(BIN)/python bench/bench_blend.py --quick
+	PYTHONPATH=bench $(BIN)/python bench/bench_ttft.py --prompts 1 --sessions 1
 
 bench-codec: $(STAMP) $(LMCACHE)/installed
 	PYTHONPATH=bench $(BIN)/python bench/bench_codec.py $(BENCH_FLAGS)
@@ -60,6 +61,10 @@ bench-blend: $(STAMP)
 # Real node processes and Valkey; a figure that is missed is printed, and no failure.
 bench-store: $(STAMP)
 	PYTHONPATH=bench:. $(BIN)/python bench/bench_store.py $(BENCH_FLAGS)
+
+# Transformers, and vLLM if `make test-vllm` has made its environment; the first run measures a gate, some ten minutes.
+bench-ttft: $(STAMP)
+	PYTHONPATH=bench $(BIN)/python bench/bench_ttft.py $(BENCH_FLAGS)
 
 # Real node processes, Valkey and SeaweedFS, killed and paused; the load's objects are made as those of the tests.
 drills: $(STAMP)

@@ -29,7 +29,7 @@ from ttft.stage import Stage, free_port
 from ttft.texts import FOLDER, asked
 from ttft.transformers_engine import TransformersEngine
 from ttft.types import RagPrompt
-from ttft.vllm_engine import PYTHON
+from ttft.vllm_engine import PYTHON, VllmEngine
 
 MODEL = "smollm2"
 SEED = 6
@@ -85,6 +85,9 @@ class Bench:
         proof = proven(self._chosen.dtype, self._stages("profile and gate"))
         chosen = self._chosen
         for engine in chosen.engines:
+            if engine == VllmEngine.name and not chosen.vllm_python.is_file():
+                self._progress.console.print(f"vllm is left out: {chosen.vllm_python} is not there (make test-vllm)")
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 stage = Stage(Path(folder), chosen.dtype, chosen.threads, proof, chosen.level, free_port())
                 self._engine(engine, stage)

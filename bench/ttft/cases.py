@@ -17,16 +17,18 @@ class Case:
         tokens: of the documents.
         most: the most that TTFT with kvquilt may be of the engine's own.
         slack: seconds that it may take beyond that: what the engine may wait for a router.
+        extent: what engines that can choose ask for; `auto` leaves it to the router's estimates.
     """
 
     name: str
     tokens: int
     most: float
     slack: float = 0.0
+    extent: str = "auto"
 
 
-BLENDED = Case("blended-2000", 2000, 0.35)
-EXACT = Case("exact-4000", 4000, 0.15)
+BLENDED = Case("blended-2000", 2000, 0.35, extent="prompt")
+EXACT = Case("exact-4000", 4000, 0.15, extent="exact")
 MISS = Case("miss", 2000, 1.05)
 DOWN = Case("router-down", 2000, 1.10)
 ALL = (BLENDED, EXACT, MISS, DOWN)
@@ -45,11 +47,11 @@ def measure(
     pairs: list[tuple[Shot, Shot]] = []
     for number, prompt in enumerate(prompts):
         if number % 2:
-            on = engine.on(prompt, **options)
+            on = engine.on(prompt, case.extent, **options)
             off = engine.off(prompt)
         else:
             off = engine.off(prompt)
-            on = engine.on(prompt, **options)
+            on = engine.on(prompt, case.extent, **options)
         if number:
             pairs.append((off, on))
         told()

@@ -26,7 +26,8 @@ class TransformersEngine:
         answer = self._worker.ask_in_full([*prompt.documents, prompt.question], max_tokens=1)
         return Shot(answer.ttft_s, _first(answer), {"computed": len(prompt.token_ids)})
 
-    def on(self, prompt: RagPrompt, **options: Any) -> Shot:
+    def on(self, prompt: RagPrompt, extent: str = "auto", **options: Any) -> Shot:  # noqa: ARG002
+        # The integration asks for the whole prompt.
         answer = self._worker.ask([*prompt.documents, prompt.question], max_tokens=1, **options)
         report = answer.filled.report if answer.filled is not None else None
         if report is None:

@@ -98,8 +98,14 @@ class Engine(Protocol):
     def off(self, prompt: RagPrompt) -> Shot:
         """The first token without kvquilt. Nothing is left from earlier prompts."""
 
-    def on(self, prompt: RagPrompt, **options: Any) -> Shot:
-        """The first token with kvquilt; `options` as in `AsyncClient.blend`. Nothing is left in the engine itself."""
+    def on(self, prompt: RagPrompt, extent: str = "auto", **options: Any) -> Shot:
+        """The first token with kvquilt; nothing is left in the engine itself.
+
+        Args:
+            prompt: all of it.
+            extent: what is asked for, see `kvquilt.worker.Extent`.
+            options: as in `AsyncClient.blend`.
+        """
 
     def close(self) -> None:
         """End what runs."""

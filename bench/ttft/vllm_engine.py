@@ -60,10 +60,10 @@ class VllmEngine:
         answer = self._plain.ask({"token_ids": prompt.token_ids, "kv_transfer_params": {}})
         return Shot(answer["ttft_s"], FirstToken.of_pairs(answer["log_probs"]), {"computed": len(prompt.token_ids)})
 
-    def on(self, prompt: RagPrompt, **options: Any) -> Shot:
+    def on(self, prompt: RagPrompt, extent: str = "auto", **options: Any) -> Shot:
         prefix, *documents, _ = map(len, prompt.tokens)
         # Saving would be measured with the next prompt, and make hits of misses.
-        said = {"prefix_tokens": prefix, "document_tokens": documents, "save": False, **options}
+        said = {"prefix_tokens": prefix, "document_tokens": documents, "extent": extent, "save": False, **options}
         answer = self._kvquilt.ask({"token_ids": prompt.token_ids, "kv_transfer_params": {"kvquilt": said}})
         report = (answer["kv_transfer_params"] or {}).get("kvquilt", {})
         exact, blended = report.get("tokens_exact", 0), report.get("tokens_blended", 0)
