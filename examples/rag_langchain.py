@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             output = llm.generate(
                 filled.input_ids, past_key_values=filled.past_key_values, max_new_tokens=chosen.tokens, do_sample=False
             )
-            if filled.report is not None:
-                print(f"{filled.report.tokens_exact + filled.report.tokens_reused} tokens reused as they were")
+            if (report := filled.report) is not None:
+                print(f"{report.tokens_exact} tokens exact, {report.tokens_reused + report.tokens_recomputed} blended")
             return str(tokenizer.decode(output[0, filled.input_ids.shape[1] :], skip_special_tokens=True)).strip()
 
         chain = RunnablePassthrough.assign(

@@ -11,11 +11,11 @@ from typer.core import TyperCommand, TyperGroup
 
 import kvquilt
 import kvquilt.errors
-from kvquilt import AsyncClient, Client, worker
+from kvquilt import AsyncClient, Client, prefetching, worker
 from kvquilt.cli.main import app
 from kvquilt.cli.output import EXIT_CODES, INTERRUPTED, PARTIAL
 from kvquilt.cli.settings import KvquiltSettings, text_of
-from kvquilt.integrations import dual_stage, transformers
+from kvquilt.integrations import dual_stage, langchain, transformers
 from kvquilt.worker import types as worker_types
 from kvquilt_cache_node import types as node_types
 from kvquilt_codec import errors
@@ -184,6 +184,6 @@ def test_names_of_the_python_interface() -> None:
     assert first_words(part.split("| counter of")[1]) == set(worker_types.COUNTERS)
     nothing = first_words(section(PAGE, "Why nothing is offered"))
     assert nothing == set(worker_types.REASONS) >= set(router_types.NOTHING_REASONS)
-    for module in (transformers, dual_stage):
+    for module in (transformers, dual_stage, langchain, prefetching):
         own = {name for name, what in vars(module).items() if getattr(what, "__module__", "") == module.__name__}
         assert {name for name in own if not name.startswith("_")} <= {word.split("(")[0] for word in words(text)}
