@@ -14,6 +14,9 @@ HEAD = "Read the passages and then answer the question in one short sentence.\n\
 _WARMING = 8
 """Of the gate's questions of each kind, those whose passages are only computed before others."""
 
+_WARMING_EACH = 4
+"""Of each kind, passages that a prefetch computes others after."""
+
 
 class Passage(msgspec.Struct, frozen=True):
     """A passage of an encyclopaedia."""
@@ -51,6 +54,11 @@ def measured(model: LoadedModel) -> Corpus:
         for number, text in enumerate(_others(kind, used)):
             (warming if number < _WARMING else prompts).append(Piece(model.tokenise(text), kind))
     return Corpus(tuple(warming), tuple(prompts), "passages of bench/texts/qa that no blended prompt holds")
+
+
+def warming() -> list[str]:
+    """Passages to compute others after: some of each kind, of those that the gate was measured on."""
+    return [str(question.passages[0]) for questions in asked(1) for question in questions[:_WARMING_EACH]]
 
 
 def _others(kind: str, used: set[str]) -> Iterator[str]:
