@@ -10,7 +10,7 @@ from pathlib import Path
 from kvquilt import Client, Document
 from kvquilt.demo.server import serving
 from ttft.proof import Proof
-from ttft.texts import warming
+from ttft.texts import warm_up_passages
 from ttft.types import RagPrompt
 
 CORPUS = "bench-ttft"
@@ -72,7 +72,7 @@ class Stage:
         texts = dict.fromkeys(document for prompt in prompts for document in prompt.documents)
         with Client(router) as client:
             documents = [Document(f"passage/{number}", text) for number, text in enumerate(texts)]
-            for done in client.prefetch(documents, corpus=CORPUS, warm_up=warming(), level=self.level):
+            for done in client.prefetch(documents, corpus=CORPUS, warm_up=warm_up_passages(), level=self.level):
                 if done.failed:
                     raise RuntimeError(f"expected {done.document_id} to be stored; it failed: {done.failure_reason}")
                 told()

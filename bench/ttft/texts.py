@@ -56,7 +56,7 @@ def measured(model: LoadedModel) -> Corpus:
     return Corpus(tuple(warming), tuple(prompts), "passages of bench/texts/qa that no blended prompt holds")
 
 
-def warming() -> list[str]:
+def warm_up_passages() -> list[str]:
     """Passages to compute others after: some of each kind, of those that the gate was measured on."""
     return [str(question.passages[0]) for questions in asked(1) for question in questions[:_WARMING_EACH]]
 
