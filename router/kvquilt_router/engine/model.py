@@ -84,16 +84,25 @@ def load_model(model: str, *, dtype: str = "float32", device: str = "cpu", name:
         UnsupportedModelError: see `Engine`.
     """
     folder = resolve(model)
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="auto" if dtype == "auto" else getattr(torch, dtype), local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"expected a loadable causal language model in {folder}; got {error}") from None
+    loaded, tokenizer = read(folder, dtype)
     if loaded.config._attn_implementation not in ("sdpa", "eager"):
         loaded.set_attn_implementation("sdpa")  # the others take no mask of their own per token
     return prepare(loaded.eval().to(device), tokenizer, name or (model if model == smollm2.NAME else folder.name))
+
+
+def read(folder: Path, dtype: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder, as Transformers reads them.
+
+    Raises:
+        BadRequestError: Transformers cannot.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto" if dtype == "auto" else getattr(torch, dtype), local_files_only=True
+        )
+        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise BadRequestError(f"expected a loadable causal language model in {folder}; got {error}") from None
 
 
 def prepare(model: Any, tokenizer: Any | None, name: str) -> LoadedModel:
