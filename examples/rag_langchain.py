@@ -14,10 +14,9 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bm25 import BM25
-from kvquilt import Client
 from kvquilt.demo.corpus import passages
 from kvquilt.integrations.langchain import KvquiltPrefetchingRetriever
-from kvquilt.integrations.transformers import KvquiltCache
+from kvquilt.integrations.transformers import Extent, KvquiltCache
 from kvquilt.prefetching import Prefetcher
 from kvquilt_router.engine.model import resolve
 
@@ -47,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     llm = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
     found = [Document(id=name, page_content=str(document.content)) for name, document in passages().items()]
 
-    with Client(chosen.router) as client, Prefetcher(client) as prefetcher:
-        cache = KvquiltCache(client, llm, tokenizer)
+    kvquilt = KvquiltCache(llm, tokenizer, chosen.router, extent=Extent.PROMPT)
+    with kvquilt as cache, Prefetcher(cache.client) as prefetcher:
         retriever = KvquiltPrefetchingRetriever(retriever=BM25Retriever(documents=found), prefetcher=prefetcher)
 
         def rerank(documents: list[Document]) -> list[Document]:
@@ -56,9 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         def answer(asked: dict[str, list[Document]], question: str) -> str:
             filled = cache.fill(retriever.segments(asked["documents"], f"Question: {question}"))
-            output = llm.generate(
-                filled.input_ids, past_key_values=filled.past_key_values, max_new_tokens=chosen.tokens, do_sample=False
-            )
+            output = llm.generate(**filled, max_new_tokens=chosen.tokens, do_sample=False)
             if (report := filled.report) is not None:
                 print(f"{report.tokens_exact} tokens exact, {report.tokens_reused + report.tokens_recomputed} blended")
             return str(tokenizer.decode(output[0, filled.input_ids.shape[1] :], skip_special_tokens=True)).strip()

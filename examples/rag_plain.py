@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from bm25 import BM25, words
-from kvquilt import AsyncClient, Client, Document, KvquiltError, read_documents
+from kvquilt import AsyncClient, Document, KvquiltError, read_documents
 from kvquilt.demo.corpus import passages
 
 CANDIDATES, USED = 6, 3
@@ -60,18 +60,15 @@ def ask_transformers(question: str, documents: Sequence[Document], router: str, 
     """Answer with a Transformers model whose cache a router fills."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from kvquilt.integrations.transformers import KvquiltCache
+    from kvquilt.integrations.transformers import Extent, KvquiltCache
     from kvquilt_router.engine.model import resolve
 
     folder = resolve(model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     llm = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-    with Client(router) as client:
-        cache = KvquiltCache(client, llm, tokenizer)
+    with KvquiltCache(llm, tokenizer, router, extent=Extent.PROMPT) as cache:
         filled = cache.fill([*(document.content for document in documents), question])
-        output = llm.generate(
-            filled.input_ids, past_key_values=filled.past_key_values, max_new_tokens=tokens, do_sample=False
-        )
+        output = llm.generate(**filled, max_new_tokens=tokens, do_sample=False)
     print(tokenizer.decode(output[0, filled.input_ids.shape[1] :], skip_special_tokens=True).strip())
     if filled.report is None:
         print(f"computed without kvquilt: {filled.fallback_reason}")
