@@ -10,12 +10,15 @@ import pytest
 from kvquilt import Client
 from kvquilt.errors import BadRequestError
 from kvquilt.worker import Extent, KvToSave, ServedModel, WorkerCache, WorkerOptions
+from kvquilt.worker.availability import Availability
+from kvquilt.worker.types import COUNTERS
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.router import running_router
 from kvquilt_router.settings import RouterSettings
 from kvquilt_rpc import frames
+from kvquilt_rpc.counters import Counters
 from tests.proxy import throttle, valve
 from tests.stack import blobs, eventually, in_thread, router_only, serve
 from tests.worker.conftest import Worker, asked, tokens
@@ -252,6 +255,18 @@ def test_closing_ends_everything_and_nothing_fails_after_it(valved):
     assert not worker.cache.save(KvToSave(asked(TEXT), worker.computed(TEXT), exact_tokens=500))
     worker.cache.settle()
     worker.cache.close()
+
+
+async def test_a_call_that_ends_after_the_close_begins_no_probe():
+    async def probe(_):
+        raise AssertionError("closed")
+
+    availability = Availability(probe, QUICK, Counters(COUNTERS))
+    before = asyncio.all_tasks()
+    await availability.close()
+    availability.lost()
+    assert asyncio.all_tasks() == before
+    assert not availability.here
 
 
 def test_requests_go_before_what_workers_save(tiny_model, tmp_path, monkeypatch):

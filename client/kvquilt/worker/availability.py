@@ -29,6 +29,7 @@ class Availability:
             time.monotonic, threshold=1, first_wait=options.probe_first, last_wait=options.probe_last
         )
         self._probing: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def here(self) -> bool:
@@ -39,7 +40,7 @@ class Availability:
         """A call found no router, or one that said nothing in time."""
         if self._breaker.failed():
             self._counters.add("router_lost")
-        if self._probing is None or self._probing.done():
+        if not self._closed and (self._probing is None or self._probing.done()):
             self._probing = asyncio.create_task(self._probed())
 
     async def _probed(self) -> None:
@@ -58,7 +59,8 @@ class Availability:
         self._counters.add("router_found")
 
     async def close(self) -> None:
-        """Probe no more."""
+        """Probe no more, though calls that end now find the router gone."""
+        self._closed = True
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
