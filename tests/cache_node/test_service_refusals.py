@@ -224,7 +224,7 @@ async def test_tensors_that_are_not_finite(node: Node, level: Level, data_type: 
     chunk = make_chunk(3, data_type=data_type)
     header = calls.tensor_header(chunk, level)
     chunk.values[2][1, 1, 3] = value
-    await assert_refused(node, calls.put_requests(header, raw_bytes(chunk)), BAD, "finite values; layer 2")
+    await assert_refused(node, calls.put_requests(header, raw_bytes(chunk)), BAD, "finite values of layer 2")
 
 
 # Containers

@@ -122,7 +122,7 @@ def test_nan_and_inf_are_refused_naming_tensor_and_layer(
 ) -> None:
     chunk = make_chunk(300, UNIFORM, data_type)
     getattr(chunk, name)[2][299, 1, 7] = bad
-    with pytest.raises(BadRequestError, match=f"finite {name}; layer 2"):
+    with pytest.raises(BadRequestError, match=f"finite {name} of layer 2"):
         make_container(chunk, level)
 
 

@@ -158,5 +158,5 @@ def test_contents(coding: str, kind: str, data_type: DataType) -> None:
 def test_what_is_not_finite_is_refused_by_every_coding(coding: str, bad: float, data_type: DataType) -> None:
     chunk = make_chunk(3, NARROW, data_type)
     chunk.values[1][2, 0, 3] = bad
-    with pytest.raises(BadRequestError, match="finite values; layer 1"):
+    with pytest.raises(BadRequestError, match="finite values of layer 1"):
         encoded(chunk, coding)

@@ -24,6 +24,11 @@ REPORTED = {
 }
 
 
+def written(state):
+    """Whether all that the node holds is counted; a variant may be between the two."""
+    return state.usage["public"]["bytes_written"] == state.nodes[0].used_bytes
+
+
 @pytest.fixture(scope="module")
 def model():
     return prepare(tiny(*SUPPORTED["llama"]), None, "tiny")
@@ -43,6 +48,7 @@ def test_a_request_reports_what_it_took_and_gave_and_the_sums_agree(model, tmp_p
         assert second.tokens_queued == 0, "all of it is stored"
         most = (second.tokens_exact + second.tokens_recomputed) * second.prefill_seconds_per_token
         assert most - second.seconds["total"] <= second.saved_seconds <= most
+        eventually(lambda: written(client.status()))
         state = client.status()
         own = state.usage["public"]
         for counter, field in REPORTED.items():
@@ -50,7 +56,6 @@ def test_a_request_reports_what_it_took_and_gave_and_the_sums_agree(model, tmp_p
         net = sum(report.saved_seconds for report in reports) * 1000
         assert own["milliseconds_saved"] - own["milliseconds_lost"] == pytest.approx(net, abs=len(reports))
         assert own["blends"] == 2
-        assert own["bytes_written"] == state.nodes[0].used_bytes
         assert own.items() <= state.counters.items(), "there is no other namespace"
 
 

@@ -11,7 +11,7 @@ MASTER = b"m" * 32
 
 
 def tenant(namespace):
-    return Tenant(planner(namespace=namespace), None, None, None, None, None, None, None)
+    return Tenant(planner(namespace=namespace), None, None, None, None, None, None, None, None)
 
 
 def test_the_latest_namespaces_are_remembered_and_public_always():
