@@ -6,6 +6,7 @@ import pytest
 
 from kvquilt_codec.errors import UnavailableError
 from kvquilt_rpc.node_client import NodeClient
+from tests.rpc.sessions import tcp_server
 
 DEADLINE = 20.0
 SETTINGS = bytes(3) + b"\4" + bytes(5)
@@ -17,14 +18,12 @@ async def test_a_connection_that_ends_is_a_matter_of_tls_only_if_nothing_was_sai
     async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(says)
         await reader.readuntil(b"StatChunks" if says else b"SM\r\n\r\n")
-        writer.close()
 
-    server = await asyncio.start_server(end, "127.0.0.1", 0)
-    client = NodeClient(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    try:
-        with pytest.raises(UnavailableError) as caught:
-            await client.stat([bytes(32)], deadline=DEADLINE)
-    finally:
-        await client.close()
-        server.close()
+    async with tcp_server(end) as address:
+        client = NodeClient(address)
+        try:
+            with pytest.raises(UnavailableError) as caught:
+                await client.stat([bytes(32)], deadline=DEADLINE)
+        finally:
+            await client.close()
     assert caught.value.reason == reason

@@ -20,6 +20,7 @@ from kvquilt_rpc import convert
 from kvquilt_rpc.node_batches import Wanted
 from kvquilt_rpc.node_client import NodeClient
 from tests.codec.samples import FINGERPRINT, make_chunk, make_object
+from tests.rpc.sessions import tcp_server
 
 KEY, CONTAINER, META = make_object(make_chunk(), Level.HIGH)
 CHUNK = META.chunk_key
@@ -29,7 +30,6 @@ HANGS = 20
 """Times the deadline: who is still waiting then does not keep it."""
 
 Call = Callable[[NodeClient, float], Awaitable[object]]
-Session = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def get_all(client: NodeClient, deadline: float) -> list[object]:
@@ -72,33 +72,6 @@ async def failure(call: Call, target: str, deadline: float) -> KvquiltError:
         with pytest.raises(KvquiltError) as caught:
             await asyncio.wait_for(call(client, deadline), HANGS * deadline)
     return caught.value
-
-
-@asynccontextmanager
-async def tcp_server(session: Session) -> AsyncIterator[str]:
-    """A server that speaks what `session` speaks."""
-    sessions: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        sessions.add(task)
-        try:
-            await session(reader, writer)
-        except (asyncio.CancelledError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-            sessions.discard(task)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in list(sessions):
-            task.cancel()
-        await asyncio.gather(*sessions, return_exceptions=True)
 
 
 def free_port() -> int:
