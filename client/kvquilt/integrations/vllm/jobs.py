@@ -54,6 +54,7 @@ class StepJobs(KVConnectorMetadata):  # type: ignore[misc]  # vLLM is not instal
         saves_before: of requests that have finished: copied out before anything is written to the cache in this step.
         saves_after: of requests whose prompt this step completes: copied out after its forward pass.
         prompt_tokens: tokens of prompts that the step computes.
+        idle: the step computes nothing.
     """
 
     fingerprint: str = ""
@@ -61,6 +62,7 @@ class StepJobs(KVConnectorMetadata):  # type: ignore[misc]  # vLLM is not instal
     saves_before: list[Save] = field(default_factory=list)
     saves_after: list[Save] = field(default_factory=list)
     prompt_tokens: int = 0
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,8 @@ class SchedulerSide:
         return jobs
 
     def add_saves(self, jobs: StepJobs, scheduled: Any) -> None:
-        """Add the saves of requests whose prompt this step completes."""
+        """Add the saves of requests whose prompt this step completes, and whether it computes anything."""
+        jobs.idle = scheduled.total_num_scheduled_tokens == 0
         before = {new.req_id: new.num_computed_tokens for new in scheduled.scheduled_new_reqs}
         cached = scheduled.scheduled_cached_reqs
         before.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))

@@ -20,6 +20,9 @@ from kvquilt_codec.types import Array, DataType
 
 _LEAST_MEASURED = 64
 """Tokens of prompts in a step, below which its time says little about a token's."""
+_NAP = 0.01
+"""Most seconds that a step which computes nothing waits for a load: vLLM would make the next one at once, and take the
+time from those who load, in this process and on this machine."""
 
 
 class WorkerSide:
@@ -41,6 +44,9 @@ class WorkerSide:
         self._stream: DeviceStream | None = None
         self._threads = ThreadPoolExecutor(settings.loads, thread_name_prefix="kvquilt-place")
         self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
+        self._loading = 0
+        self._idle = False
         self._done: set[str] = set()
         self._invalid: set[int] = set()
         self._loaded: dict[str, Loaded] = {}
@@ -65,9 +71,12 @@ class WorkerSide:
         """
         self._began = time.monotonic()
         self._prompt_tokens = jobs.prompt_tokens
+        self._idle = jobs.idle
         for save in jobs.saves_before:
             self._save(save, jobs.fingerprint)
         for load in jobs.loads:
+            with self._lock:
+                self._loading += 1
             try:
                 self._threads.submit(self._load, load, jobs.fingerprint)
             except RuntimeError:
@@ -81,6 +90,8 @@ class WorkerSide:
     def finished_loads(self) -> set[str]:
         """Requests whose loads have ended, well or not, since this was last asked."""
         with self._lock:
+            if self._idle and self._loading and not self._done:
+                self._ended.wait(_NAP)
             done, self._done = self._done, set()
         return done
 
@@ -158,6 +169,8 @@ class WorkerSide:
                 self._invalid.update(self.engine.blocks_of(load.blocks, placed, load.end))
             self._loaded[load.request_id] = Loaded(placed, reason, exact, router_request_id)
             self._done.add(load.request_id)
+            self._loading -= 1
+            self._ended.notify()
 
     def _save(self, save: Save, fingerprint: str) -> None:
         """Copy KV within the device, which is all that the engine waits for; a thread takes it from there."""
