@@ -11,9 +11,10 @@ MAX_MESSAGE_BYTES = 8 << 20
 KEEPALIVE_MS = 30_000
 
 _SERVICE_CONFIG = {
-    # All addresses of a name are used by turns. gRPC's default stays with the first that answers, which would leave the
-    # other routers behind a headless service idle.
-    "loadBalancingConfig": [{"round_robin": {}}],
+    # Each client takes one of a name's addresses at random, and another when that ends: gRPC's default is the first,
+    # which would leave the other routers behind a headless service idle. Not all by turns (`round_robin`): that lets
+    # calls fail for a second and more after a server has been started again.
+    "loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}],
     "methodConfig": [
         {
             # Every call of ours is idempotent, so a call that reached no server may be tried again. `kvquilt_rpc.nodes`

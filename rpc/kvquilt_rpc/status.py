@@ -39,7 +39,7 @@ _TYPES = {code: error for error, code in _CODES}
 # What gRPC itself answers, for instance to a message over the size limit or a call that the server does not know.
 _TYPES[grpc.StatusCode.CANCELLED] = errors.UnavailableError
 
-_NO_CONNECTION = "connections to all backends failing"
+_NO_CONNECTION = "failed to connect to all addresses"
 _NO_HANDSHAKE = ("Socket closed", "handshake failed", "Hostname Verification Check failed")
 """What gRPC says where TLS does not fit: a server has another name, or it takes a connection and ends it before it says
 anything. Of one that ends a connection later ("Stream removed") gRPC says "Socket closed" too."""

@@ -120,7 +120,8 @@ async def test_tls_needs_the_right_authority_and_the_clients_certificate(tmp_pat
         assert await blobs.read(KEYS[0]) == [DATA]
         await blobs.close()
         for wrong in ({"ca": pem.other_ca}, {"ca": None}, {"certificate": None, "key": None}):
-            with pytest.raises(UnavailableError, match="TLS"):
+            # A server that refuses the handshake ends the connection, which may come before its word does.
+            with pytest.raises(UnavailableError, match=r"TLS|reset"):
                 await redis_blobs(url, tmp_path, **{**known, **wrong})
         with pytest.raises((UnavailableError, DeadlineError)):
             await redis_blobs(server.url, tmp_path, timeout=1)

@@ -21,6 +21,8 @@ from tests.router.families import SUPPORTED, tiny
 from tests.rpc.certificates import Signer
 from tests.stack import router_only, serve
 
+LLAMA = (SUPPORTED["llama"][0], {"vocab_size": 49152})
+"""With as many tokens as the demo model's tokenizer."""
 MASTER = "a master secret for tests, long enough"
 
 
@@ -28,7 +30,7 @@ MASTER = "a master secret for tests, long enough"
 def folder(tmp_path_factory):
     """A model as engines load it: configuration, weights, tokenizer."""
     path = tmp_path_factory.mktemp("models") / "tiny"
-    tiny(*SUPPORTED["llama"]).save_pretrained(path)
+    tiny(*LLAMA).save_pretrained(path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(resolve("smollm2") / name, path)
     return path
@@ -102,7 +104,7 @@ def test_the_lines_for_transformers_run(router, folder):
     space = {"model": loaded.engine._runner.model, "tokenizer": loaded.tokenizer, **words}
     exec("\n".join(found["lines"]), space)  # noqa: S102  what the command printed
     try:
-        assert space["filled"].fallback_reason == ""
+        assert space["filled"].fallback_reason in ("", "nothing_stored"), "the router was asked"
         assert space["output"].shape[1] > space["filled"].input_ids.shape[1]
     finally:
         space["cache"].close()
@@ -116,7 +118,7 @@ def test_another_model_is_refused_by_its_shape_and_by_its_weights(router, folder
     assert refused["reason"] == "fingerprint_mismatch"
     assert "layers 4" in refused["message"]
     weights = shutil.copytree(folder, tmp_path / "weights")
-    changed = tiny(*SUPPORTED["llama"])
+    changed = tiny(*LLAMA)
     with torch.no_grad():
         changed.get_input_embeddings().weight[0, 0] += 1
     changed.save_pretrained(weights)

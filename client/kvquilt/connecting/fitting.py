@@ -50,8 +50,11 @@ def check_fingerprint(folder: Path, model: ModelInfo) -> bool:
     """
     if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
         return False
+    from transformers.utils.logging import disable_progress_bar
+
     from kvquilt_router.engine.model import load_model  # imports torch
 
+    disable_progress_bar()  # it would be written among what is for machines
     loaded = load_model(str(folder), dtype=model.layout.data_type.value)
     if loaded.fingerprint != model.fingerprint:
         raise FingerprintMismatchError(
