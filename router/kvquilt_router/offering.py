@@ -129,6 +129,7 @@ class Offers:
             return offers[-1]
         chosen = offers[earliest([offer.way for offer in offers])]
         if chosen is offers[0] and len(offers) > 1:
+            self._estimates.refused()
             return _nothing(wanted, computing, "slower_than_computing", head, plan)
         return chosen
 
@@ -195,12 +196,14 @@ class Offers:
                     begun = None
                 yield part
                 if isinstance(part, Blended):
-                    self._learn(part.report)
+                    self._learn(part)
 
-    def _learn(self, report: BlendReport) -> None:
-        seconds = report.seconds
-        found = sum(len(outcome.ref.token_ids) for outcome in report.chunks if outcome.found is not None)
-        self._estimates.chunks.measured(seconds["fetch"] - seconds["overlap"], found, 1)
+    def _learn(self, done: Blended) -> None:
+        seconds = done.report.seconds
+        found = sum(len(outcome.ref.token_ids) for outcome in done.report.chunks if outcome.found is not None)
+        computed = len(done.assembly.computed)
+        self._estimates.chunks.measured(seconds["fetch"] - seconds["overlap"], found)
+        self._estimates.computes.measured(done.seconds_per_token * computed, computed)
         self._estimates.blends.measured(seconds["select"] + seconds["compute"], 1, 1)
 
     async def _loaded(
@@ -242,7 +245,7 @@ class Offers:
         report.prefill_seconds_per_token = wanted.seconds_per_token or self._estimates.seconds_per_token
         report.saved_seconds = saved_seconds(report, 0.0)
         fetched = sum(len(chunk.ref.token_ids) for chunk in chunks)
-        self._estimates.heads.measured(seconds, fetched, 1)
+        self._estimates.heads.measured(seconds, fetched)
         self._tally.blended(report)
         self._tally.add("loads_exact" if report.tokens_exact else "loads_nothing")
         if sent.end < offer.end:

@@ -182,7 +182,7 @@ def _served(
     loader = HeadLoader(
         engine, fetcher, slots=asyncio.Semaphore(settings.max_loads), fetch_deadline=settings.fetch_deadline
     )
-    estimates = Estimates(len(engine.traits.layout.layers), thread, prefill, pace)
+    estimates = Estimates(len(engine.traits.layout.layers), thread, prefill)
 
     def tenant(namespace: Namespace) -> Tenant:
         deadline = settings.stat_deadline

@@ -1,6 +1,6 @@
 """How fast something goes, as it is measured lately."""
 
-_KEPT = 0.8
+KEPT = 0.8
 """What a measurement weighs after each further one."""
 
 
@@ -21,5 +21,5 @@ class Pace:
     def measured(self, seconds: float, tokens: int, layers: int) -> None:
         """So long it took to compute so many tokens in so many layers; nothing is learned of no tokens."""
         if tokens * layers:
-            self._seconds = _KEPT * self._seconds + seconds
-            self._computed = _KEPT * self._computed + tokens * layers
+            self._seconds = KEPT * self._seconds + seconds
+            self._computed = KEPT * self._computed + tokens * layers

@@ -101,9 +101,31 @@ def test_what_is_lost_after_the_plan_makes_the_load_smaller_and_the_header_says_
         worker.cache.close()
 
 
+def test_a_fresh_router_gives_what_is_stored_and_learns_from_it(tiny_model, tmp_path):
+    """Nothing was measured, or only something small: neither says that what is stored comes too late."""
+    with serve(tiny_model, tmp_path, chunk_tokens=64, background=False) as address:
+        worker = Worker(tiny_model, address)
+        worker.cache.save(KvToSave(asked(TEXT, **SEGMENTS), worker.computed(TEXT), exact_tokens=len(TEXT)))
+        worker.cache.settle()
+        assert worker.cache.plan(asked(TEXT, seconds_per_token=FAST, **SEGMENTS), 30).extent is Extent.EXACT
+        small = np.concatenate([TEXT[:PREFIX], tokens(60, seed=9)])
+        head = {"prefix_tokens": PREFIX, "document_tokens": (40,)}
+        plan, _, report = worker.load(asked(small, seconds_per_token=SLOW, **head))
+        assert (plan.load_seconds, report.kv_tokens) == (None, PREFIX)
+        learned = worker.cache.plan(asked(small, seconds_per_token=SLOW, **head), 30)
+        assert learned.load_seconds > 0
+        # Computing all takes twice as long as that small load took, which is far less for each token.
+        each = 2 * learned.load_seconds / len(TEXT)
+        plan, _, report = worker.load(asked(TEXT, seconds_per_token=each, extent=Extent.AUTO, **SEGMENTS))
+        assert (plan.extent, plan.reason, report.kv_tokens) == (Extent.EXACT, "", plan.kv_tokens)
+        refused = worker.cache.plan(asked(TEXT, seconds_per_token=FAST, **SEGMENTS), 30)
+        assert refused.reason == "slower_than_computing"
+        worker.cache.close()
+
+
 def test_the_earliest_way_is_taken_and_what_was_never_measured_is_tried():
     def choice(*seconds):
-        return earliest([Way(None, each) for each in seconds])
+        return earliest([Way(None, each, 10) for each in seconds])
 
     assert choice(1.0, 0.5, 0.4) == 2
     assert choice(1.0, 0.5, 0.46) == 1  # what costs the router more must gain a tenth
@@ -113,17 +135,26 @@ def test_the_earliest_way_is_taken_and_what_was_never_measured_is_tried():
     assert choice(1.0) == 0
 
 
-def test_estimates_follow_from_measured_rates():
+def test_of_two_that_load_the_one_that_costs_the_router_more_must_compute_clearly_less_if_no_time_is_known():
+    def choice(head, blend):
+        return earliest([Way(0.0, 1.0, 1000), Way(None, None, head), Way(None, None, blend)])
+
+    assert choice(600, 20) == 2
+    assert choice(110, 20) == 1
+    assert choice(0, 20) == 1
+
+
+def test_estimates_follow_from_measured_costs():
     thread = EngineThread()
-    estimates = Estimates(4, thread, Pace(), Pace())
-    assert estimates.head(100, 10, 0.1) == Way(None, None)
-    assert estimates.blend(100, 10, 0.1) == Way(None, None)
-    estimates.heads.measured(2.0, 100, 1)
-    assert estimates.head(50, 10, 0.1) == Way(pytest.approx(1.0), pytest.approx(2.0))
-    assert estimates.computing(60, 0.1) == Way(0.0, pytest.approx(6.0))
-    estimates.chunks.measured(1.0, 100, 1)
-    estimates.engine.measured(4.0, 10, 4)
-    assert estimates.blend(100, 10, 0.1) == Way(pytest.approx(5.0), pytest.approx(5.1))
+    estimates = Estimates(4, thread, Pace())
+    assert estimates.head(100, 10, 0.1) == Way(None, None, 10)
+    assert estimates.blend(100, 10, 0.1) == Way(None, None, 11)
+    estimates.heads.measured(2.0, 100)
+    assert estimates.head(50, 10, 0.1) == Way(pytest.approx(1.0), pytest.approx(2.0), 10)
+    assert estimates.computing(60, 0.1) == Way(0.0, pytest.approx(6.0), 60)
+    estimates.chunks.measured(1.0, 100)
+    estimates.computes.measured(4.0, 10)
+    assert estimates.blend(100, 10, 0.1) == Way(pytest.approx(5.0), pytest.approx(5.1), 11)
     estimates.prefill.measured(4.0, 10, 4)
     assert estimates.seconds_per_token == pytest.approx(0.4)
     thread.close()
