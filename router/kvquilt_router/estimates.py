@@ -9,6 +9,8 @@ from kvquilt_rpc.pace import Pace
 
 MARGIN = 0.9
 """What costs the router more must be estimated to take at most so much of the time of what costs it less."""
+UNMEASURED_SECONDS_PER_TOKEN = 1e-3
+"""What computing a token is taken to cost where it is stored or logged and nobody has measured it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ The keys of exact chunks follow from the tokens, so it need not be known what is
 """
 
 import asyncio
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +15,11 @@ from kvquilt_codec.levels import LOSSLESS_POINT, OperatingPoint
 from kvquilt_codec.types import VariantKind
 from kvquilt_router.gate.choose import EXACT
 from kvquilt_router.lattice import Piece, pieces
+from kvquilt_router.misses import unanswered
 from kvquilt_router.planning import PREFIX_POINT, Planner
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Found, Prompt
 from kvquilt_rpc.nodes import CacheNodes, ObjectRef
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,12 +32,14 @@ class Head:
         end: after the last token.
         stored: how far a head goes that begins with the first token; less than `end` where only the worker has KV of
             tokens in between.
+        missed: why what is not in it was missed.
     """
 
     chunks: list[ChunkOutcome]
     begin: int
     end: int
     stored: int
+    missed: str = "not_stored"
 
 
 class HeadFinder:
@@ -79,17 +79,17 @@ class HeadFinder:
             end: no token from this one on is wanted.
         """
         candidates = await asyncio.to_thread(self._candidates, prompt, point, end)
+        missed = "not_stored"
         try:
             refs = list(dict.fromkeys(ref for candidate in candidates for ref, _ in candidate.objects))
             found = await self._nodes.stat(refs, deadline=self._deadline)
         except KvquiltError as error:
-            log.warning("look-up failed: %s", error)
-            found = {}
+            missed, found = unanswered(error), {}
         stored = [outcome for candidate in candidates if (outcome := candidate.outcome(found)) is not None]
         chunks = longest(stored, computed)
         begin = chunks[0].ref.begin if chunks else computed
         last = chunks[-1].ref.end if chunks else computed
-        return Head(chunks, begin, last, max((outcome.ref.end for outcome in longest(stored, 0)), default=0))
+        return Head(chunks, begin, last, max((outcome.ref.end for outcome in longest(stored, 0)), default=0), missed)
 
     def _candidates(self, prompt: Prompt, point: OperatingPoint, end: int) -> list["_Candidate"]:
         tokens = prompt.token_ids

@@ -4,7 +4,6 @@ What fails here becomes a miss with a reason; a request never fails for it.
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from kvquilt_codec import errors
@@ -12,14 +11,12 @@ from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.identity import context_digest
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.gate.choose import EXACT
-from kvquilt_router.misses import miss_reason
+from kvquilt_router.misses import unanswered
 from kvquilt_router.planning import Planner
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Prompt
 from kvquilt_router.variants import Place, best
 from kvquilt_rpc.nodes import CacheNodes, VariantsFound
-
-log = logging.getLogger(__name__)
 
 VARIANTS_PER_CHUNK = 32
 
@@ -48,12 +45,12 @@ class Lookup:
                 *(self._variants([ref], context_digest(prompt.prefix[: ref.begin])) for ref in own),
             )
         except errors.KvquiltError as error:
-            return [ChunkOutcome(ref, miss_reason=_unanswered(error)) for ref in refs]
+            return [ChunkOutcome(ref, miss_reason=unanswered(error)) for ref in refs]
         by_key: dict[tuple[bytes, bool], list[ObjectInfo]] = {}
         failed: dict[tuple[bytes, bool], str] = {}
         for number, found in enumerate(stored):
             by_key |= {(key, number > 0): infos for key, infos in found.objects.items()}
-            failed |= {(key, number > 0): _unanswered(error) for key, error in found.failed.items()}
+            failed |= {(key, number > 0): unanswered(error) for key, error in found.failed.items()}
         tokens = prompt.token_ids
         outcomes = []
         for number, ref in enumerate(refs):
@@ -93,12 +90,6 @@ class Lookup:
         if unreadable and ref.point.form.profile_digest:
             return ChunkOutcome(ref, miss_reason=unreadable)
         return ChunkOutcome(ref, miss_reason="not_stored")
-
-
-def _unanswered(error: errors.KvquiltError) -> str:
-    """The reason of a miss that a node's look-up caused."""
-    log.warning("look-up failed: %s", error)
-    return "lookup_deadline" if isinstance(error, errors.DeadlineError) else miss_reason(error)
 
 
 def _previous(refs: Sequence[ChunkRef], number: int) -> bytes | None:

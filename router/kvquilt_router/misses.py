@@ -1,10 +1,13 @@
 """Why stored KV could not be used: the reason codes of misses."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kvquilt_codec import errors
 from kvquilt_router.types import MISS_REASONS
+
+log = logging.getLogger(__name__)
 
 _REASONS: tuple[tuple[type[errors.KvquiltError], str], ...] = (
     (errors.NotFoundError, "not_stored"),
@@ -40,3 +43,9 @@ def miss_reason(error: errors.KvquiltError) -> str:
     if error.reason in MISS_REASONS:
         return error.reason
     return next(reason for kind, reason in _REASONS if isinstance(error, kind))
+
+
+def unanswered(error: errors.KvquiltError) -> str:
+    """The reason of a miss that a look-up caused which failed."""
+    log.warning("look-up failed: %s", error)
+    return "lookup_deadline" if isinstance(error, errors.DeadlineError) else miss_reason(error)

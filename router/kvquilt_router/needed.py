@@ -1,4 +1,4 @@
-"""Which chunks a finished blend needed: those that it found, and those that it would have found if they were stored."""
+"""Which chunks a finished request needed: those that it found, and those that it would have found, were they stored."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -8,8 +8,10 @@ import numpy as np
 
 from kvquilt_codec.types import KVLayout
 from kvquilt_router.blending import Blended
+from kvquilt_router.estimates import UNMEASURED_SECONDS_PER_TOKEN
+from kvquilt_router.offering import Loaded
 from kvquilt_router.planning import Planner
-from kvquilt_router.types import ChunkRef
+from kvquilt_router.types import SLOWER, ChunkOutcome, ChunkRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +58,31 @@ class Sizes:
         return round(tokens * nbytes / known) if known else self.layout.nbytes(tokens)
 
 
-def needs(blended: Blended, planner: Planner, sizes: Sizes) -> list[Need]:
-    """What a blend needed, in the order of its prompt, each chunk once; `sizes` learns from what was found.
+def needs(done: Blended | Loaded, planner: Planner, sizes: Sizes) -> list[Need]:
+    """What a request needed, in the order of its prompt, each chunk once; `sizes` learns from what was found.
 
     Args:
-        blended: see there.
+        done: see there.
         planner: of the namespace that it was in.
         sizes: of the model.
     """
     needed: list[tuple[int, Need]] = []
-    for outcome in blended.report.chunks:
+    for outcome in done.report.chunks:
         if outcome.found is not None:
             info, ref = outcome.found.info, outcome.ref
             meta = info.meta
             sizes.learn(meta.form.name, meta.tokens, info.stored_bytes)
             need = Need(meta.chunk_key, ref.public, meta.tokens, info.stored_bytes, meta.compute_seconds, True)
             needed.append((ref.begin, need))
-    for ref in (*_missed_prefix(blended), *missed(blended, planner)):
+    if isinstance(done, Blended):
+        lacking, each = [*_missed_prefix(done), *missed(done, planner)], done.seconds_per_token
+    else:
+        lacking = [outcome.ref for outcome in done.report.chunks if _would_serve(outcome)]
+        each = done.report.prefill_seconds_per_token or UNMEASURED_SECONDS_PER_TOKEN
+    for ref in lacking:
         tokens = len(ref.token_ids)
-        seconds = tokens * blended.seconds_per_token
         size = sizes.of(ref.point.form.name, tokens)
-        needed.append((ref.begin, Need(ref.chunk_key, ref.public, tokens, size, seconds, False)))
+        needed.append((ref.begin, Need(ref.chunk_key, ref.public, tokens, size, tokens * each, False)))
     once: dict[bytes, Need] = {}
     for _, need in sorted(needed, key=lambda item: item[0]):
         once.setdefault(need.chunk_key, need)
@@ -91,7 +97,7 @@ def missed(blended: Blended, planner: Planner) -> list[ChunkRef]:
             held[outcome.ref.begin : outcome.ref.end] = True
     refs: list[ChunkRef] = []
     for outcome in blended.looked_up:
-        if not outcome.ref.segment or outcome.miss_reason in ("", "gate_closed"):
+        if not (outcome.ref.segment and _would_serve(outcome)):
             continue
         if blended.prompt.plain:
             # Its last piece holds the question, or ends within a text that goes on elsewhere.
@@ -103,4 +109,9 @@ def missed(blended: Blended, planner: Planner) -> list[ChunkRef]:
 
 
 def _missed_prefix(blended: Blended) -> Iterator[ChunkRef]:
-    return (o.ref for o in blended.looked_up if not o.ref.segment and o.miss_reason not in ("", "gate_closed"))
+    return (outcome.ref for outcome in blended.looked_up if not outcome.ref.segment and _would_serve(outcome))
+
+
+def _would_serve(outcome: ChunkOutcome) -> bool:
+    """Whether a chunk was missed that would have been used if it were stored."""
+    return outcome.miss_reason not in ("", "gate_closed", SLOWER)

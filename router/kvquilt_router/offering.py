@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -15,8 +15,9 @@ from kvquilt_router.gate.choose import EXACT
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.heads import Head, HeadFinder
 from kvquilt_router.lattice import partition
+from kvquilt_router.left_out import left_out
 from kvquilt_router.loading import HeadLoader, Sent
-from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Extent, Prompt, Wanted
+from kvquilt_router.types import SLOWER, BlendOptions, BlendReport, Extent, Prompt, Wanted
 from kvquilt_router.usage import Tally, saved_seconds
 
 
@@ -75,10 +76,12 @@ class Loaded:
     Attributes:
         prompt: what was asked.
         report: what was done.
+        sent: of which tokens KV was sent.
     """
 
     prompt: Prompt
     report: BlendReport
+    sent: Sent
 
 
 class Offers:
@@ -114,7 +117,9 @@ class Offers:
             return _nothing(wanted, computing, "nothing_new")
         head, plan = await asyncio.gather(self._head(prompt, options, wanted), self._plan(prompt, options, wanted))
         offers = [_nothing(wanted, computing, "nothing_stored", head, plan)]
-        if head is not None and head.end > wanted.computed:
+        if head is not None and wanted.computed < head.end < wanted.computed + wanted.least:
+            offers = [_nothing(wanted, computing, "too_short", head, plan)]
+        elif head is not None and head.end > wanted.computed:
             fetched = sum(len(outcome.ref.token_ids) for outcome in head.chunks)
             way = self._estimates.head(fetched, last + 1 - head.end, worker)
             offers.append(Offer(Extent.EXACT, wanted.computed, head.end, way, computing, "", head, plan))
@@ -130,19 +135,36 @@ class Offers:
         chosen = offers[earliest([offer.way for offer in offers])]
         if chosen is offers[0] and len(offers) > 1:
             self._estimates.refused()
-            return _nothing(wanted, computing, "slower_than_computing", head, plan)
+            return _nothing(wanted, computing, SLOWER, head, plan)
         return chosen
 
     def shown(self, prompt: Prompt, options: BlendOptions, offer: Offer) -> BlendReport:
         """What a report would say of an offer's chunks and decision."""
-        if offer.plan is not None and offer.extent is not Extent.EXACT:
+        if offer.plan is not None and offer.extent is Extent.PROMPT:
             return offer.plan.shown(prompt)
-        chunks = [] if offer.head is None else offer.head.chunks
         decision, _ = self._gate.decide(options, {EXACT})
         if offer.plan is not None:
             # Why nothing is blended, where that was asked for too.
             decision = replace(decision, refusal=offer.plan.report.decision.refusal)
-        return BlendReport(options, decision, [*chunks, *self._left(prompt, options, offer.end)])
+        given = offer.head.chunks if offer.head is not None and offer.extent is Extent.EXACT else []
+        refs = [
+            self._finder.ref(prompt, piece, options.point)
+            for piece in partition(self._finder.pieces(prompt), offer.end, prompt.context_tokens)
+        ]
+        known = [] if offer.plan is None else offer.plan.report.chunks
+        missed = "not_stored" if offer.head is None else offer.head.missed
+        return BlendReport(options, decision, [*given, *left_out(refs, known, missed)])
+
+    def declined(self, prompt: Prompt, options: BlendOptions, offer: Offer, wanted: Wanted, started: float) -> Loaded:
+        """A request that ends with the offer of nothing; it is counted.
+
+        Args:
+            prompt, options, wanted: what was asked.
+            offer: of nothing.
+            started: when, by `time.perf_counter`.
+        """
+        sent = Sent(offer.first, offer.first)
+        return Loaded(prompt, self._report(prompt, options, sent, wanted, started, offer), sent)
 
     def _check(self, prompt: Prompt, options: BlendOptions, wanted: Wanted) -> None:
         self._blender.check(prompt, options)
@@ -209,10 +231,8 @@ class Offers:
     async def _loaded(
         self, prompt: Prompt, options: BlendOptions, offer: Offer, wanted: Wanted, started: float
     ) -> AsyncGenerator[Begun | memoryview | Blended | Loaded, None]:
-        chunks: list[ChunkOutcome] = []
         sent = Sent(offer.first, offer.first)
         if offer.extent is Extent.EXACT and offer.head is not None:
-            chunks = offer.head.chunks
             async with aclosing(self._loader.load(offer.head, offer.first)) as parts:
                 async for part in parts:
                     if isinstance(part, Sent):
@@ -222,44 +242,29 @@ class Offers:
                         yield part
         else:
             yield Begun(Extent.NOTHING, offer.first, offer.first)
-        yield Loaded(prompt, self._report(prompt, options, chunks, sent, wanted, started, offer))
+        yield Loaded(prompt, self._report(prompt, options, sent, wanted, started, offer), sent)
 
     def _report(
-        self,
-        prompt: Prompt,
-        options: BlendOptions,
-        chunks: Sequence[ChunkOutcome],
-        sent: Sent,
-        wanted: Wanted,
-        started: float,
-        offer: Offer,
+        self, prompt: Prompt, options: BlendOptions, sent: Sent, wanted: Wanted, started: float, offer: Offer
     ) -> BlendReport:
-        decision, _ = self._gate.decide(options, {EXACT})
-        report = BlendReport(options, decision, [*chunks, *self._left(prompt, options, offer.end)])
+        report = self.shown(prompt, options, offer)
         report.tokens_exact = sent.end - sent.first
         report.tokens_computed = len(prompt.token_ids) - report.tokens_exact
         seconds = time.perf_counter() - started
         report.seconds = {"fetch": seconds, "select": 0.0, "compute": 0.0, "total": seconds, "overlap": 0.0}
+        chunks = offer.head.chunks if offer.head is not None and offer.extent is Extent.EXACT else []
         elements = self._blender.elements_per_token
         report.bf16_bytes = sum(len(chunk.ref.token_ids) for chunk in chunks if chunk.found is not None) * elements * 2
         report.prefill_seconds_per_token = wanted.seconds_per_token or self._estimates.seconds_per_token
         report.saved_seconds = saved_seconds(report, 0.0)
-        fetched = sum(len(chunk.ref.token_ids) for chunk in chunks)
-        self._estimates.heads.measured(seconds, fetched)
+        self._estimates.heads.measured(seconds, sum(len(chunk.ref.token_ids) for chunk in chunks))
         self._tally.blended(report)
         self._tally.add("loads_exact" if report.tokens_exact else "loads_nothing")
+        for outcome in report.chunks[len(chunks) :]:
+            self._tally.add(f"chunks_missed_{outcome.miss_reason}")
         if sent.end < offer.end:
             self._tally.add("loads_less")
         return report
-
-    def _left(self, prompt: Prompt, options: BlendOptions, end: int) -> list[ChunkOutcome]:
-        """What of a prompt's documents is not in the head. Of a plain prompt nobody knows where they are."""
-        if prompt.plain:
-            return []
-        pieces = [piece for piece in self._finder.pieces(prompt) if piece.segment <= len(prompt.documents)]
-        left = partition(pieces, end, prompt.context_tokens)
-        refs = (self._finder.ref(prompt, piece, options.point) for piece in left)
-        return [ChunkOutcome(ref, miss_reason="not_stored") for ref in refs]
 
 
 def _nothing(

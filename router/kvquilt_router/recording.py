@@ -1,4 +1,4 @@
-"""Tells the access log what finished blends of one model needed."""
+"""Tells the access log what finished requests of one model needed."""
 
 import time
 import uuid
@@ -8,11 +8,12 @@ from kvquilt_codec.types import KVLayout
 from kvquilt_router.access_log import AccessLog
 from kvquilt_router.blending import Blended
 from kvquilt_router.needed import Sizes, needs
+from kvquilt_router.offering import Loaded
 from kvquilt_router.planning import Planner
 
 
 class Recorder:
-    """Records blends.
+    """Records requests.
 
     Args:
         access_log: takes the rows.
@@ -23,11 +24,11 @@ class Recorder:
         self._access_log = access_log
         self._sizes = Sizes(layout)
 
-    def record(self, blended: Blended, planner: Planner, request_id: str) -> None:
-        """Record a blend that was done in the planner's namespace.
+    def record(self, done: Blended | Loaded, planner: Planner, request_id: str) -> None:
+        """Record a request that was served in the planner's namespace.
 
         Args:
-            blended: see there.
+            done: see there.
             planner: of that namespace.
             request_id: what its report calls it; empty if nothing is kept of it: then it gets a name of its own.
         """
@@ -44,6 +45,6 @@ class Recorder:
                     need.compute_seconds,
                     need.found,
                 )
-                for need in needs(blended, planner, self._sizes)
+                for need in needs(done, planner, self._sizes)
             ]
         )

@@ -38,7 +38,8 @@ from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile, open_profile
 from kvquilt_router.recording import Recorder
 from kvquilt_router.refusals import Refusals
-from kvquilt_router.service import SERVICE_NAME, RouterService, ServedModel
+from kvquilt_router.served import ServedModel
+from kvquilt_router.service import SERVICE_NAME, RouterService
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.starting import Starter
 from kvquilt_router.storing import Storer

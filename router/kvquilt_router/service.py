@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from kvquilt_codec import errors
 from kvquilt_codec.catalog import check_document_id
@@ -12,13 +11,9 @@ from kvquilt_codec.receipts import ForgetReceipt
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_proto.v1 import router_pb2_grpc
 from kvquilt_router import answers, wire
-from kvquilt_router.auditing import Auditor
-from kvquilt_router.background import Background
 from kvquilt_router.blending import Blended
-from kvquilt_router.engine import LoadedModel
+from kvquilt_router.finishing import finish
 from kvquilt_router.forgetting import Forgetting
-from kvquilt_router.gate.held import HeldGate
-from kvquilt_router.holding import HeldChunks
 from kvquilt_router.misses import node_calls
 from kvquilt_router.node_wire import node_message
 from kvquilt_router.offered import offered_kv
@@ -26,15 +21,12 @@ from kvquilt_router.offering import Begun, Loaded
 from kvquilt_router.pinning import pinned
 from kvquilt_router.policies import POLICIES
 from kvquilt_router.prefetching import prefetched, progress, require_write
-from kvquilt_router.profiles import ModelProfile
-from kvquilt_router.recording import Recorder
+from kvquilt_router.served import ServedModel
 from kvquilt_router.settings import RouterSettings
-from kvquilt_router.taking import Taker
-from kvquilt_router.tenants import Acting, Tenant, Tenants
-from kvquilt_router.types import NODE_REASONS, Wanted
-from kvquilt_router.usage import NamespaceUsage, describe
+from kvquilt_router.tenants import Acting, Tenant
+from kvquilt_router.types import NODE_REASONS, Extent, Wanted
 from kvquilt_router.why import wire as why_wire
-from kvquilt_router.why.recording import keep, planned
+from kvquilt_router.why.recording import planned
 from kvquilt_router.why.types import RequestRecord
 from kvquilt_rpc import frames, status
 from kvquilt_rpc.callers import ACTING, NAMESPACE_KEY, caller
@@ -45,22 +37,6 @@ from kvquilt_rpc.version import VERSION
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 MAX_DOCUMENTS = 4096
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ServedModel:
-    """A model with what works on it."""
-
-    loaded: LoadedModel
-    tenants: Tenants
-    background: Background
-    auditor: Auditor
-    profile: ModelProfile
-    gate: HeldGate
-    held: HeldChunks
-    usage: NamespaceUsage
-    recorder: Recorder | None
-    taker: Taker
 
 
 class RouterService(router_pb2_grpc.RouterServiceServicer):
@@ -125,27 +101,14 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                 if isinstance(part, Begun):
                     yield pb.BlendResponse(header=answers.header_message(served.loaded, prompt, part))
                 elif isinstance(part, Blended | Loaded):
-                    report = self._reported(part, served, acting, request.options.transient)
-                    yield pb.BlendResponse(report=report)
+                    yield pb.BlendResponse(report=self._finished(part, served, acting, request.options.transient))
                 else:
                     for frame in frames.split([part], offset):
                         yield pb.BlendResponse(frame=frame)
                     offset += len(part)
 
-    def _reported(self, done: Blended | Loaded, served: ServedModel, acting: Acting, transient: bool) -> pb.BlendReport:
-        """Let a finished request leave behind what later ones gain from, unless it is transient; its report."""
-        waiting, requests = served.background.waiting(), acting.tenant.requests
-        request_id = "" if transient else keep(done, waiting, requests, time.time())
-        if isinstance(done, Blended) and not transient:
-            if self._settings.background:
-                done.report.tokens_queued = served.background.leave(done, acting)
-            served.auditor.offer(done)
-        if isinstance(done, Blended) and served.recorder is not None:
-            served.recorder.record(done, acting.tenant.planner, request_id)
-        report = answers.report_message(done.report)
-        describe(report, done.report)
-        report.request_id = request_id
-        return report
+    def _finished(self, done: Blended | Loaded, served: ServedModel, acting: Acting, transient: bool) -> pb.BlendReport:
+        return finish(done, served, acting, transient=transient, background=self._settings.background)
 
     @status.unary
     async def StoreKv(self, request_iterator: AsyncIterator[pb.StoreKvRequest], context: Context) -> pb.StoreKvResponse:
@@ -162,13 +125,19 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
 
     @status.unary
     async def PlanBlend(self, request: pb.PlanBlendRequest, context: Context) -> pb.PlanBlendResponse:
-        """Tell what a blend would do."""
+        """Tell what a blend would do; to a worker that will not ask for one, this is the end of its request."""
         served = self._model(request.model)
-        tenant = self._acting(served).tenant
-        prompt = wire.prompt(request.prompt, served.loaded, tenant.prefixes)
+        acting = self._acting(served)
+        offers = acting.tenant.offers
+        prompt = wire.prompt(request.prompt, served.loaded, acting.tenant.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
-        offer = await tenant.offers.offer(prompt, options, wire.wanted(request.load))
-        return answers.plan_message(offer, tenant.offers.shown(prompt, options, offer), len(prompt.token_ids))
+        wanted, started = wire.wanted(request.load), time.perf_counter()
+        offer = await offers.offer(prompt, options, wanted)
+        answer = answers.plan_message(offer, offers.shown(prompt, options, offer), len(prompt.token_ids))
+        if request.HasField("load") and offer.extent is Extent.NOTHING:
+            done = offers.declined(prompt, options, offer, wanted, started)
+            answer.request_id = self._finished(done, served, acting, request.options.transient).request_id
+        return answer
 
     @status.unary
     async def ExplainMiss(self, request: pb.ExplainMissRequest, context: Context) -> pb.ExplainMissResponse:

@@ -19,7 +19,7 @@ from kvquilt_router.computing import Computed, VariantJob, sources_of
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors, heads_first
 from kvquilt_router.engine_thread import EngineThread
-from kvquilt_router.estimates import Estimates
+from kvquilt_router.estimates import UNMEASURED_SECONDS_PER_TOKEN, Estimates
 from kvquilt_router.lattice import Piece, partition
 from kvquilt_router.offered import OfferedKv
 from kvquilt_router.planning import Planner
@@ -29,9 +29,6 @@ from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
 
 log = logging.getLogger(__name__)
-
-UNMEASURED_SECONDS_PER_TOKEN = 1e-3
-"""What computing a token is taken to cost where neither the worker nor this router has measured it."""
 
 
 @dataclass(slots=True)

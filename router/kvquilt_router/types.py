@@ -14,6 +14,9 @@ from kvquilt_rpc.counters import CALL_COUNTERS
 from kvquilt_rpc.nodes.types import COUNTERS as NODE_COUNTERS
 from kvquilt_rpc.nodes.types import NO_NODES
 
+SLOWER = "slower_than_computing"
+"""Of a chunk or a whole prompt: by the estimates its stored KV comes later than computing it takes."""
+
 MISS_REASONS = (
     "not_stored",
     NO_NODES,
@@ -28,6 +31,7 @@ MISS_REASONS = (
     "node_refused",
     "node_error",
     "gate_closed",
+    SLOWER,
 )
 """Why a chunk's stored KV was not used; docs/reference.md says what each means."""
 
@@ -220,7 +224,7 @@ class Extent(Enum):
     """Only given."""
 
 
-NOTHING_REASONS = ("nothing_stored", "nothing_new", "slower_than_computing")
+NOTHING_REASONS = ("nothing_stored", "nothing_new", "too_short", SLOWER)
 """Why a worker is given nothing; docs/reference.md says what each means."""
 
 
@@ -231,11 +235,13 @@ class Wanted:
     Attributes:
         extent: see there.
         computed: it has KV of so many first tokens.
+        least: it takes no fewer tokens than this.
         seconds_per_token: what it takes to compute a token of a prompt; `None`: not known.
     """
 
     extent: Extent = Extent.PROMPT
     computed: int = 0
+    least: int = 1
     seconds_per_token: float | None = None
 
 

@@ -53,6 +53,7 @@ class WorkerRequest:
         public: segments that everybody may know: 0 is the shared prefix, 1 the first document.
         extent: how much is wanted.
         computed_tokens: the engine has KV of so many first tokens: theirs is not sent.
+        least_tokens: an exact head that gives it fewer is not offered.
         seconds_per_token: what the engine takes to compute a token of a prompt; `None`: as `WorkerCache.prefilled` was
             told, else as the router takes.
         level: codec level by name, or a bound like "kl<1e-3"; `None`, here and below, takes the router's default.
@@ -60,6 +61,7 @@ class WorkerRequest:
         recompute_ratio: share of reused tokens to recompute, 0 to 1.
         max_kl: most divergence from a full prefill that the gate may predict, in nats.
         namespace: to act in; empty: the credentials', else the identity's first.
+        transient: the router keeps no record of it, and nothing is stored because of it but what is saved.
 
     Raises:
         BadRequestError: lengths that do not fit the tokens, or no tokens.
@@ -71,12 +73,14 @@ class WorkerRequest:
     public: frozenset[int] = frozenset()
     extent: Extent = Extent.AUTO
     computed_tokens: int = 0
+    least_tokens: int = 1
     seconds_per_token: float | None = None
     level: str | None = None
     policy: str | None = None
     recompute_ratio: float | None = None
     max_kl: float | None = None
     namespace: str = ""
+    transient: bool = False
 
     def __post_init__(self) -> None:
         tokens = len(self.token_ids)
@@ -92,6 +96,8 @@ class WorkerRequest:
             )
         if not 0 <= self.computed_tokens <= tokens:
             raise BadRequestError(f"expected computed_tokens in 0..{tokens}; got {self.computed_tokens}")
+        if self.least_tokens < 1:
+            raise BadRequestError(f"expected least_tokens of at least 1; got {self.least_tokens}")
         if self.extent is Extent.NOTHING:
             raise BadRequestError("expected an extent to ask for: prompt, exact or auto; got nothing")
 
@@ -114,6 +120,7 @@ class LoadPlan:
         gate_refusal: why stored KV of another context is not used; empty if it is, or there is none.
         blended_tokens: whose stored KV of another context would be used, at most; 0: all that is offered is exact.
         seconds: that the plan took.
+        request_id: of a plan that offers nothing: names the request to `kvquilt why`; else it is in the load's report.
     """
 
     extent: Extent
@@ -128,6 +135,7 @@ class LoadPlan:
     gate_refusal: str = ""
     blended_tokens: int = 0
     seconds: float = 0.0
+    request_id: str = ""
 
     @property
     def tokens(self) -> int:
@@ -235,6 +243,7 @@ class WorkerOptions:
 REASONS = (
     "nothing_stored",
     "nothing_new",
+    "too_short",
     "slower_than_computing",
     "router_lost",
     "closed",

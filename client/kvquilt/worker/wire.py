@@ -38,7 +38,7 @@ def _content(tokens: TokenIds, *, public: bool = False) -> pb.Content:
 
 def options(request: WorkerRequest) -> pb.BlendOptions:
     """How to blend."""
-    return wire.options(request.policy, request.recompute_ratio, request.level, request.max_kl, 0)
+    return wire.options(request.policy, request.recompute_ratio, request.level, request.max_kl, 0, request.transient)
 
 
 def load(request: WorkerRequest, extent: Extent, seconds_per_token: float | None) -> pb.LoadOptions:
@@ -47,6 +47,7 @@ def load(request: WorkerRequest, extent: Extent, seconds_per_token: float | None
         extent=EXTENTS[extent],
         computed_tokens=request.computed_tokens,
         worker_seconds_per_token=seconds_per_token,
+        least_tokens=request.least_tokens,
     )
 
 
@@ -89,6 +90,7 @@ def plan(message: pb.PlanBlendResponse, request: WorkerRequest, seconds: float) 
         message.gate_refusal,
         message.blended_tokens,
         seconds,
+        message.request_id,
     )
 
 

@@ -235,21 +235,25 @@ class LoadOptions(_message.Message):
     EXTENT_FIELD_NUMBER: _builtins.int
     COMPUTED_TOKENS_FIELD_NUMBER: _builtins.int
     WORKER_SECONDS_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    LEAST_TOKENS_FIELD_NUMBER: _builtins.int
     extent: Global___Extent.ValueType
     computed_tokens: _builtins.int
     """The worker has KV of so many first tokens: theirs is not sent."""
     worker_seconds_per_token: _builtins.float
     """What the worker takes to compute a token of a prompt, as it measured it. Unset: what the router takes."""
+    least_tokens: _builtins.int
+    """The worker takes no exact head that gives it fewer tokens than this."""
     def __init__(
         self,
         *,
         extent: Global___Extent.ValueType = ...,
         computed_tokens: _builtins.int = ...,
         worker_seconds_per_token: _builtins.float | None = ...,
+        least_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "computed_tokens", b"computed_tokens", "extent", b"extent", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "computed_tokens", b"computed_tokens", "extent", b"extent", "least_tokens", b"least_tokens", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__worker_seconds_per_token: _TypeAlias = _typing.Literal["worker_seconds_per_token"]  # noqa: Y015
     _WhichOneofArgType__worker_seconds_per_token: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token"]  # noqa: Y015
@@ -593,6 +597,7 @@ class PlanBlendResponse(_message.Message):
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     NOTHING_REASON_FIELD_NUMBER: _builtins.int
     BLENDED_TOKENS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     prompt_tokens: _builtins.int
@@ -621,6 +626,10 @@ class PlanBlendResponse(_message.Message):
     """Tokens whose stored KV was computed in another context and would be used, recomputed ones included; at most so many.
     0: all that would be sent is exact.
     """
+    request_id: _builtins.str
+    """Of a request with `load` that is offered nothing, which ends with that: names it to ExplainMiss. Empty: the router
+    keeps no record of it.
+    """
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
     def __init__(
@@ -641,10 +650,11 @@ class PlanBlendResponse(_message.Message):
         compute_seconds: _builtins.float | None = ...,
         nothing_reason: _builtins.str = ...,
         blended_tokens: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_first_token_seconds", b"_first_token_seconds", "_load_seconds", b"_load_seconds", "_predicted_kl", b"_predicted_kl", "compute_seconds", b"compute_seconds", "first_token_seconds", b"first_token_seconds", "load_seconds", b"load_seconds", "predicted_kl", b"predicted_kl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_first_token_seconds", b"_first_token_seconds", "_load_seconds", b"_load_seconds", "_predicted_kl", b"_predicted_kl", "blended_tokens", b"blended_tokens", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "exact_tokens", b"exact_tokens", "extent", b"extent", "first_token_seconds", b"first_token_seconds", "gate_refusal", b"gate_refusal", "kv_tokens", b"kv_tokens", "level", b"level", "load_seconds", b"load_seconds", "nothing_reason", b"nothing_reason", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_first_token_seconds", b"_first_token_seconds", "_load_seconds", b"_load_seconds", "_predicted_kl", b"_predicted_kl", "blended_tokens", b"blended_tokens", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "exact_tokens", b"exact_tokens", "extent", b"extent", "first_token_seconds", b"first_token_seconds", "gate_refusal", b"gate_refusal", "kv_tokens", b"kv_tokens", "level", b"level", "load_seconds", b"load_seconds", "nothing_reason", b"nothing_reason", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__compute_seconds: _TypeAlias = _typing.Literal["compute_seconds"]  # noqa: Y015
     _WhichOneofArgType__compute_seconds: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds"]  # noqa: Y015
