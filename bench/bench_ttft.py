@@ -96,11 +96,13 @@ class Bench:
 
     def _engine(self, name: str, stage: Stage) -> None:
         wanted = [case for case in cases.ALL if case.name in self._chosen.cases]
-        with stage.router(background=True, gated=False) as router:
-            if BLENDED in wanted:
+        if BLENDED in wanted:
+            # With the gate: without one, documents are stored for use right after the shared prefix, and not warmed up.
+            with stage.router(background=False) as router:
                 stage.prefetch(router, self._prompts[BLENDED], self._counter(f"{name}: prefetch", None))
-            if EXACT in wanted:
-                prompts = self._prompts[EXACT]
+        if EXACT in wanted:
+            prompts = self._prompts[EXACT]
+            with stage.router(background=True, gated=False) as router:
                 stage.remember(router, prompts, self._counter(f"{name}: exact contexts", len(prompts)), patience=300)
         with ExitStack() as opening, stage.router(background=False) as router:
             engine = opening.enter_context(

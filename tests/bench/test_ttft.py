@@ -57,13 +57,15 @@ def test_divergence_is_that_of_the_whole_distribution_where_few_tokens_have_it_a
 def test_a_row_counts_what_is_beyond_the_slack_and_says_whether_its_figure_is_reached():
     first = FirstToken.of_logits(np.array([1.0, 0.0]))
     pairs = [(Shot(1.0, first), Shot(seconds, first, {"exact": 7}, "late")) for seconds in (1.5, 1.6, 3.0)]
-    made = row("vllm", Case("router-down", 10, 1.1, slack=0.5), [10, 20, 30], pairs)
+    made = row("vllm", Case("router-down", 10, 1.1, slack=0.5, kinds=("exact",)), [10, 20, 30], pairs)
     assert made["ratio"] == pytest.approx(1.1)
     assert made["worst_ratio"] == pytest.approx(2.5)
     assert (made["context_tokens"], made["tokens_exact"], made["notes"]) == (20, 7, ["late"])
     assert figure(made | {"ratio": 1.2})["reached"] == "no"
     assert figure(made | {"ratio": 1.0})["reached"] == "yes"
     assert [row["case"] for row in shown([made])] == ["router-down"]
+    other = row("vllm", Case("blended", 10, 9.0, kinds=("reused", "recomputed")), [10, 20, 30], pairs)
+    assert figure(other)["reached"] == "not measured", "whatever was fast, it was no blend"
 
 
 def test_every_turn_of_a_conversation_begins_with_the_turn_before(prompts):
