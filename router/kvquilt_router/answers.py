@@ -4,7 +4,7 @@ from kvquilt_codec.levels import level_cards
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.gate.held import HeldGate
-from kvquilt_router.offering import Begun, Offer
+from kvquilt_router.offers import Begun, Offer
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.taking import Taken
 from kvquilt_router.types import BlendReport, ChunkOutcome, Extent, Prompt

@@ -48,7 +48,7 @@ class PlacedChunk:
 
 
 class Assembly:
-    """The KV of all tokens of a prompt but the last.
+    """The KV of all tokens of a prompt but the last, or of fewer.
 
     Args:
         engine: computes.
@@ -56,6 +56,7 @@ class Assembly:
         placed: chunks that were found, ascending, not overlapping; what they leave of the context is computed.
         order: key and first position of every chunk of the prompt, missed ones too; by default those that were found.
         awaited: called with a layer's number before the chunks' KV of that layer is read; returns when it is there.
+        end: KV is made of the tokens up to this one; `None`: of all but the last.
 
     Attributes:
         kv: being put together.
@@ -72,10 +73,11 @@ class Assembly:
         placed: Sequence[PlacedChunk],
         order: tuple[tuple[bytes, int], ...] | None = None,
         awaited: Callable[[int], None] = lambda _: None,
+        end: int | None = None,
     ) -> None:
         self._engine = engine
-        self._token_ids = prompt.token_ids
-        self._context = prompt.context_tokens
+        self._token_ids = prompt.token_ids if end is None else prompt.token_ids[: end + 1]
+        self._context = min(prompt.context_tokens, len(self._token_ids) - 1)
         self._placed = placed
         found = tuple((chunk.place.chunk_key, chunk.place.begin) for chunk in placed)
         self._order = found if order is None else order

@@ -152,7 +152,7 @@ class Background:
         for outcome in blended.report.chunks:
             if outcome.ref.begin != exact_end or (outcome.found is not None and outcome.found.context != "exact"):
                 break
-            exact_end = outcome.ref.end
+            exact_end = min(outcome.ref.end, blended.assembly.kv.tokens)
         prompt = blended.prompt
         computed = [(ref, False) for ref in missed]
         if self._pair_bytes > 0:

@@ -21,7 +21,7 @@ from kvquilt_router.lookup import Lookup
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.starting import Choice, StartedBlend, Starter, with_question
-from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Key, Prompt, key_of
+from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Key, Prompt, Sent, key_of
 from kvquilt_router.usage import Tally, saved_seconds
 from kvquilt_rpc.pace import Pace
 
@@ -64,6 +64,11 @@ class BlendPlan:
     guesses: list[Guess]
     contexts: frozenset[str]
     seconds: float
+
+    @property
+    def stored(self) -> bool:
+        """Whether stored KV would be used, as far as it is known."""
+        return bool(self.guesses) or any(outcome.found is not None for outcome in self.report.chunks)
 
     def shown(self, prompt: Prompt) -> BlendReport:
         """The report as a blend's would be; this plan's own is not changed."""
@@ -126,9 +131,15 @@ class Blender:
         self._engine.check(prompt.token_ids, len(prompt.token_ids))
 
     async def blend(
-        self, prompt: Prompt, options: BlendOptions, plan: BlendPlan | None = None, first: int = 0
-    ) -> AsyncGenerator[memoryview | Blended, None]:
-        """Finished KV of all tokens but the last: keys, then values, of each layer in order; then what was done.
+        self,
+        prompt: Prompt,
+        options: BlendOptions,
+        plan: BlendPlan | None = None,
+        first: int = 0,
+        *,
+        leaves_tail: bool = False,
+    ) -> AsyncGenerator[Sent | memoryview | Blended, None]:
+        """Of which tokens KV is sent; it, keys, then values, of each layer in order; then what was done.
 
         Each item of bytes is one tensor `[kv_heads, tokens, dim]`.
 
@@ -137,6 +148,7 @@ class Blender:
             options: how to blend.
             plan: made of these two just now, if it was.
             first: KV of the tokens before this one is left out.
+            leaves_tail: see `Wanted`.
 
         Raises:
             BadRequestError: an empty question or document; see also `check`.
@@ -144,7 +156,7 @@ class Blender:
         self.check(prompt, options)
         async with self._slots:
             decided = await self.plan(prompt, options) if plan is None else plan
-            async with aclosing(self._blend(prompt, options, decided, first)) as parts:
+            async with aclosing(self._blend(prompt, options, decided, first, leaves_tail)) as parts:
                 async for part in parts:
                     yield part
 
@@ -178,21 +190,22 @@ class Blender:
             return outcomes, []
 
     async def _blend(
-        self, prompt: Prompt, options: BlendOptions, plan: BlendPlan, first: int
-    ) -> AsyncGenerator[memoryview | Blended, None]:
+        self, prompt: Prompt, options: BlendOptions, plan: BlendPlan, first: int, leaves_tail: bool
+    ) -> AsyncGenerator[Sent | memoryview | Blended, None]:
         started = time.perf_counter() - plan.seconds
-        report = plan.report
+        report, least = plan.report, first + 1 if leaves_tail and plan.stored else None
         guessed = [ChunkOutcome(guess.outcome.ref, guess.found) for guess in plan.guesses]
-        chunks, blend = await self._fetched(prompt, options, plan, guessed)
+        chunks, blend = await self._fetched(prompt, options, plan, guessed, least)
         if blend is None:
             if plan.guesses:
                 tokens = {o.found: chunks[key_of(o.found)].token_ids for o in guessed if o.found is not None}
                 report.chunks = self._finder.aligned(report.chunks, plan.guesses, tokens)
             fetched = time.perf_counter()
-            blend = self._starter.now(Choice.of(prompt, report.chunks, report.decision), chunks, options)
+            blend = self._starter.now(Choice.of(prompt, report.chunks, report.decision, least), chunks, options)
         else:
             fetched = time.perf_counter()
         computation = blend.computation
+        yield Sent(first, blend.choice.end)
         async with aclosing(computation.layers(first)) as tensors:
             async for tensor in tensors:
                 yield tensor
@@ -214,7 +227,8 @@ class Blender:
         self._count_tokens(report, blend.choice.prompt, assembly.recomputed)
         if self._prefill.seconds is not None:
             report.prefill_seconds_per_token = self._prefill.seconds * layers
-        report.saved_seconds = saved_seconds(report, computation.engine_seconds)
+        fresh = computed - report.tokens_recomputed
+        report.saved_seconds = saved_seconds(report, computation.engine_seconds, fresh)
         self._tally.blended(report)
         if report.decision.refusal:
             self._tally.add(f"blends_refused_{report.decision.refusal}")
@@ -226,7 +240,12 @@ class Blender:
         yield Blended(blend.choice.prompt, report, assembly, plan.looked_up, each)
 
     async def _fetched(
-        self, prompt: Prompt, options: BlendOptions, plan: "BlendPlan", guessed: Sequence[ChunkOutcome]
+        self,
+        prompt: Prompt,
+        options: BlendOptions,
+        plan: "BlendPlan",
+        guessed: Sequence[ChunkOutcome],
+        least: int | None,
     ) -> tuple[Mapping[Key, DecodedChunk], StartedBlend | None]:
         """What came, and the blend if it was begun before that and all that it needs has come."""
         outcomes = plan.report.chunks
@@ -237,7 +256,7 @@ class Blender:
         blend: StartedBlend | None = None
         try:
             if keys and not plan.guesses:
-                choice = Choice.of(prompt, outcomes, plan.report.decision)
+                choice = Choice.of(prompt, outcomes, plan.report.decision, least)
                 blend = await self._starter.early(choice, options, plan.contexts, arrivals, fetching)
             chunks = await fetching
             if blend is not None and arrivals.failed:

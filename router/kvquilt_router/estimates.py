@@ -63,12 +63,12 @@ class Estimates:
         """An exact head of so many tokens is loaded, and what is left is computed by the worker."""
         return _way(self.heads.seconds(tokens), None if worker is None else worker * left, left)
 
-    def blend(self, found: int, computed: int, worker: float | None) -> Way:
-        """Chunks of so many tokens are fetched, and so many tokens computed here; the worker computes the last one."""
+    def blend(self, found: int, computed: int, left: int, worker: float | None) -> Way:
+        """Chunks of so many tokens are fetched, so many tokens computed here, and what is left by the worker."""
         fetch, compute = self.chunks.seconds(found), self.computes.seconds(computed)
         waiting = self.thread.requests * (self.blends.seconds or 0.0)
         load = None if fetch is None or compute is None else fetch + compute + waiting
-        return _way(load, worker, computed + 1)
+        return _way(load, None if worker is None else worker * left, computed + left)
 
     def refused(self) -> None:
         """Something that is stored was not used because of these estimates: the older they are, the less they say."""

@@ -5,7 +5,7 @@ import time
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router import answers
 from kvquilt_router.blending import Blended
-from kvquilt_router.offering import Loaded
+from kvquilt_router.offers import Loaded
 from kvquilt_router.served import ServedModel
 from kvquilt_router.tenants import Acting
 from kvquilt_router.usage import describe

@@ -5,7 +5,6 @@ Runs beside the engine's thread: whoever loads need not wait for blends.
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 
 from kvquilt_codec.errors import UnavailableError
 from kvquilt_router.arriving import Arrivals
@@ -14,15 +13,7 @@ from kvquilt_router.engine.kv import wire_bytes
 from kvquilt_router.fetching import Fetcher
 from kvquilt_router.heads import Head
 from kvquilt_router.placement import ChunkPart, FetchedChunk, fits
-from kvquilt_router.types import ChunkOutcome, Key, key_of
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """Of which tokens KV is sent: those from `first` up to `end`."""
-
-    first: int
-    end: int
+from kvquilt_router.types import ChunkOutcome, Key, Sent, key_of
 
 
 class HeadLoader:

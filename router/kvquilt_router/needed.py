@@ -9,7 +9,7 @@ import numpy as np
 from kvquilt_codec.types import KVLayout
 from kvquilt_router.blending import Blended
 from kvquilt_router.estimates import UNMEASURED_SECONDS_PER_TOKEN
-from kvquilt_router.offering import Loaded
+from kvquilt_router.offers import Loaded
 from kvquilt_router.planning import Planner
 from kvquilt_router.types import SLOWER, ChunkOutcome, ChunkRef
 

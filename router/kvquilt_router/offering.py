@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,72 +16,11 @@ from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.heads import Head, HeadFinder
 from kvquilt_router.lattice import partition
 from kvquilt_router.left_out import left_out
-from kvquilt_router.loading import HeadLoader, Sent
-from kvquilt_router.types import SLOWER, BlendOptions, BlendReport, Extent, Prompt, Wanted
+from kvquilt_router.loading import HeadLoader
+from kvquilt_router.offers import Begun, Loaded, Offer
+from kvquilt_router.starting import kv_end
+from kvquilt_router.types import SLOWER, BlendOptions, BlendReport, Extent, Prompt, Sent, Wanted
 from kvquilt_router.usage import Tally, saved_seconds
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Offer:
-    """What a worker would be given.
-
-    Attributes:
-        extent: never `AUTO`.
-        first: KV is given of the tokens from this one on, ...
-        end: ... up to this one.
-        way: what is estimated of it.
-        computing: what is estimated if the worker computes all that it lacks.
-        reason: why nothing is given; empty if something is.
-        head: the exact head, if it was looked for.
-        plan: the blend's, if it was made.
-    """
-
-    extent: Extent
-    first: int
-    end: int
-    way: Way
-    computing: Way
-    reason: str = ""
-    head: Head | None = None
-    plan: BlendPlan | None = None
-
-    @property
-    def exact_tokens(self) -> int:
-        """How far the stored exact head goes."""
-        return 0 if self.head is None else self.head.stored
-
-    @property
-    def blended_tokens(self) -> int:
-        """Tokens whose stored KV of another context would be used; of guessed chunks all that may be."""
-        if self.plan is None or self.extent is not Extent.PROMPT:
-            return 0
-        found = (o for o in self.plan.report.chunks if o.found is not None and o.found.context != EXACT)
-        guessed = {id(guess.outcome): guess.outcome for guess in self.plan.guesses}
-        return sum(len(outcome.ref.token_ids) for outcome in (*found, *guessed.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """What is sent now: KV of the tokens from `first` up to `end`."""
-
-    extent: Extent
-    first: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Loaded:
-    """A finished load of an exact head, or of nothing.
-
-    Attributes:
-        prompt: what was asked.
-        report: what was done.
-        sent: of which tokens KV was sent.
-    """
-
-    prompt: Prompt
-    report: BlendReport
-    sent: Sent
 
 
 class Offers:
@@ -124,11 +63,13 @@ class Offers:
             way = self._estimates.head(fetched, last + 1 - head.end, worker)
             offers.append(Offer(Extent.EXACT, wanted.computed, head.end, way, computing, "", head, plan))
         if plan is not None:
-            way = self._estimates.blend(*_tokens(prompt, plan), worker)
-            blend = Offer(Extent.PROMPT, wanted.computed, last, way, computing, "", head, plan)
+            found, computed, end = _tokens(prompt, plan, wanted)
+            way = self._estimates.blend(found, computed, last + 1 - end, worker)
+            blend = Offer(Extent.PROMPT, wanted.computed, end, way, computing, "", head, plan)
             if wanted.extent is Extent.PROMPT:
-                return blend
-            if _tokens(prompt, plan)[0] > (0 if head is None else head.end):
+                new = end > wanted.computed or not wanted.leaves_tail
+                return blend if new else _nothing(wanted, computing, "nothing_new", plan=plan)
+            if end > wanted.computed and found > (0 if head is None else head.end):
                 offers.append(blend)
         if wanted.extent is Extent.EXACT:
             return offers[-1]
@@ -193,13 +134,13 @@ class Offers:
         self._check(prompt, options, wanted)
         started = time.perf_counter()
         last = len(prompt.token_ids) - 1
-        if wanted.extent is Extent.PROMPT and wanted.computed < max(1, last):
+        if wanted.extent is Extent.PROMPT and not wanted.leaves_tail and wanted.computed < max(1, last):
             # What is to be done is known: it is looked up when it is the blend's turn.
-            parts = self._blended(prompt, options, None, wanted.computed)
+            parts = self._blended(prompt, options, None, wanted)
         else:
             offer = await self.offer(prompt, options, wanted)
             if offer.extent is Extent.PROMPT:
-                parts = self._blended(prompt, options, offer.plan, wanted.computed)
+                parts = self._blended(prompt, options, offer.plan, wanted)
             else:
                 parts = self._loaded(prompt, options, offer, wanted, started)
         async with aclosing(parts) as given:
@@ -207,11 +148,15 @@ class Offers:
                 yield part
 
     async def _blended(
-        self, prompt: Prompt, options: BlendOptions, plan: BlendPlan | None, first: int
+        self, prompt: Prompt, options: BlendOptions, plan: BlendPlan | None, wanted: Wanted
     ) -> AsyncGenerator[Begun | memoryview | Blended | Loaded, None]:
-        begun: Begun | None = Begun(Extent.PROMPT, first, len(prompt.token_ids) - 1)
-        async with aclosing(self._blender.blend(prompt, options, plan, first)) as parts:
+        begun: Begun | None = None
+        blend = self._blender.blend(prompt, options, plan, wanted.computed, leaves_tail=wanted.leaves_tail)
+        async with aclosing(blend) as parts:
             async for part in parts:
+                if isinstance(part, Sent):
+                    begun = Begun(Extent.PROMPT, part.first, part.end)
+                    continue
                 if begun is not None:
                     # Only now: what the blend refuses at its start must come as a status, not after a header.
                     yield begun
@@ -256,7 +201,7 @@ class Offers:
         elements = self._blender.elements_per_token
         report.bf16_bytes = sum(len(chunk.ref.token_ids) for chunk in chunks if chunk.found is not None) * elements * 2
         report.prefill_seconds_per_token = wanted.seconds_per_token or self._estimates.seconds_per_token
-        report.saved_seconds = saved_seconds(report, 0.0)
+        report.saved_seconds = saved_seconds(report, 0.0, 0)
         self._estimates.heads.measured(seconds, sum(len(chunk.ref.token_ids) for chunk in chunks))
         self._tally.blended(report)
         self._tally.add("loads_exact" if report.tokens_exact else "loads_nothing")
@@ -275,8 +220,11 @@ def _nothing(
     return Offer(Extent.NOTHING, wanted.computed, wanted.computed, computing, computing, reason, head, plan)
 
 
-def _tokens(prompt: Prompt, plan: BlendPlan) -> tuple[int, int]:
-    """Tokens that would be fetched, and that would be computed here, of a blend; guessed chunks are found in full."""
+def _tokens(prompt: Prompt, plan: BlendPlan, wanted: Wanted) -> tuple[int, int, int]:
+    """Tokens that would be fetched, and that would be computed here, of a blend, and where what is sent would end.
+
+    Guessed chunks are found in full.
+    """
     report = plan.report
     guessed = {id(guess.outcome) for guess in plan.guesses}
     used = [outcome for outcome in report.chunks if outcome.found is not None or id(outcome) in guessed]
@@ -287,4 +235,6 @@ def _tokens(prompt: Prompt, plan: BlendPlan) -> tuple[int, int]:
         len(outcome.ref.token_ids) for outcome in used if outcome.found is None or outcome.found.context != EXACT
     )
     found = int(known.sum())
-    return found, len(prompt.token_ids) - 1 - found + int(report.decision.recompute_ratio * changed)
+    least = wanted.computed if wanted.leaves_tail and plan.stored else None
+    end = kv_end(prompt, used, report.decision, least)
+    return found, end - found + int(report.decision.recompute_ratio * changed), end

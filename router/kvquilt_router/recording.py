@@ -8,7 +8,7 @@ from kvquilt_codec.types import KVLayout
 from kvquilt_router.access_log import AccessLog
 from kvquilt_router.blending import Blended
 from kvquilt_router.needed import Sizes, needs
-from kvquilt_router.offering import Loaded
+from kvquilt_router.offers import Loaded
 from kvquilt_router.planning import Planner
 
 

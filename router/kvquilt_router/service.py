@@ -17,7 +17,7 @@ from kvquilt_router.forgetting import Forgetting
 from kvquilt_router.misses import node_calls
 from kvquilt_router.node_wire import node_message
 from kvquilt_router.offered import offered_kv
-from kvquilt_router.offering import Begun, Loaded
+from kvquilt_router.offers import Begun, Loaded
 from kvquilt_router.pinning import pinned
 from kvquilt_router.policies import POLICIES
 from kvquilt_router.prefetching import prefetched, progress, require_write

@@ -1,7 +1,7 @@
 """Begins to compute a blend: when all chunks have come, or while they still do, so that the engine need not wait."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kvquilt_codec.container import DecodedChunk
@@ -16,6 +16,7 @@ from kvquilt_router.gate.types import Decision
 from kvquilt_router.pipelining import balanced_ratio, keeps_up
 from kvquilt_router.placement import FetchedChunk, fits, placed
 from kvquilt_router.policies import AnchorPool, policy_by_name
+from kvquilt_router.policies.none import NoRecompute
 from kvquilt_router.selection import EstimatingPolicy, SelectionProblem
 from kvquilt_router.types import BlendOptions, ChunkOutcome, Key, Prompt, key_of
 from kvquilt_rpc.pace import Pace
@@ -29,18 +30,31 @@ class Choice:
         prompt: of a plain one the question is what follows the last known text.
         outcomes: what was found of its context.
         decision: the gate's.
+        end: KV is made of the tokens up to this one.
     """
 
     prompt: Prompt
     outcomes: list[ChunkOutcome]
     decision: Decision
+    end: int
 
     @classmethod
-    def of(cls, prompt: Prompt, outcomes: Sequence[ChunkOutcome], decision: Decision) -> "Choice":
-        """The choice for a prompt as it came."""
+    def of(
+        cls, prompt: Prompt, outcomes: Sequence[ChunkOutcome], decision: Decision, least: int | None = None
+    ) -> "Choice":
+        """The choice for a prompt as it came.
+
+        Args:
+            prompt: see there.
+            outcomes: what was found of its context.
+            decision: the gate's.
+            least: what follows the last stored token need not be computed; KV is made of so many tokens at least.
+                `None`: it is made of all but the last.
+        """
+        end = kv_end(prompt, (o for o in outcomes if o.found is not None), decision, least)
         if prompt.plain:
-            return cls(*with_question(prompt, outcomes), decision)
-        return cls(prompt, list(outcomes), decision)
+            return cls(*with_question(prompt, outcomes), decision, end)
+        return cls(prompt, list(outcomes), decision, end)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +140,7 @@ class Starter:
             return None
         assembly, problem = self._assembled(choice, chunks, options, arrivals.wait)
         # A look computes at least the question in every layer; how much it will choose is not known before it.
-        selection, tokens = None, len(choice.prompt.question) - 1
+        selection, tokens = None, choice.end - choice.prompt.context_tokens
         if not policy.looks:
             selection = policy.select(problem, assembly)
             tokens = len(assembly.positions(selection))
@@ -164,8 +178,17 @@ class Starter:
         awaited: Callable[[int], None],
     ) -> tuple[Assembly, SelectionProblem]:
         order = tuple((outcome.ref.chunk_key, outcome.ref.begin) for outcome in choice.outcomes)
-        assembly = Assembly(self._engine, choice.prompt, placed(choice.outcomes, chunks), order, awaited)
+        found = placed(choice.outcomes, chunks)
+        assembly = Assembly(self._engine, choice.prompt, found, order, awaited, choice.end)
         return assembly, assembly.problem(choice.decision.recompute_ratio, options.seed)
+
+
+def kv_end(prompt: Prompt, used: Iterable[ChunkOutcome], decision: Decision, least: int | None) -> int:
+    """Up to which token a blend makes KV: see `Choice.of`."""
+    end = len(prompt.token_ids) - 1
+    if least is None or decision.policy != NoRecompute.name:
+        return end
+    return min(end, max([least, *(outcome.ref.end for outcome in used)]))
 
 
 def with_question(prompt: Prompt, outcomes: Sequence[ChunkOutcome]) -> tuple[Prompt, list[ChunkOutcome]]:

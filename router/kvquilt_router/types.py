@@ -215,7 +215,7 @@ class Extent(Enum):
     """How much of a prompt's KV a worker is given."""
 
     PROMPT = "prompt"
-    """That of all tokens but the last."""
+    """That of all tokens but the last, or for who computes it himself, without what follows the last stored token."""
     EXACT = "exact"
     """That of the longest head whose stored KV was computed in exactly this context."""
     AUTO = "auto"
@@ -237,12 +237,22 @@ class Wanted:
         computed: it has KV of so many first tokens.
         least: it takes no fewer tokens than this.
         seconds_per_token: what it takes to compute a token of a prompt; `None`: not known.
+        leaves_tail: it computes what follows the last stored token, unless the blend needs that too.
     """
 
     extent: Extent = Extent.PROMPT
     computed: int = 0
     least: int = 1
     seconds_per_token: float | None = None
+    leaves_tail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Of which tokens KV is sent: those from `first` up to `end`."""
+
+    first: int
+    end: int
 
 
 @dataclass(slots=True)

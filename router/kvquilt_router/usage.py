@@ -80,22 +80,22 @@ class NamespaceUsage:
         return {name: own.snapshot() for name, own in known if namespaces is None or name in namespaces}
 
 
-def saved_seconds(report: BlendReport, engine_seconds: float) -> float | None:
+def saved_seconds(report: BlendReport, engine_seconds: float, fresh: int) -> float | None:
     """Estimated seconds that a blend saved; negative if it lost time, `None` if no prefill was measured.
 
     What computing the tokens with stored KV would have taken, at the measured rate, less all that was done because of
     them: looking up, fetching, decoding, merging, choosing, recomputing, waiting and sending. Left out of that is only
     the engine's time for tokens without stored KV, which would have been computed without the cache too: their share of
-    the forward pass, by their number. The prompt's last token is the worker's.
+    the forward pass, by their number. What the worker computes is not in it, which the prompt's last token always is.
 
     Args:
         report: with its tokens, `seconds` and `prefill_seconds_per_token`.
         engine_seconds: of the forward pass.
+        fresh: tokens in it that have no stored KV.
     """
     if report.prefill_seconds_per_token is None:
         return None
     served = report.tokens_exact + report.tokens_reused + report.tokens_recomputed
-    fresh = report.tokens_computed - 1
     anyway = engine_seconds * fresh / max(fresh + report.tokens_recomputed, 1)
     return served * report.prefill_seconds_per_token - (report.seconds["total"] - anyway)
 

@@ -171,7 +171,8 @@ def wanted(message: pb.LoadOptions) -> Wanted:
     extent = _EXTENTS.get(pb.Extent.ValueType(message.extent))
     if extent is None:
         raise BadRequestError(f"expected extent prompt, exact or auto; got number {message.extent}")
-    return Wanted(extent, message.computed_tokens, max(1, message.least_tokens), seconds_per_token(message))
+    least = max(1, message.least_tokens)
+    return Wanted(extent, message.computed_tokens, least, seconds_per_token(message), message.leaves_tail)
 
 
 def seconds_per_token(message: pb.LoadOptions | pb.StoreKvHeader) -> float | None:

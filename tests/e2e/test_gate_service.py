@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kvquilt import Client, Document
+from kvquilt.worker import Extent, ServedModel, WorkerCache, WorkerRequest
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
 from kvquilt_codec.gate import Gate, GatePoint
 from kvquilt_codec.gate import file as gate_file
@@ -277,3 +278,18 @@ def test_exact_reuse_is_audited_against_the_codecs_own_bound_and_what_was_comput
         (entry,) = client.status().models[0].gate.points
         assert (entry.context, entry.audits, entry.audits_exceeded) == ("exact", 1, 0)
         assert counters(client)["audits"] == 1
+
+
+def test_a_blend_whose_question_the_worker_computes_is_audited_as_the_worker_has_it(model, profile, tmp_path):
+    gate = gate_of(model, profile, point("none", 0.0, "warm", 50.0, 0.05))
+    with served(model, profile, tmp_path, gate, audit_share=1.0, max_kl=60.0) as router, Client(router) as client:
+        prefetch(client)
+        asked = np.array([*PREFIX, *SECOND, *FIRST, *QUESTION], np.uint32)
+        served_model = ServedModel(model.fingerprint, model.engine.traits.layout)
+        lengths = {"prefix_tokens": len(PREFIX), "document_tokens": (len(SECOND), len(FIRST))}
+        with WorkerCache(served_model, router) as cache:
+            request = WorkerRequest(asked, extent=Extent.PROMPT, **lengths)
+            report = cache.fetch(request, cache.plan(request, 30), lambda *_: None, 30)
+        assert report.kv_tokens == len(PREFIX) + len(SECOND) + len(FIRST)
+        eventually(lambda: counters(client)["audits"] == 1)
+        assert counters(client)["audits_exceeded"] == 0

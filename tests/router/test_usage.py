@@ -24,19 +24,19 @@ def report(exact=0, reused=0, recomputed=0, computed=1, *, total=0.0, rate=None)
 
 
 def test_nothing_is_estimated_before_a_prefill_was_measured():
-    assert saved_seconds(report(exact=100, total=1.0), 0.5) is None
+    assert saved_seconds(report(exact=100, total=1.0), 0.5, 0) is None
 
 
 counts = st.integers(0, 100_000)
 times = st.floats(0, 100)
 
 
-@given(counts, counts, counts, counts, st.floats(1e-6, 1), times, times)
+@given(counts, counts, counts, counts, st.integers(1, 100), st.floats(1e-6, 1), times, times)
 def test_all_that_stored_tokens_cost_is_taken_off_what_they_saved(
-    exact, reused, recomputed, fresh, rate, beside, engine
+    exact, reused, recomputed, fresh, left, rate, beside, engine
 ):
-    own = report(exact, reused, recomputed, fresh + 1, total=engine + beside, rate=rate)
-    saved = saved_seconds(own, engine)
+    own = report(exact, reused, recomputed, fresh + left, total=engine + beside, rate=rate)
+    saved = saved_seconds(own, engine, fresh)
     served = exact + reused + recomputed
     most = served * rate - beside
     assert most - engine - 1e-6 <= saved <= most + 1e-6

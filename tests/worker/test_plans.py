@@ -62,6 +62,30 @@ def test_what_gives_the_earliest_first_token_is_offered(saved):
     assert (plan.extent, plan.reason) == (Extent.NOTHING, "nothing_stored")
 
 
+def test_what_follows_the_last_stored_token_is_left_to_the_worker_unless_the_blend_needs_it(saved):
+    swapped = {"prefix_tokens": PREFIX, "document_tokens": (SECOND, FIRST), "extent": Extent.PROMPT}
+    stored = PREFIX + FIRST + SECOND
+    plan, layers, report = saved.load(asked(SWAPPED, policy="none", recompute_ratio=0.0, **swapped))
+    assert plan.kv_tokens == report.kv_tokens == stored
+    assert report.report.tokens_reused == SECOND + FIRST
+    plan, whole, report = saved.load(asked(SWAPPED, policy="question-deviation", recompute_ratio=0.1, **swapped))
+    assert plan.kv_tokens == report.kv_tokens == len(SWAPPED) - 1
+    assert report.report.tokens_recomputed > 0
+    np.testing.assert_array_equal(layers[0][1], whole[0][1][:, :stored])
+    # A text of which nothing is stored is computed here as before: that is what PROMPT asks for.
+    plan, _, report = saved.load(asked(tokens(200, seed=12), policy="none", extent=Extent.PROMPT))
+    assert plan.kv_tokens == report.kv_tokens == 199
+    # And a document between two stored ones, but not one after them.
+    new = tokens(40, seed=13)
+    for text, lengths, end in (
+        (np.concatenate([TEXT[:160], new, TEXT[160:]]), (FIRST, 40, SECOND), stored + 40),
+        (np.concatenate([SWAPPED[:290], new, TEXT[290:]]), (SECOND, FIRST, 40), stored),
+    ):
+        request = asked(text, policy="none", prefix_tokens=PREFIX, document_tokens=lengths, extent=Extent.PROMPT)
+        plan, layers, report = saved.load(request)
+        assert plan.kv_tokens == report.kv_tokens == layers[0][0].shape[1] == end
+
+
 def test_without_a_gate_only_exact_kv_is_offered(tiny_model, tmp_path):
     with serve(tiny_model, tmp_path, chunk_tokens=64, ungated=False, background=False) as address:
         worker = Worker(tiny_model, address)
@@ -148,13 +172,13 @@ def test_estimates_follow_from_measured_costs():
     thread = EngineThread()
     estimates = Estimates(4, thread, Pace())
     assert estimates.head(100, 10, 0.1) == Way(None, None, 10)
-    assert estimates.blend(100, 10, 0.1) == Way(None, None, 11)
+    assert estimates.blend(100, 10, 5, 0.1) == Way(None, None, 15)
     estimates.heads.measured(2.0, 100)
     assert estimates.head(50, 10, 0.1) == Way(pytest.approx(1.0), pytest.approx(2.0), 10)
     assert estimates.computing(60, 0.1) == Way(0.0, pytest.approx(6.0), 60)
     estimates.chunks.measured(1.0, 100)
     estimates.computes.measured(4.0, 10)
-    assert estimates.blend(100, 10, 0.1) == Way(pytest.approx(5.0), pytest.approx(5.1), 11)
+    assert estimates.blend(100, 10, 5, 0.1) == Way(pytest.approx(5.0), pytest.approx(5.5), 15)
     estimates.prefill.measured(4.0, 10, 4)
     assert estimates.seconds_per_token == pytest.approx(0.4)
     thread.close()

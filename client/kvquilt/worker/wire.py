@@ -48,6 +48,7 @@ def load(request: WorkerRequest, extent: Extent, seconds_per_token: float | None
         computed_tokens=request.computed_tokens,
         worker_seconds_per_token=seconds_per_token,
         least_tokens=request.least_tokens,
+        leaves_tail=True,
     )
 
 

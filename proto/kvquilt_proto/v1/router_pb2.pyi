@@ -236,6 +236,7 @@ class LoadOptions(_message.Message):
     COMPUTED_TOKENS_FIELD_NUMBER: _builtins.int
     WORKER_SECONDS_PER_TOKEN_FIELD_NUMBER: _builtins.int
     LEAST_TOKENS_FIELD_NUMBER: _builtins.int
+    LEAVES_TAIL_FIELD_NUMBER: _builtins.int
     extent: Global___Extent.ValueType
     computed_tokens: _builtins.int
     """The worker has KV of so many first tokens: theirs is not sent."""
@@ -243,6 +244,10 @@ class LoadOptions(_message.Message):
     """What the worker takes to compute a token of a prompt, as it measured it. Unset: what the router takes."""
     least_tokens: _builtins.int
     """The worker takes no exact head that gives it fewer tokens than this."""
+    leaves_tail: _builtins.bool
+    """The worker computes what follows the last token with stored KV: with EXTENT_PROMPT the KV ends there, unless the
+    policy looks at the question or there is no stored KV.
+    """
     def __init__(
         self,
         *,
@@ -250,10 +255,11 @@ class LoadOptions(_message.Message):
         computed_tokens: _builtins.int = ...,
         worker_seconds_per_token: _builtins.float | None = ...,
         least_tokens: _builtins.int = ...,
+        leaves_tail: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "computed_tokens", b"computed_tokens", "extent", b"extent", "least_tokens", b"least_tokens", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "computed_tokens", b"computed_tokens", "extent", b"extent", "least_tokens", b"least_tokens", "leaves_tail", b"leaves_tail", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__worker_seconds_per_token: _TypeAlias = _typing.Literal["worker_seconds_per_token"]  # noqa: Y015
     _WhichOneofArgType__worker_seconds_per_token: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token"]  # noqa: Y015

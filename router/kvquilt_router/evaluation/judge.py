@@ -110,5 +110,6 @@ def outcome(reference: Reference, scores: torch.Tensor, cpu_seconds: float, toke
 def teacher_forced(
     engine: Engine, token_ids: TokenIds, answer: TokenIds, layers: Sequence[LayerTensors]
 ) -> torch.Tensor:
-    """Log-probabilities `[answer, vocabulary]` of an answer's tokens after a prompt whose KV is `layers`."""
-    return engine.score(np.concatenate([token_ids[-1:], answer[:-1]]), layers)
+    """Log-probabilities `[answer, vocabulary]` of an answer's tokens after a prompt; `layers` is the KV of its head."""
+    known = layers[0].keys.shape[2]
+    return engine.score(np.concatenate([token_ids[known:], answer[:-1]]), layers)[-len(answer) :]

@@ -8,7 +8,7 @@ import numpy as np
 
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.blending import Blended
-from kvquilt_router.offering import Loaded
+from kvquilt_router.offers import Loaded
 from kvquilt_router.types import BlendReport, ChunkOutcome, Indices, Prompt
 from kvquilt_router.why.records import RequestLog
 from kvquilt_router.why.types import ChunkRecord, RequestRecord
