@@ -6,7 +6,7 @@ from kvquilt_codec.container import ChunkIdentity
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import check_token_ids
 from kvquilt_proto.v1 import cache_node_pb2 as pb
-from kvquilt_rpc import convert
+from kvquilt_rpc import convert, spans
 
 
 def checked(
@@ -14,7 +14,8 @@ def checked(
 ) -> bytes:
     """The container to store: the payload itself after checks, or the encoded tensors."""
     if not header.HasField("tensors"):
-        objects.check_container(key, payload, meta)
+        with spans.span("kvquilt.check", bytes=len(payload)):
+            objects.check_container(key, payload, meta)
         return payload
     tensors = header.tensors
     identity = ChunkIdentity(
@@ -22,6 +23,7 @@ def checked(
     )
     rotated_from = tensors.rotated_from if tensors.HasField("rotated_from") else None
     layout = convert.layout_from_wire(tensors.layout)
-    return objects.encode_tensors(
-        key, payload, layout, check_token_ids(tensors.token_ids), rotated_from, identity, meta, coder
-    )
+    with spans.span("kvquilt.encode", tokens=meta.tokens):
+        return objects.encode_tensors(
+            key, payload, layout, check_token_ids(tensors.token_ids), rotated_from, identity, meta, coder
+        )

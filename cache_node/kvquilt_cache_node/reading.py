@@ -15,6 +15,7 @@ from kvquilt_codec.container.head import PREFIX, Section
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import KVLayout
+from kvquilt_rpc import spans
 
 STEP_BYTES = 1 << 20
 """Bytes that are verified at once: they are sent while they are still in the CPU's cache."""
@@ -165,7 +166,8 @@ def _decode(
     head: ContainerHead, pieces: Buffers, layers: range, asked: Asked, coder: JointCoder | None
 ) -> DecodedChunk:
     coders = None if coder is None else lambda _: coder
-    decoder = container.ContainerDecoder(head.header.model_fingerprint, layers, asked.quality_layers, coders)
-    for piece in pieces:
-        decoder.feed(piece)
-    return decoder.finish()
+    with spans.span("kvquilt.decode", tokens=head.header.tokens):
+        decoder = container.ContainerDecoder(head.header.model_fingerprint, layers, asked.quality_layers, coders)
+        for piece in pieces:
+            decoder.feed(piece)
+        return decoder.finish()

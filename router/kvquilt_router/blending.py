@@ -23,6 +23,7 @@ from kvquilt_router.policies import policy_by_name
 from kvquilt_router.starting import Choice, StartedBlend, Starter, with_question
 from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Key, Prompt, Sent, key_of
 from kvquilt_router.usage import Tally, saved_seconds
+from kvquilt_rpc import spans
 from kvquilt_rpc.pace import Pace
 
 log = logging.getLogger(__name__)
@@ -154,12 +155,13 @@ class Blender:
             BadRequestError: an empty question or document; see also `check`.
         """
         self.check(prompt, options)
-        async with self._slots:
+        async with spans.waited("kvquilt.wait", self._slots):
             decided = await self.plan(prompt, options) if plan is None else plan
             async with aclosing(self._blend(prompt, options, decided, first, leaves_tail)) as parts:
                 async for part in parts:
                     yield part
 
+    @spans.traced("kvquilt.find")
     async def plan(self, prompt: Prompt, options: BlendOptions) -> BlendPlan:
         """What a blend would find and decide, without fetching or computing."""
         started = time.perf_counter()
@@ -176,6 +178,7 @@ class Blender:
                 outcome.kept_out = outcome.found.context
                 outcome.found, outcome.miss_reason = None, "gate_closed"
         usable = [guess for guess in guesses if changed(guess.found) in allowed]
+        spans.note(chunks=len(outcomes), misses=sum(outcome.found is None for outcome in outcomes))
         return BlendPlan(
             looked_up, BlendReport(options, decision, outcomes), usable, allowed, time.perf_counter() - started
         )

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from kvquilt_router.arriving import Abandoned, Arrivals
 from kvquilt_router.assembly import Assembly
 from kvquilt_router.engine.kv import LayerTensors, wire_bytes
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.selection import RecomputePolicy, Selection, SelectionProblem
+from kvquilt_rpc import spans
 
 log = logging.getLogger(__name__)
 
@@ -68,14 +70,20 @@ class Computation:
     def _work(self) -> None:
         self.running = time.perf_counter()
         if self._arrivals is None:
-            self.assembly.merge()
+            with spans.span("kvquilt.merge"):
+                self.assembly.merge()
         if self._selection is None:
-            self._selection = self.assembly.select(self._policy, self.problem)
+            with spans.span("kvquilt.select", policy=self._policy.name):
+                self._selection = self.assembly.select(self._policy, self.problem)
         self.selected, waited = time.perf_counter(), self.waited
-        self.assembly.compute(self._selection, self._on_layer)
+        with spans.span("kvquilt.recompute") as recompute:
+            with spans.LayerGroups("kvquilt.recompute.layers", len(self.assembly.kv.layers)) as groups:
+                self.assembly.compute(self._selection, partial(self._on_layer, groups))
+            recompute.set(tokens=len(self.assembly.computed))
         self.engine_seconds = time.perf_counter() - self.selected - (self.waited - waited)
 
-    def _on_layer(self, _: int, tensors: LayerTensors) -> None:
+    def _on_layer(self, groups: spans.LayerGroups, index: int, tensors: LayerTensors) -> None:
+        groups.done(index)
         self._loop.call_soon_threadsafe(self._layers.put_nowait, tensors)
 
     async def layers(self, first: int = 0) -> AsyncGenerator[memoryview, None]:
@@ -84,12 +92,20 @@ class Computation:
         Args:
             first: tokens before this one are left out.
         """
+        sending: spans.Span = spans.NOTHING
+        nbytes = 0
         try:
-            for _ in self.assembly.kv.layers:
+            for index, _ in enumerate(self.assembly.kv.layers):
                 tensors = await _next(self._layers, self._task)
+                if index == 0:
+                    sending = spans.span("kvquilt.send")
                 for tensor in (tensors.keys, tensors.values):
-                    yield await asyncio.to_thread(wire_bytes, tensor[:, :, first:])
+                    data = await asyncio.to_thread(wire_bytes, tensor[:, :, first:])
+                    nbytes += data.nbytes
+                    yield data
         finally:
+            sending.set(bytes=nbytes)
+            sending.end()
             await self._task
 
     async def dropped(self) -> None:

@@ -1,6 +1,7 @@
 """The one thread that computes. Requests go first: background work waits until none is waiting or running."""
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -28,7 +29,7 @@ class EngineThread:
         self._requests += 1
         self._idle.clear()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: call(*args, **kwargs))
+            return await self._run(call, *args, **kwargs)
         finally:
             self._requests -= 1
             if self._requests == 0:
@@ -40,7 +41,16 @@ class EngineThread:
         """Run a call when no request wants the thread; a request that comes meanwhile waits for this one call."""
         while not self._idle.is_set():
             await self._idle.wait()
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: call(*args, **kwargs))
+        return await self._run(call, *args, **kwargs)
+
+    async def _run(
+        self, call: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result:
+        """In the caller's context: what is logged and traced there belongs to its request."""
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, lambda: context.run(call, *args, **kwargs)
+        )
 
     def close(self) -> None:
         """Let the running call end; drop those that wait."""

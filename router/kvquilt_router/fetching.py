@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kvquilt_router.misses import miss_reason
 from kvquilt_router.placement import check_fits
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, Found, Key, key_of
+from kvquilt_rpc import spans
 from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes, ObjectBatch, ObjectPieces, ObjectRef
@@ -48,6 +50,7 @@ class Fetcher:
         self._concurrency = concurrency
         self._cleaning: set[asyncio.Task[None]] = set()
 
+    @spans.traced("kvquilt.fetch")
     async def fetch(
         self, outcomes: Sequence[ChunkOutcome], guessed: Sequence[ChunkOutcome], arrivals: Arrivals
     ) -> dict[Key, DecodedChunk]:
@@ -79,6 +82,8 @@ class Fetcher:
             self._counters.add(f"chunks_missed_{outcome.miss_reason}" if outcome.miss_reason else "chunks_hit")
         if any(reasons.values()):
             arrivals.fail()
+        missed = sum(map(bool, reasons.values()))
+        spans.note(chunks=len(chunks), failed=missed, bytes=sum(o.fetched_bytes for o in outcomes))
         return chunks
 
     async def _fetch_found(
@@ -145,10 +150,12 @@ class Fetcher:
             self._forget(info)
         return miss_reason(error)
 
+    @spans.traced("kvquilt.decode")
     async def _streamed(
         self, ref: ObjectRef, point: OperatingPoint, pieces: ObjectPieces, received: "_Received", arrivals: Arrivals
     ) -> DecodedChunk:
         """Decode while bytes arrive, and keep none of them."""
+        busy = 0.0
         depth = point.quality_layers
         arriving = arrivals.begin((ref.key, point))
         decoder = ContainerDecoder(self._fingerprint, None, depth or None, self._profile.coder, arriving.completed)
@@ -156,10 +163,14 @@ class Fetcher:
         async for piece in pieces:
             if isinstance(piece, bytes):
                 received.add(len(piece))
+                began = time.perf_counter()
                 await asyncio.to_thread(decoder.feed, piece)
+                busy += time.perf_counter() - began
                 arriving.received = received.bytes
                 arrivals.move()
-        return decoder.finish()
+        chunk = decoder.finish()
+        spans.note(bytes=received.bytes, tokens=len(chunk.token_ids), busy_seconds=busy)
+        return chunk
 
     async def _continued(self, ref: ObjectRef, point: OperatingPoint, received: "_Received") -> DecodedChunk:
         """Fetch what is missing of what is held, and keep that too."""
@@ -168,7 +179,8 @@ class Fetcher:
         if held is None or held.quality_layers < (depth or held.head.quality_layers):
             held = await self._extended(held, ref, depth, received)
             self._held.put(ref.key, held)
-        return await asyncio.to_thread(held.decode, self._profile.coder, depth or None)
+        with spans.span("kvquilt.decode", bytes=received.bytes):
+            return await asyncio.to_thread(held.decode, self._profile.coder, depth or None)
 
     async def _extended(
         self, held: HeldContainer | None, ref: ObjectRef, depth: int, received: "_Received"

@@ -19,6 +19,7 @@ from kvquilt_router.misses import unanswered
 from kvquilt_router.planning import PREFIX_POINT, Planner
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Found, Prompt
+from kvquilt_rpc import spans
 from kvquilt_rpc.nodes import CacheNodes, ObjectRef
 
 
@@ -69,6 +70,7 @@ class HeadFinder:
         own = PREFIX_POINT if piece.segment == 0 else point
         return self._planner.chunk(tokens, own, piece.segment, piece.begin, piece.segment in prompt.public)
 
+    @spans.traced("kvquilt.find")
     async def find(self, prompt: Prompt, point: OperatingPoint, computed: int, end: int) -> Head:
         """The longest head; it may be empty. A node that does not answer has nothing.
 

@@ -14,6 +14,7 @@ from kvquilt_router.fetching import Fetcher
 from kvquilt_router.heads import Head
 from kvquilt_router.placement import ChunkPart, FetchedChunk, fits
 from kvquilt_router.types import ChunkOutcome, Key, Sent, key_of
+from kvquilt_rpc import spans
 
 
 class HeadLoader:
@@ -40,11 +41,12 @@ class HeadLoader:
         Raises:
             UnavailableError: a chunk was lost after the beginning (reason `fetch_failed`).
         """
-        async with self._slots:
+        async with spans.waited("kvquilt.wait", self._slots):
             keys = {key_of(outcome.found) for outcome in head.chunks if outcome.found is not None}
             arrivals = Arrivals(keys, len(self._engine.traits.layout.layers), self._fetch_deadline)
             fetching = asyncio.create_task(self._fetcher.fetch(head.chunks, (), arrivals))
             fetching.add_done_callback(lambda _: arrivals.move())
+            sending: spans.Span = spans.NOTHING
             try:
                 described = await self._described(head, arrivals, fetching)
                 if described is None:
@@ -56,6 +58,7 @@ class HeadLoader:
                 end = max(first, usable[-1].ref.end if usable else first)
                 yield Sent(first, end)
                 if end > first:
+                    sending = spans.span("kvquilt.send", tokens=end - first)
                     filled = _Filled(self._engine, usable, arrived, first, end)
                     for layer in range(len(self._engine.traits.layout.layers)):
                         if described is not None:
@@ -66,6 +69,7 @@ class HeadLoader:
                 if described is not None and arrivals.failed:
                     raise _lost("the end")
             finally:
+                sending.end()
                 arrivals.fail()
                 fetching.cancel()
                 await asyncio.gather(fetching, return_exceptions=True)

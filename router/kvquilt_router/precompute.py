@@ -18,6 +18,7 @@ from kvquilt_router.planning import Planner
 from kvquilt_router.storing import Storer
 from kvquilt_router.types import ChunkRef
 from kvquilt_router.warming import without
+from kvquilt_rpc import spans
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes, ObjectRef
 
@@ -106,6 +107,7 @@ class Precomputer:
                 self._counters.add("documents_prefetched")
                 yield result
 
+    @spans.traced("kvquilt.document")
     async def _store(self, result: PrefetchResult, jobs: Sequence[VariantJob], pending: "_Pending") -> None:
         before = (result.present, result.failed)
         try:
@@ -124,6 +126,7 @@ class Precomputer:
             done = result.stored + result.present + result.failed - sum(before)
             result.failed += len(jobs) - done
             result.failure_reason = str(error)
+        spans.note(tokens=result.tokens, stored=result.stored, present=result.present, failed=result.failed)
 
     def prefix_jobs(self, prefix: TokenIds, public: bool = False) -> list[VariantJob]:
         """The chunks of a shared prefix, each after those before it."""
@@ -159,6 +162,7 @@ class Precomputer:
             result.failed, result.failure_reason = len(jobs), str(error)
             return []
 
+    @spans.traced("kvquilt.find")
     async def _looked_up(
         self, jobs: Sequence[VariantJob], prefix: TokenIds, result: PrefetchResult
     ) -> list[VariantJob]:
@@ -217,7 +221,8 @@ class Precomputer:
             return pending.ready.pop(id(job))
         together = (job,) if pending is None else pending.shared.get(id(job), (job,))
         started = time.perf_counter()
-        computed = await self._thread.run_idle(self._computer.compute_packed, together)
+        with spans.span("kvquilt.compute", tokens=sum(len(other.ref.token_ids) for other in together)):
+            computed = await self._thread.run_idle(self._computer.compute_packed, together)
         seconds = (time.perf_counter() - started) / len(together)
         found = {id(other): (kv, seconds) for other, kv in zip(together, computed, strict=True)}
         if pending is not None:

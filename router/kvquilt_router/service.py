@@ -29,9 +29,10 @@ from kvquilt_router.why import wire as why_wire
 from kvquilt_router.why.recording import planned
 from kvquilt_router.why.types import RequestRecord
 from kvquilt_rpc import frames, status
-from kvquilt_rpc.callers import ACTING, NAMESPACE_KEY, caller
+from kvquilt_rpc.callers import NAMESPACE_KEY, caller
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes
+from kvquilt_rpc.requests import act_in
 from kvquilt_rpc.status import Context
 from kvquilt_rpc.version import VERSION
 
@@ -84,7 +85,7 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                 reason="namespace_missing",
             )
         tenants = served.tenants
-        ACTING.set(namespace)
+        act_in(namespace, served.loaded.fingerprint)
         may = (identity.may_write(namespace), identity.public_write)
         return Acting(tenants.of(namespace), tenants.public, *may, self._forgetting.begin())
 

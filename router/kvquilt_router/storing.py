@@ -16,6 +16,7 @@ from kvquilt_router.planning import Planner
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.refusals import QUEUE_FULL, Refusals
 from kvquilt_router.usage import Tally
+from kvquilt_rpc import spans
 from kvquilt_rpc.nodes import CacheNodes
 
 MODEL_PARTS = "model_parts"
@@ -73,6 +74,7 @@ class Storer:
         except errors.NotFoundError as error:
             raise errors.UnavailableError(str(error), reason=error.reason) from None
 
+    @spans.traced("kvquilt.store_chunk")
     async def store(self, job: VariantJob, computed: Computed, seconds: float) -> tuple[bool, int]:
         """Encode and put; whether it was stored now (`False`: it was there), and its size in bytes.
 
@@ -83,6 +85,7 @@ class Storer:
         meta = await asyncio.to_thread(self._meta, job, computed, seconds)
         data = await asyncio.to_thread(self._encoded, job, computed, meta)
         stored = await self._put(self.key(job), data, meta)
+        spans.note(tokens=meta.tokens, bytes=len(data), level=meta.form.level.value, stored=stored)
         self._refusals.stored(meta.chunk_key)
         if stored:
             self._tally.written(meta.tokens, len(data))
@@ -117,7 +120,10 @@ class Storer:
         identity = ChunkIdentity(
             self._planner.fingerprint, job.ref.chunk_key, job.kind, meta.context_digest, attributes
         )
-        return container.encode(computed.kv, job.ref.point.form.level, identity, self.coder(job), side=computed.side)
+        with spans.span("kvquilt.encode", tokens=meta.tokens):
+            return container.encode(
+                computed.kv, job.ref.point.form.level, identity, self.coder(job), side=computed.side
+            )
 
     async def _put(self, key: bytes, data: bytes, meta: ObjectMeta) -> bool:
         """Store an object, and before it the profile if a node has lost it, or never got it."""

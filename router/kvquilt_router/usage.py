@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router.types import BlendReport
+from kvquilt_rpc import spans
 from kvquilt_rpc.counters import Counters
 
 USAGE = (
@@ -20,6 +21,7 @@ USAGE = (
     "milliseconds_lost",
 )
 """Counters that are kept of each namespace, and of all together."""
+_KINDS = ("exact", "reused", "recomputed", "computed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,12 @@ class Tally:
             self.own.add(name, amount)
 
     def blended(self, report: BlendReport) -> None:
-        """Count what a finished blend took, and the time that it saved or lost."""
+        """Count what a finished blend took, and the time that it saved or lost; its span says what it took too."""
         self.add("blends")
-        for kind in ("exact", "reused", "recomputed", "computed"):
-            self.add(f"tokens_{kind}", getattr(report, f"tokens_{kind}"))
+        tokens = {f"tokens_{kind}": getattr(report, f"tokens_{kind}") for kind in _KINDS}
+        for name, amount in tokens.items():
+            self.add(name, amount)
+        spans.note(**tokens, bytes=report.fetched_bytes, misses=sum(bool(o.miss_reason) for o in report.chunks))
         self.add("bytes_fetched", report.fetched_bytes)
         if report.saved_seconds is not None:
             name = "milliseconds_saved" if report.saved_seconds > 0 else "milliseconds_lost"

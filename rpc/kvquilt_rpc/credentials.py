@@ -7,6 +7,7 @@ import grpc
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import check_namespace
+from kvquilt_rpc import requests, spans
 from kvquilt_rpc.authentication import AUTHORIZATION
 from kvquilt_rpc.callers import ACTING, NAMESPACE_KEY
 from kvquilt_rpc.security import Credentials
@@ -83,7 +84,7 @@ def _bearer(content: bytes, where: str) -> str:
 
 
 class _Telling(grpc.aio.Channel):
-    """A channel whose calls all carry some metadata.
+    """A channel whose calls all carry some metadata, and are spans where somebody traces.
 
     gRPC has call credentials and interceptors for it: the former refuse clear text, which loopback may have, the latter
     wrap every message of a stream.
@@ -93,28 +94,33 @@ class _Telling(grpc.aio.Channel):
         self._channel = channel
         self._metadata = metadata
 
-    def _telling(self, call: Any) -> Any:
+    def _telling(self, method: str, call: Any) -> Any:
         def told(request: Any = None, **options: Any) -> Any:
-            options["metadata"] = (*(options.get("metadata") or ()), *self._metadata())
-            return call(request, **options)
+            calling = spans.calling(method)
+            traced = () if calling is None else calling.metadata
+            options["metadata"] = (*(options.get("metadata") or ()), *self._metadata(), *requests.metadata(), *traced)
+            made = call(request, **options)
+            if calling is not None:
+                calling.made(made)
+            return made
 
         return told
 
-    def unary_unary(self, *args: Any, **options: Any) -> Any:
+    def unary_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """See `grpc.aio.Channel`; likewise the next three."""
-        return self._telling(self._channel.unary_unary(*args, **options))
+        return self._telling(method, self._channel.unary_unary(method, *args, **options))
 
-    def unary_stream(self, *args: Any, **options: Any) -> Any:
+    def unary_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """One request, several answers."""
-        return self._telling(self._channel.unary_stream(*args, **options))
+        return self._telling(method, self._channel.unary_stream(method, *args, **options))
 
-    def stream_unary(self, *args: Any, **options: Any) -> Any:
+    def stream_unary(self, method: str, *args: Any, **options: Any) -> Any:
         """Several requests, one answer."""
-        return self._telling(self._channel.stream_unary(*args, **options))
+        return self._telling(method, self._channel.stream_unary(method, *args, **options))
 
-    def stream_stream(self, *args: Any, **options: Any) -> Any:
+    def stream_stream(self, method: str, *args: Any, **options: Any) -> Any:
         """Several of both."""
-        return self._telling(self._channel.stream_stream(*args, **options))
+        return self._telling(method, self._channel.stream_stream(method, *args, **options))
 
     async def __aenter__(self) -> "_Telling":
         return self

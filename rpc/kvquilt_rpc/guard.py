@@ -15,6 +15,7 @@ from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.callers import CALLER
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.limits import Admitted, Limiter
+from kvquilt_rpc.serving import serving
 
 log = logging.getLogger(__name__)
 
@@ -67,16 +68,18 @@ class Guard(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         async def guarded(requests: AsyncIterator[bytes], context: Any) -> Any:
-            try:
-                identity = self._authenticator.identify(context)
-                with self._limiter.admit(identity.name) as admitted:
-                    CALLER.set(identity)
-                    if handler.request_streaming:
-                        return await handler.stream_unary(_counted(requests, admitted, parse), context)
-                    return await handler.unary_unary(await _only(requests, admitted, parse), context)
-            except (errors.KvquiltError, DecodeError) as error:
-                self._refused(method, context, error)
-                await status.abort(context, error)
+            with serving(method, context) as call:
+                try:
+                    identity = self._authenticator.identify(context)
+                    with self._limiter.admit(identity.name) as admitted:
+                        CALLER.set(identity)
+                        call.admitted(identity)
+                        if handler.request_streaming:
+                            return await handler.stream_unary(_counted(requests, admitted, parse), context)
+                        return await handler.unary_unary(await _only(requests, admitted, parse), context)
+                except (errors.KvquiltError, DecodeError) as error:
+                    self._refused(method, context, error)
+                    await status.abort(context, error)
 
         return guarded
 
@@ -84,20 +87,22 @@ class Guard(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         async def guarded(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
-            try:
-                identity = self._authenticator.identify(context)
-                with self._limiter.admit(identity.name) as admitted:
-                    CALLER.set(identity)
-                    if handler.request_streaming:
-                        answers = handler.stream_stream(_counted(requests, admitted, parse), context)
-                    else:
-                        answers = handler.unary_stream(await _only(requests, admitted, parse), context)
-                    async with aclosing(answers) as items:
-                        async for item in items:
-                            yield item
-            except (errors.KvquiltError, DecodeError) as error:
-                self._refused(method, context, error)
-                await status.abort(context, error)
+            with serving(method, context) as call:
+                try:
+                    identity = self._authenticator.identify(context)
+                    with self._limiter.admit(identity.name) as admitted:
+                        CALLER.set(identity)
+                        call.admitted(identity)
+                        if handler.request_streaming:
+                            answers = handler.stream_stream(_counted(requests, admitted, parse), context)
+                        else:
+                            answers = handler.unary_stream(await _only(requests, admitted, parse), context)
+                        async with aclosing(answers) as items:
+                            async for item in items:
+                                yield item
+                except (errors.KvquiltError, DecodeError) as error:
+                    self._refused(method, context, error)
+                    await status.abort(context, error)
 
         return guarded
 

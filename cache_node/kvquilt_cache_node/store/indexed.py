@@ -23,6 +23,7 @@ from kvquilt_codec.errors import BadRequestError, UnavailableError
 from kvquilt_codec.identity import check_digest
 from kvquilt_codec.receipts import ForgetReceipt, PinReceipt
 from kvquilt_codec.traces import ChunkPlace, Trace
+from kvquilt_rpc import spans
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class IndexedStore:
         """See `Store.durable`."""
         return self._blobs.durable
 
+    @spans.traced("kvquilt.put")
     async def put_if_absent(self, key: bytes, data: bytes, meta: Meta) -> bool:
         """See `Store.put_if_absent`."""
         check_digest(key, "object key")
@@ -159,16 +161,19 @@ class IndexedStore:
             check_digest(key, "object key")
         return readings(self._blobs, self._index, keys, namespaces, self._rules.lease(self._capacity))
 
+    @spans.traced("kvquilt.index.touch")
     async def touch(
         self, keys: Sequence[bytes], documents: Sequence[str] = (), namespaces: Namespaces = None
     ) -> list[bytes]:
         """See `Store.touch`."""
         return await self._index.use(keys, documents, namespaces)
 
+    @spans.traced("kvquilt.index.stat")
     async def stat(self, keys: Sequence[bytes], namespaces: Namespaces = None) -> dict[bytes, ObjectInfo]:
         """See `Store.stat`."""
         return {info.key: info for info in await self._index.find(list(keys), namespaces)}
 
+    @spans.traced("kvquilt.index.find_variants")
     async def find_variants(
         self,
         chunk_keys: Sequence[bytes],
@@ -180,6 +185,7 @@ class IndexedStore:
         """See `Store.find_variants`."""
         return await self._index.find_variants(chunk_keys, model_fingerprint, prefix_digest, limit, namespaces)
 
+    @spans.traced("kvquilt.index.find_chunks")
     async def find_chunks(
         self, fingerprints: Sequence[bytes], model_fingerprint: str, limit: int, namespaces: Namespaces = None
     ) -> list[ChunkMatch]:

@@ -5,6 +5,7 @@ import asyncio
 from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.indexed import IndexedStore
+from kvquilt_cache_node.store.observed import ObservedBlobs
 from kvquilt_cache_node.store.opening_blobs import open_blobs
 from kvquilt_cache_node.store.opening_index import open_index
 from kvquilt_cache_node.store.opening_sealed import Sealing
@@ -55,7 +56,7 @@ async def open_parts(
     Raises:
         As `open_store`.
     """
-    blobs = await open_blobs(settings)
+    blobs: Blobs = ObservedBlobs(await open_blobs(settings), "store")
     try:
         blobs = with_queue(blobs, settings, (counters or Counters(COUNTERS)).add)
         return blobs, await open_index(settings, anew=anew)

@@ -10,6 +10,7 @@ from kvquilt_cache_node.store.hot import Count, HotBlobs
 from kvquilt_cache_node.store.hot_first import HotFirstBlobs
 from kvquilt_cache_node.store.hot_tier import HotTier
 from kvquilt_cache_node.store.memory import MemoryBlobs
+from kvquilt_cache_node.store.observed import ObservedBlobs
 from kvquilt_cache_node.store.opening_blobs import not_installed
 from kvquilt_cache_node.store.queue_files import QueueFiles
 from kvquilt_cache_node.store.tiered import Check, TieredBlobs
@@ -46,7 +47,7 @@ async def with_tiers(blobs: Blobs, index: Index, settings: NodeSettings, check: 
     """
     if settings.hot_store != "none":
         capacity = int(settings.hot_capacity)
-        medium = await _hot_medium(settings)
+        medium = ObservedBlobs(await _hot_medium(settings), "hot")
         policy = _policy(settings.hot_eviction, capacity)
         hot = HotTier(medium, capacity, policy, count, timeout=settings.hot_timeout)
         try:

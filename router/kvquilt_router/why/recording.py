@@ -1,6 +1,5 @@
 """From what was done for a request to the record of it, which holds neither its KV nor anything that refers to it."""
 
-import secrets
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from kvquilt_router.offers import Loaded
 from kvquilt_router.types import BlendReport, ChunkOutcome, Indices, Prompt
 from kvquilt_router.why.records import RequestLog
 from kvquilt_router.why.types import ChunkRecord, RequestRecord
+from kvquilt_rpc import requests
 
 
 def keep(done: Blended | Loaded, waiting: Set[bytes], log: RequestLog, at: float) -> str:
@@ -24,9 +24,9 @@ def keep(done: Blended | Loaded, waiting: Set[bytes], log: RequestLog, at: float
         at: seconds since the epoch.
 
     Returns:
-        The record's name, which nobody can guess; empty if there is no room for it.
+        The record's name, the id of the request that is served now; empty if there is no room for it.
     """
-    request_id = secrets.token_hex(16)
+    request_id = requests.current().request_id
     recomputed = done.assembly.recomputed if isinstance(done, Blended) else np.empty(0, np.int64)
     record = _record(done.prompt, done.report, recomputed, waiting, request_id, at)
     return request_id if log.add(record) else ""

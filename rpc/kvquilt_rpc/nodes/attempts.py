@@ -14,6 +14,7 @@ from kvquilt_codec.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from kvquilt_rpc import spans
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes.budget import RetryBudget, full_jitter
@@ -203,7 +204,8 @@ class Attempts:
             done, _ = await asyncio.wait(racing, timeout=late)
             if not done and self._hedges.take():
                 self._counters.add("node_hedges")
-                racing[asyncio.create_task(self._once(order[1], keys, call, seconds - late))] = order[1]
+                hedge = self._once(order[1], keys, call, seconds - late, hedged=True)
+                racing[asyncio.create_task(hedge)] = order[1]
             winner = await _first(racing)
             if racing[winner] is not order[0] and winner.exception() is None:
                 self._counters.add("node_hedges_won")
@@ -211,9 +213,12 @@ class Attempts:
         finally:
             await _end(racing, call)
 
-    async def _once(self, member: Member, keys: Sequence[bytes], call: Call[Result], seconds: float) -> Result:
+    async def _once(
+        self, member: Member, keys: Sequence[bytes], call: Call[Result], seconds: float, *, hedged: bool = False
+    ) -> Result:
         began = self._clock()
-        with member.judged(), member.busy():
+        told = spans.span("kvquilt.node", node=member.site.name, call=call.name, objects=len(keys), hedged=hedged)
+        with told, member.judged(), member.busy():
             result = await call.work(member.client, keys, seconds)
         self._latencies[call.name].add(self._clock() - began)
         return result
