@@ -15,21 +15,23 @@ import numpy as np
 
 from kvquilt_codec import errors
 from kvquilt_codec.identity import context_digest
-from kvquilt_codec.types import Level, TokenIds, VariantKind
+from kvquilt_codec.types import Level, VariantKind
 from kvquilt_router.blending import Blended
 from kvquilt_router.computing import Computed, VariantJob, sources_of
 from kvquilt_router.engine import Engine
 from kvquilt_router.engine.kv import LayerTensors
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.forgetting import Forgetting
-from kvquilt_router.needed import missed
+from kvquilt_router.needed import missed, preceding
 from kvquilt_router.planning import Planner
 from kvquilt_router.precompute import PrefetchResult
 from kvquilt_router.tenants import Acting, Tenant
 from kvquilt_router.types import ChunkOutcome, ChunkRef, Prompt
+from kvquilt_rpc import requests, spans
 from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes, ObjectRef
+from kvquilt_rpc.requests import NO_REQUEST, Request
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class _Work:
         blended: the blend that computed its KV already, in its exact context, where there is one.
         neighbour: whether it is stored because of what precedes the chunk in a prompt.
         begun: when its request began; see `Forgetting`.
+        request: that left it behind.
     """
 
     job: VariantJob
@@ -56,6 +59,7 @@ class _Work:
     blended: Blended | None = None
     neighbour: bool = False
     begun: int = 0
+    request: Request = NO_REQUEST
 
     @property
     def namespace(self) -> str:
@@ -161,7 +165,7 @@ class Background:
         found = []
         for ref, neighbour in computed:
             if ref.end <= exact_end and acting.may_store(ref, prompt, ref.segment):
-                sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, blended.report.chunks)
+                sources = preceding(prompt.token_ids, len(prompt.prefix), ref, blended.report.chunks)
                 job = VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources)
                 found.append(_Work(job, acting.of(ref), blended, neighbour))
         if found and len(self._kept) >= BLENDS_KEPT:
@@ -204,7 +208,7 @@ class Background:
             if not acting.may_store(ref, prompt, ref.segment):
                 continue
             if ref.segment == 1 and ref.begin <= MAX_EXACT_CONTEXT:
-                sources = _pieces(prompt.token_ids, len(prompt.prefix), ref, outcomes)
+                sources = preceding(prompt.token_ids, len(prompt.prefix), ref, outcomes)
                 jobs.append(VariantJob(ref, VariantKind.EXACT, prompt.prefix, sources))
             elif before.ref.segment:
                 sources = (before.ref.token_ids,)
@@ -212,7 +216,7 @@ class Background:
         return jobs
 
     def _put(self, work: _Work, acting: Acting) -> bool:
-        work = replace(work, begun=acting.begun)
+        work = replace(work, begun=acting.begun, request=requests.current())
         if self._forgetting.is_over(work.namespace, work.begun):
             return False
         key = work.tenant.storer.key(work.job)
@@ -235,7 +239,8 @@ class Background:
             work = await self._queue.get()
             try:
                 self._forgetting.resume(work.begun)
-                with acting_in(work.namespace):
+                requests.resume(work.request)
+                with acting_in(work.namespace), spans.span("kvquilt.background", request_id=work.request.request_id):
                     await self._do(work)
             except errors.KvquiltError as error:
                 if self._forgetting.is_over(work.namespace, work.begun):
@@ -292,9 +297,3 @@ class Background:
     async def settle(self) -> None:
         """Wait until everything queued has been dealt with."""
         await self._queue.join()
-
-
-def _pieces(tokens: TokenIds, prefix: int, ref: ChunkRef, outcomes: Sequence[ChunkOutcome]) -> tuple[TokenIds, ...]:
-    """What precedes a chunk beyond the shared prefix, chunk by chunk."""
-    cuts = [outcome.ref.end - prefix for outcome in outcomes if prefix < outcome.ref.end < ref.begin]
-    return tuple(np.split(tokens[prefix : ref.begin], cuts)) if ref.begin > prefix else ()

@@ -1,12 +1,12 @@
 """Which chunks a finished request needed: those that it found, and those that it would have found, were they stored."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from kvquilt_codec.types import KVLayout
+from kvquilt_codec.types import KVLayout, TokenIds
 from kvquilt_router.blending import Blended
 from kvquilt_router.estimates import UNMEASURED_SECONDS_PER_TOKEN
 from kvquilt_router.offers import Loaded
@@ -115,3 +115,9 @@ def _missed_prefix(blended: Blended) -> Iterator[ChunkRef]:
 def _would_serve(outcome: ChunkOutcome) -> bool:
     """Whether a chunk was missed that would have been used if it were stored."""
     return outcome.miss_reason not in ("", "gate_closed", SLOWER)
+
+
+def preceding(tokens: TokenIds, prefix: int, ref: ChunkRef, outcomes: Sequence[ChunkOutcome]) -> tuple[TokenIds, ...]:
+    """What precedes a chunk beyond the shared prefix, chunk by chunk."""
+    cuts = [outcome.ref.end - prefix for outcome in outcomes if prefix < outcome.ref.end < ref.begin]
+    return tuple(np.split(tokens[prefix : ref.begin], cuts)) if ref.begin > prefix else ()

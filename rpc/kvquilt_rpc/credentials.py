@@ -10,6 +10,7 @@ from kvquilt_codec.identity import check_namespace
 from kvquilt_rpc import requests, spans
 from kvquilt_rpc.authentication import AUTHORIZATION
 from kvquilt_rpc.callers import ACTING, NAMESPACE_KEY
+from kvquilt_rpc.logs import hide
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.tls import channel_credentials, is_loopback
 from kvquilt_rpc.tokens import MAX_TOKEN_BYTES
@@ -80,6 +81,7 @@ def _bearer(content: bytes, where: str) -> str:
         raise BadRequestError(
             f"expected a token of 1..{MAX_TOKEN_BYTES} ASCII characters in {where}; got something else"
         )
+    hide(token.decode("ascii"))
     return f"Bearer {token.decode('ascii')}"
 
 

@@ -68,18 +68,16 @@ class Guard(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         async def guarded(requests: AsyncIterator[bytes], context: Any) -> Any:
-            with serving(method, context) as call:
-                try:
-                    identity = self._authenticator.identify(context)
-                    with self._limiter.admit(identity.name) as admitted:
-                        CALLER.set(identity)
-                        call.admitted(identity)
-                        if handler.request_streaming:
-                            return await handler.stream_unary(_counted(requests, admitted, parse), context)
-                        return await handler.unary_unary(await _only(requests, admitted, parse), context)
-                except (errors.KvquiltError, DecodeError) as error:
-                    self._refused(method, context, error)
-                    await status.abort(context, error)
+            try:
+                identity = self._authenticator.identify(context)
+                with self._limiter.admit(identity.name) as admitted, serving(method, context, identity):
+                    CALLER.set(identity)
+                    if handler.request_streaming:
+                        return await handler.stream_unary(_counted(requests, admitted, parse), context)
+                    return await handler.unary_unary(await _only(requests, admitted, parse), context)
+            except (errors.KvquiltError, DecodeError) as error:
+                self._refused(method, context, error)
+                await status.abort(context, error)
 
         return guarded
 
@@ -87,22 +85,20 @@ class Guard(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         async def guarded(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
-            with serving(method, context) as call:
-                try:
-                    identity = self._authenticator.identify(context)
-                    with self._limiter.admit(identity.name) as admitted:
-                        CALLER.set(identity)
-                        call.admitted(identity)
-                        if handler.request_streaming:
-                            answers = handler.stream_stream(_counted(requests, admitted, parse), context)
-                        else:
-                            answers = handler.unary_stream(await _only(requests, admitted, parse), context)
-                        async with aclosing(answers) as items:
-                            async for item in items:
-                                yield item
-                except (errors.KvquiltError, DecodeError) as error:
-                    self._refused(method, context, error)
-                    await status.abort(context, error)
+            try:
+                identity = self._authenticator.identify(context)
+                with self._limiter.admit(identity.name) as admitted, serving(method, context, identity):
+                    CALLER.set(identity)
+                    if handler.request_streaming:
+                        answers = handler.stream_stream(_counted(requests, admitted, parse), context)
+                    else:
+                        answers = handler.unary_stream(await _only(requests, admitted, parse), context)
+                    async with aclosing(answers) as items:
+                        async for item in items:
+                            yield item
+            except (errors.KvquiltError, DecodeError) as error:
+                self._refused(method, context, error)
+                await status.abort(context, error)
 
         return guarded
 

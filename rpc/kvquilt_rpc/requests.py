@@ -2,8 +2,6 @@
 
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
@@ -65,14 +63,9 @@ def act_in(namespace: str, model: str) -> None:
     learn(namespace=namespace, model=model)
 
 
-@contextmanager
-def resumed(request: Request) -> Iterator[None]:
-    """What is done inside is done for a request that may be over. Not around a `yield`."""
-    token = _CURRENT.set(request)
-    try:
-        yield
-    finally:
-        _CURRENT.reset(token)
+def resume(request: Request) -> None:
+    """What is done in this context from now on is done for a request that may be over."""
+    _CURRENT.set(request)
 
 
 def metadata() -> tuple[tuple[str, str], ...]:

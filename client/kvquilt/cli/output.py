@@ -76,6 +76,11 @@ def size(count: float) -> str:
     raise AssertionError
 
 
+def exit_code(error: errors.KvquiltError) -> int:
+    """What a command ends with that an error has ended."""
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+
+
 @contextlib.contextmanager
 def explained(as_json: bool) -> Iterator[None]:
     """Turn errors of our tree into a message and an exit code; let everything else be seen whole."""
@@ -88,7 +93,7 @@ def explained(as_json: bool) -> Iterator[None]:
         else:
             err.print(f"[bold red]{type(error).__name__}[/] ({error.reason}): ", end="")
             err.print(str(error), markup=False)
-        raise typer.Exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind))) from None
+        raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         err.print("interrupted; what was stored stays stored")
         raise typer.Exit(INTERRUPTED) from None

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +13,17 @@ import typer
 from threadpoolctl import threadpool_limits
 
 from kvquilt.cli.options import ConfigFile, Json, Nodes, Set, overrides
-from kvquilt.cli.output import err, explained, out, print_json
-from kvquilt.cli.settings import KvquiltSettings, load
+from kvquilt.cli.output import exit_code, explained, out, print_json
+from kvquilt.cli.settings import KvquiltSettings, load, secrets_of
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.redis_url import RedisUrl
 from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_codec.errors import KvquiltError
 from kvquilt_rpc.allocation import keep_freed_memory
+from kvquilt_rpc.exporting import exporting
+from kvquilt_rpc.logs import LogSettings, adopt, hide, logging_to
+
+log = logging.getLogger(__name__)
 
 Running = AbstractAsyncContextManager[dict[str, str]]
 
@@ -26,6 +31,9 @@ Model = Annotated[str | None, typer.Option(help='Folder of a Hugging Face model,
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
 NodePort = Annotated[int | None, typer.Option(help="Port of the node. Sets node.port.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the file store. Sets node.path.")]
+LogFormat = Annotated[
+    str | None, typer.Option("--log-format", help="Of lines on standard error: text or json. Sets log.format.")
+]
 Capacity = Annotated[str | None, typer.Option(help='Byte cap of the store, for instance "2GiB". Sets node.capacity.')]
 
 
@@ -37,6 +45,7 @@ def serve(
     capacity: Capacity = None,
     flags: Set = None,
     config: ConfigFile = None,
+    log_format: LogFormat = None,
     as_json: Json = False,
 ) -> None:
     """Run a router and a cache node in one process, on the embedded store. The way to try kvquilt.
@@ -50,8 +59,9 @@ def serve(
         node__port=node_port,
         node__path=data_dir,
         node__capacity=capacity,
+        log__format=log_format,
     )
-    _run(config, names, as_json, _serving)
+    _run(config, names, as_json, _serving, "kvquilt")
 
 
 def node(
@@ -60,11 +70,12 @@ def node(
     capacity: Capacity = None,
     flags: Set = None,
     config: ConfigFile = None,
+    log_format: LogFormat = None,
     as_json: Json = False,
 ) -> None:
     """Run a cache node: encodes, stores and serves chunks. Needs no model and no torch."""
-    names = overrides(flags, node__port=port, node__path=data_dir, node__capacity=capacity)
-    _run(config, names, as_json, _node)
+    names = overrides(flags, node__port=port, node__path=data_dir, node__capacity=capacity, log__format=log_format)
+    _run(config, names, as_json, _node, "kvquilt-node")
 
 
 def router(
@@ -73,20 +84,37 @@ def router(
     node: Nodes = None,
     flags: Set = None,
     config: ConfigFile = None,
+    log_format: LogFormat = None,
     as_json: Json = False,
 ) -> None:
     """Run a router: plans, fetches, blends and recomputes. Holds the model."""
-    names = overrides(flags, router__model=model, router__port=port, router__nodes=node)
-    _run(config, names, as_json, _router)
+    names = overrides(flags, router__model=model, router__port=port, router__nodes=node, log__format=log_format)
+    _run(config, names, as_json, _router, "kvquilt-router")
 
 
-def _run(config: Path | None, flags: list[str], as_json: bool, start: Callable[[KvquiltSettings], Running]) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def _run(
+    config: Path | None, flags: list[str], as_json: bool, start: Callable[[KvquiltSettings], Running], service: str
+) -> None:
     # Chunks are decoded several at a time. Their small matrix products on BLAS threads of their own take many times the
     # CPU time where cores are busy: the threads wait for each other in spinning loops.
     with explained(as_json), threadpool_limits(1, user_api="blas"):
         settings = load(config, flags).settings
-        asyncio.run(_until_signal(settings, as_json, start))
+        for secret in secrets_of(settings):
+            hide(secret)
+        with logging_to(settings.log), _logged(settings.log), exporting(settings.tracing, service):
+            asyncio.run(_until_signal(settings, as_json, start))
+
+
+@contextlib.contextmanager
+def _logged(settings: LogSettings) -> Iterator[None]:
+    """What ends a server is in its log too, where that is not for people."""
+    try:
+        yield
+    except KvquiltError as error:
+        if settings.format == "text":
+            raise
+        log.critical("%s (%s)", error, error.reason)
+        raise typer.Exit(exit_code(error)) from None
 
 
 async def _until_signal(settings: KvquiltSettings, as_json: bool, start: Callable[[KvquiltSettings], Running]) -> None:
@@ -108,13 +136,14 @@ async def _until_signal(settings: KvquiltSettings, as_json: bool, start: Callabl
             for name, address in addresses.items():
                 out.print(f"[bold]{name}[/] {'is in' if name == 'store' else 'listens on'} {address}")
         await stopping
-        err.print("draining")
+        log.info("draining")
 
 
 @asynccontextmanager
 async def _serving(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
     from kvquilt_router.router import running_router  # imports torch
 
+    adopt()
     if settings.node.keep_freed_memory or settings.router.keep_freed_memory:
         keep_freed_memory()
     async with (
@@ -136,6 +165,7 @@ async def _node(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
 async def _router(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
     from kvquilt_router.router import running_router  # imports torch
 
+    adopt()
     if settings.router.keep_freed_memory:
         keep_freed_memory()
     async with running_router(settings.router) as address:

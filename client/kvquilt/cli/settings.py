@@ -6,14 +6,17 @@ import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from kvquilt.aio import DEFAULT_TARGET
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_codec.errors import BadRequestError, NotFoundError
 from kvquilt_router.settings import RouterSettings
+from kvquilt_rpc.exporting import TracingSettings
+from kvquilt_rpc.logs import LogSettings
 from kvquilt_rpc.security import Credentials
 
 ENV_PREFIX = "KVQUILT_"
@@ -40,6 +43,8 @@ class KvquiltSettings(BaseModel):
     client: ClientSettings = ClientSettings()
     node: NodeSettings = NodeSettings()
     router: RouterSettings = RouterSettings()
+    log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
 
 class Loaded(BaseModel):
@@ -113,6 +118,20 @@ def value_of(settings: KvquiltSettings, name: str) -> str:
     return text_of(functools.reduce(getattr, name.split("."), settings))
 
 
+def secrets_of(settings: BaseModel) -> Iterator[str]:
+    """Every secret among settings, and the password of one that is a URL."""
+    for _, value in settings:
+        if isinstance(value, BaseModel):
+            yield from secrets_of(value)
+        elif isinstance(value, SecretStr):
+            secret = value.get_secret_value()
+            yield secret
+            if "://" in secret:
+                who = secret.partition("://")[2].rpartition("@")[0]
+                yield who.partition(":")[2]
+                yield unquote(who.partition(":")[2])
+
+
 def text_of(value: object) -> str:
     """A setting's value as it may be written: a list with commas, a mapping in JSON."""
     if isinstance(value, dict):
@@ -137,7 +156,8 @@ def _yaml(file: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise BadRequestError(f"expected sections client, node, router in {file}; got {type(content).__name__}")
+        sections = ", ".join(KvquiltSettings.model_fields)
+        raise BadRequestError(f"expected sections {sections} in {file}; got {type(content).__name__}")
     return content
 
 

@@ -1,5 +1,6 @@
 """The worker's side of the cache, for engines that call it from threads of their own."""
 
+import contextvars
 import queue
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -160,7 +161,8 @@ class WorkerCache:
         kv_heads: tuple[int, int] | None = None,
     ) -> "Future[LoadReport]":
         """`fetch` in another thread, in which `sink` is called; what it raises is the future's."""
-        return self._loads.submit(self.fetch, request, plan, sink, deadline, kv_heads=kv_heads)
+        context = contextvars.copy_context()  # the caller's trace goes on
+        return self._loads.submit(context.run, self.fetch, request, plan, sink, deadline, kv_heads=kv_heads)
 
     def save(self, saving: KvToSave) -> bool:
         """Queue KV to be stored, in the background; whether there was room for it.
