@@ -19,7 +19,7 @@ TEXT_CHARACTERS = 64
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     # Who a URL is for: user and password, or a password alone. Greedy: a password may hold an @.
     (re.compile(r"([a-z][a-z0-9+.-]{1,30}://)[^\s/?#'\"]{0,512}@", re.IGNORECASE), rf"\1{HIDDEN}@"),
-    (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (re.compile(r"\b(bearer|basic)\s+(?!token\b)[^\s'\",;)\]}]{8,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
     (re.compile(r"\beyJ[\w-]{4,}(?:\.[\w-]*){1,4}"), HIDDEN),  # a JSON Web Token begins with {"
     (re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL), HIDDEN),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"), HIDDEN),
