@@ -25,7 +25,6 @@ Awaited = Coroutine[Any, Any, Result]
 
 ATTRIBUTES = frozenset(
     {
-        "attempt",
         "busy_seconds",
         "bytes",
         "call",
