@@ -7,6 +7,7 @@ from kvquilt_cache_node.service import SERVICE_NAME, CacheNodeService
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import open_store
 from kvquilt_cache_node.store.sweeping import swept
+from kvquilt_cache_node.tiers import capacities
 from kvquilt_cache_node.types import COUNTERS
 from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc.counters import Counters
@@ -25,7 +26,7 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
     server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters, settings.health_port)
     store = await open_store(settings, counters)
     try:
-        service = CacheNodeService(store, counters, int(settings.max_object))
+        service = CacheNodeService(store, counters, int(settings.max_object), capacities(settings))
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
         address = await server.start()
         async with swept(store.sweep, settings.sweep_seconds):

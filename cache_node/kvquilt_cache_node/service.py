@@ -14,6 +14,7 @@ from kvquilt_cache_node.profiles import Profiles
 from kvquilt_cache_node.putting import checked
 from kvquilt_cache_node.reading import Asked, Opening, Reader
 from kvquilt_cache_node.scope import Scope
+from kvquilt_cache_node.tiers import Capacities, tiers
 from kvquilt_cache_node.types import Store
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES
@@ -47,8 +48,11 @@ _ANSWER = Framing[pb.GetChunkHeader](pb.GetChunkResponse)
 class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     """See `cache_node.proto`."""
 
-    def __init__(self, store: Store, counters: Counters, max_object_bytes: int) -> None:
+    def __init__(
+        self, store: Store, counters: Counters, max_object_bytes: int, before: Capacities | None = None
+    ) -> None:
         self._store = store
+        self._before = before or {}
         self._counters = counters
         self._max_object = max_object_bytes
         self._profiles = Profiles(store, counters)
@@ -273,7 +277,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     @status.unary
     async def GetNodeStatus(self, request: pb.GetNodeStatusRequest, context: Context) -> pb.GetNodeStatusResponse:
         """Tell how the node is."""
-        usage = await self._store.usage()
+        usage, counters = await self._store.usage(), self._counters.snapshot()
         return pb.GetNodeStatusResponse(
             version=VERSION,
             store=self._store.name,
@@ -281,8 +285,9 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             used_bytes=usage.used_bytes,
             capacity_bytes=usage.capacity_bytes,
             kernels=kvquilt_kernels.default().name,
-            counters=self._counters.snapshot(),
+            counters=counters,
             namespaces=await held(self._store, caller().namespace),
             pinned_bytes=usage.pinned_bytes,
             pending_deletions=usage.pending_deletions,
+            tiers=tiers(self._before, counters, usage),
         )

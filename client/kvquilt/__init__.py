@@ -5,8 +5,9 @@ from kvquilt.documents import read_documents
 from kvquilt.errors import KvquiltError
 from kvquilt.explanations import MissReport
 from kvquilt.receipts import ForgetReport, PinReport
+from kvquilt.states import Status
 from kvquilt.sync import Client
-from kvquilt.types import BlendedKV, BlendReport, Document, PrefetchProgress, Public, Segment, Status
+from kvquilt.types import BlendedKV, BlendReport, Document, PrefetchProgress, Public, Segment
 from kvquilt_rpc.security import Credentials
 
 __all__ = [

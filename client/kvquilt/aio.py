@@ -6,16 +6,15 @@ from types import TracebackType
 from kvquilt import wire
 from kvquilt.changes import Changes
 from kvquilt.explanations import MissReport, miss_report
+from kvquilt.looks import Looks
 from kvquilt.receiving import Receiver
 from kvquilt.segments import split_segments
 from kvquilt.types import (
     BlendedKV,
     Document,
-    ModelInfo,
     PlanReport,
     PrefetchProgress,
     Segment,
-    Status,
 )
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.lifetime import check_ttl
@@ -30,7 +29,7 @@ _BATCH_BYTES = 4 << 20
 _BATCH_DOCUMENTS = 256
 
 
-class AsyncClient(Changes):
+class AsyncClient(Changes, Looks):
     """Calls a router. Use it as an async context manager, or call `close`.
 
     Every call takes a `deadline` in seconds. Every failure is an error of `kvquilt.errors`.
@@ -251,17 +250,6 @@ class AsyncClient(Changes):
             request.options.CopyFrom(wire.options(policy, recompute_ratio, level, max_kl))
         async with translated():
             return miss_report(well_formed(await self._stub.ExplainMiss(request, timeout=deadline)))
-
-    async def models(self, *, deadline: float = 10.0) -> tuple[ModelInfo, ...]:
-        """The models that the router serves."""
-        async with translated():
-            response = well_formed(await self._stub.ListModels(pb.ListModelsRequest(), timeout=deadline))
-        return tuple(wire.model(message) for message in response.models)
-
-    async def status(self, *, deadline: float = 10.0) -> Status:
-        """How the router and its nodes are."""
-        async with translated():
-            return wire.status(well_formed(await self._stub.GetStatus(pb.GetStatusRequest(), timeout=deadline)))
 
 
 def _prompt(segments: Sequence[Segment], shared_prefix: Segment | None) -> pb.Prompt:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kvquilt.types import NodeStatus
+from kvquilt.states import NodeStatus
 from kvquilt.wire import node_status
 from kvquilt_proto.v1 import router_pb2 as pb
 

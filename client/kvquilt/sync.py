@@ -8,15 +8,9 @@ from kvquilt.aio import DEFAULT_TARGET, AsyncClient
 from kvquilt.explanations import MissReport
 from kvquilt.loop_thread import LoopThread
 from kvquilt.receipts import ForgetReport, PinReport
-from kvquilt.types import (
-    BlendedKV,
-    Document,
-    ModelInfo,
-    PlanReport,
-    PrefetchProgress,
-    Segment,
-    Status,
-)
+from kvquilt.requests import ServedRequest
+from kvquilt.states import ModelInfo, Status
+from kvquilt.types import BlendedKV, Document, PlanReport, PrefetchProgress, Segment
 from kvquilt_rpc.security import Credentials
 
 Result = TypeVar("Result")
@@ -100,6 +94,10 @@ class Client:
     def status(self, *, deadline: float = 10.0) -> Status:
         """See `AsyncClient.status`."""
         return self._run(self._client.status(deadline=deadline))
+
+    def requests(self, request_id: str = "", *, limit: int = 32, deadline: float = 10.0) -> tuple[ServedRequest, ...]:
+        """See `AsyncClient.requests`."""
+        return self._run(self._client.requests(request_id, limit=limit, deadline=deadline))
 
     def _iterate(self, stream: AsyncIterator[Result]) -> Iterator[Result]:
         end = object()

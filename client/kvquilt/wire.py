@@ -5,20 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from kvquilt.types import (
-    BlendReport,
-    ChunkReport,
-    GatePointStatus,
-    GateStatus,
-    ModelInfo,
-    NodeStatus,
-    PlanReport,
-    PrefetchProgress,
-    ProfileStatus,
-    Public,
-    Segment,
-    Status,
-)
+from kvquilt.states import GatePointStatus, GateStatus, ModelInfo, NodeStatus, ProfileStatus, Queue, Status, Tier
+from kvquilt.types import BlendReport, ChunkReport, PlanReport, PrefetchProgress, Public, Segment
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.levels import parse_level
 from kvquilt_codec.profile import LevelCard
@@ -220,6 +208,7 @@ def status(message: pb.GetStatusResponse) -> Status:
         dict(sorted(message.counters.items())),
         tuple(node_status(node) for node in message.nodes),
         {own.namespace: dict(sorted(own.counters.items())) for own in message.usage},
+        tuple(Queue(queue.name, queue.length, queue.limit) for queue in message.queues),
     )
 
 
@@ -240,4 +229,6 @@ def node_status(message: pb.NodeStatus) -> NodeStatus:
         message.kernels,
         message.pinned_bytes,
         message.pending_deletions,
+        message.round_trip_seconds if message.HasField("round_trip_seconds") else None,
+        tuple(Tier(tier.name, tier.used_bytes, tier.capacity_bytes) for tier in message.tiers),
     )

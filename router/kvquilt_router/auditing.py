@@ -15,6 +15,9 @@ from kvquilt_rpc.counters import Counters
 
 log = logging.getLogger(__name__)
 
+Told = Callable[[float], None]
+"""Is told the divergence that an audit found, in nats."""
+
 WAITING = 2
 """Blends that wait for their audit; each keeps its prompt's whole KV in memory."""
 
@@ -43,25 +46,31 @@ class Auditor:
         self._counters = counters
         self._share = share
         self._chance = chance
-        self._queue: asyncio.Queue[Blended] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[tuple[Blended, Told]] = asyncio.Queue(WAITING)
 
-    def offer(self, blended: Blended) -> None:
+    @property
+    def waiting(self) -> int:
+        """Blends that wait for their audit."""
+        return self._queue.qsize()
+
+    def offer(self, blended: Blended, told: Told) -> None:
         """Perhaps audit this blend later, if it used stored documents: what was computed proves nothing."""
         used = any(outcome.found is not None and outcome.ref.segment for outcome in blended.report.chunks)
         if not (used and blended.report.decision.points) or self._chance() >= self._share:
             return
         try:
-            self._queue.put_nowait(blended)
+            self._queue.put_nowait((blended, told))
         except asyncio.QueueFull:
             self._counters.add("audits_dropped")
 
     async def run(self) -> None:
         """Audit what waits, while no request wants the engine; runs until cancelled."""
         while True:
-            blended = await self._queue.get()
+            blended, told = await self._queue.get()
             try:
                 divergence = await self._thread.run_idle(self._measure, blended)
                 self._record(blended, divergence)
+                told(divergence.kl)
             except KvquiltError as error:
                 log.warning("an audit failed: %s", error)
             except Exception:

@@ -29,7 +29,7 @@ def finish(
     if isinstance(done, Blended) and not transient:
         if background:
             done.report.tokens_queued = served.background.leave(done, acting)
-        served.auditor.offer(done)
+        served.auditor.offer(done, lambda kl: requests.audited(request_id, kl))
     if served.recorder is not None:
         served.recorder.record(done, acting.tenant.planner, request_id)
     report = answers.report_message(done.report)

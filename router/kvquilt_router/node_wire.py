@@ -9,6 +9,8 @@ def node_message(state: NodeState, overall: bool) -> pb.NodeStatus:
     message = pb.NodeStatus(target=state.target, serving=state.serving, breaker=state.breaker)
     if overall:
         message.outstanding, message.calls, message.failures = state.outstanding, state.calls, state.failures
+        if state.round_trip_seconds is not None:
+            message.round_trip_seconds = state.round_trip_seconds
     if state.status is not None:
         message.reachable = True
         message.store = state.status.store
@@ -19,4 +21,5 @@ def node_message(state: NodeState, overall: bool) -> pb.NodeStatus:
             message.capacity_bytes = state.status.capacity_bytes
             message.pinned_bytes = state.status.pinned_bytes
             message.pending_deletions = state.status.pending_deletions
+            message.tiers.extend(state.status.tiers)
     return message

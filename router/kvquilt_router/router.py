@@ -31,6 +31,7 @@ from kvquilt_router.holding import HeldChunks
 from kvquilt_router.loading import HeadLoader
 from kvquilt_router.lookup import Lookup
 from kvquilt_router.offering import Offers
+from kvquilt_router.overview import Overview
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import AnchorPools, policy_by_name
 from kvquilt_router.precompute import Precomputer
@@ -120,8 +121,9 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
             server = RpcServer(
                 settings.host, settings.port, [SERVICE_NAME], settings.security, counters, settings.health_port
             )
+            overview = Overview([served], nodes, settings, counters)
             router_pb2_grpc.add_RouterServiceServicer_to_server(
-                RouterService([served], nodes, settings, counters, forgetting), server.server
+                RouterService([served], nodes, settings, forgetting, overview), server.server
             )
             address = await server.start()
             running = (served.background.run(), served.auditor.run(), profile.settle(), gate.settle())

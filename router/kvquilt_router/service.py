@@ -1,8 +1,7 @@
 """The RouterService: messages to the router's work and back."""
 
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from kvquilt_codec import errors
@@ -18,8 +17,8 @@ from kvquilt_router.misses import node_calls
 from kvquilt_router.node_wire import node_message
 from kvquilt_router.offered import offered_kv
 from kvquilt_router.offers import Begun, Loaded
+from kvquilt_router.overview import Overview
 from kvquilt_router.pinning import pinned
-from kvquilt_router.policies import POLICIES
 from kvquilt_router.prefetching import prefetched, progress, require_write
 from kvquilt_router.served import ServedModel
 from kvquilt_router.settings import RouterSettings
@@ -30,11 +29,9 @@ from kvquilt_router.why.recording import planned
 from kvquilt_router.why.types import RequestRecord
 from kvquilt_rpc import frames, status
 from kvquilt_rpc.callers import NAMESPACE_KEY, caller
-from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes
 from kvquilt_rpc.requests import act_in
 from kvquilt_rpc.status import Context
-from kvquilt_rpc.version import VERSION
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 MAX_DOCUMENTS = 4096
@@ -48,14 +45,14 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         served: list[ServedModel],
         nodes: CacheNodes,
         settings: RouterSettings,
-        counters: Counters,
         forgetting: Forgetting,
+        overview: Overview,
     ) -> None:
         self._forgetting = forgetting
         self._served = served
         self._nodes = nodes
         self._settings = settings
-        self._counters = counters
+        self._overview = overview
 
     def _model(self, name: str) -> ServedModel:
         chosen = wire.choose([served.loaded for served in self._served], name)
@@ -230,40 +227,17 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         await self._forgetting.forget(namespace)
         return await self._nodes.forget_namespace(namespace, deadline=self._settings.put_deadline)
 
-    def _usage(self, namespaces: Sequence[str] | None) -> dict[str, dict[str, int]]:
-        """Sums of namespaces (`None`: of all) over the models."""
-        sums: dict[str, Counter[str]] = {}
-        for served in self._served:
-            for name, own in served.usage.snapshot(namespaces).items():
-                sums.setdefault(name, Counter()).update(own)
-        return {name: dict(own) for name, own in sums.items()}
-
-    def _models(self) -> list[pb.Model]:
-        return [answers.model_message(served.loaded, served.profile, served.gate) for served in self._served]
-
     @status.unary
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """List the models."""
-        return pb.ListModelsResponse(models=self._models())
+        return pb.ListModelsResponse(models=self._overview.models())
 
     @status.unary
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """Tell how router and nodes are."""
-        identity = caller()
-        overall = identity.may_see_all
-        sums = self._usage(None if overall else identity.namespaces)
-        states = await self._nodes.states(deadline=self._settings.stat_deadline)
-        return pb.GetStatusResponse(
-            version=VERSION,
-            models=self._models(),
-            policies=list(POLICIES),
-            default_policy=self._settings.policy,
-            default_recompute_ratio=self._settings.recompute_ratio,
-            default_level=self._settings.level,
-            default_max_kl=self._settings.max_kl,
-            ungated=self._settings.ungated,
-            # What all tenants do together would tell each of them what the others do.
-            counters=self._counters.snapshot() if overall else None,
-            nodes=(node_message(state, overall) for state in states),
-            usage=(pb.NamespaceUsage(namespace=name, counters=own) for name, own in sums.items()),
-        )
+        return await self._overview.status(caller())
+
+    @status.unary
+    async def ListRequests(self, request: pb.ListRequestsRequest, context: Context) -> pb.ListRequestsResponse:
+        """Tell of the latest requests."""
+        return self._overview.requests(caller(), request.request_id, request.limit)

@@ -74,6 +74,11 @@ class Taker:
         self._held = 0
         self._turn = asyncio.Lock()
 
+    @property
+    def held_bytes(self) -> int:
+        """KV that is being taken, or waits for it."""
+        return self._held
+
     async def take(
         self, offered: OfferedKv, parts: AsyncIterator[pb.StoreKvRequest], acting: Acting, point: OperatingPoint
     ) -> Taken:

@@ -121,6 +121,14 @@ class Tenants:
         if name == PUBLIC:
             self.public = self._build(Namespace.public())
 
+    def seen_by(self, identity: Identity) -> dict[str, Tenant]:
+        """The remembered tenants whose requests somebody may see, by namespace; this is no use of them.
+
+        The public one only for whom it is an own namespace: everybody may read its text, not what others ask.
+        """
+        known = {PUBLIC: self.public, **self._known}
+        return {name: own for name, own in known.items() if identity.may_see_all or name in identity.namespaces}
+
     def readable(self, identity: Identity) -> list[Namespace]:
         """The namespaces that somebody may read; of those who may read all, the ones that are remembered."""
         names = [*identity.namespaces, *(self._known if ANY in identity.namespaces else ()), PUBLIC]

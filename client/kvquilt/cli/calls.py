@@ -10,8 +10,9 @@ from kvquilt.cli.options import ConfigFile, Corpus, Json, Level, Router, Set, ov
 from kvquilt.cli.output import PARTIAL, err, explained, print_json, print_table, size
 from kvquilt.cli.settings import ClientSettings, load
 from kvquilt.documents import read_documents
+from kvquilt.states import GateStatus, NodeStatus, ProfileStatus
 from kvquilt.sync import Client
-from kvquilt.types import GateStatus, NodeStatus, PrefetchProgress, ProfileStatus
+from kvquilt.types import PrefetchProgress
 
 
 def client_settings(config: Path | None, flags: list[str] | None, router: str | None) -> ClientSettings:

@@ -13,8 +13,8 @@ from kvquilt.connecting.fitting import check_config, check_fingerprint, own_data
 from kvquilt.connecting.types import Asked, Connection
 from kvquilt.connecting.warnings import warnings
 from kvquilt.errors import BadRequestError, UnavailableError
+from kvquilt.states import ModelInfo, Status
 from kvquilt.sync import Client
-from kvquilt.types import ModelInfo, Status
 from kvquilt_codec.identity import check_namespace
 
 connect_app = typer.Typer(no_args_is_help=True, help="Print what an engine must be told to use a running router.")

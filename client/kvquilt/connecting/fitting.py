@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kvquilt.errors import BadRequestError, FingerprintMismatchError, NotFoundError
-from kvquilt.types import ModelInfo
+from kvquilt.states import ModelInfo
 
 MAX_CONFIG_BYTES = 4 << 20
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvquilt.types import ModelInfo, Status
+from kvquilt.states import ModelInfo, Status
 from kvquilt_rpc.security import Credentials
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from kvquilt.aio import AsyncClient
 from kvquilt.errors import BadRequestError, KvquiltError
-from kvquilt.types import BlendedKV, Document, ModelInfo, PrefetchProgress, Status
+from kvquilt.states import ModelInfo, Status
+from kvquilt.types import BlendedKV, Document, PrefetchProgress
 from kvquilt.verifying.types import SkippedError, Timing
 from kvquilt_codec.lifetime import check_ttl
 from kvquilt_codec.types import TokenIds

@@ -1595,6 +1595,7 @@ class GetNodeStatusResponse(_message.Message):
     NAMESPACES_FIELD_NUMBER: _builtins.int
     PINNED_BYTES_FIELD_NUMBER: _builtins.int
     PENDING_DELETIONS_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     store: _builtins.str
     objects: _builtins.int
@@ -1614,6 +1615,10 @@ class GetNodeStatusResponse(_message.Message):
     def namespaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceObjects]:
         """What namespaces have: at most 4096, the largest first. For a call that acts in one: its own."""
 
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tier]:
+        """What the store is made of, the fastest first."""
+
     def __init__(
         self,
         *,
@@ -1627,10 +1632,11 @@ class GetNodeStatusResponse(_message.Message):
         namespaces: _abc.Iterable[Global___NamespaceObjects] | None = ...,
         pinned_bytes: _builtins.int = ...,
         pending_deletions: _builtins.int = ...,
+        tiers: _abc.Iterable[_common_pb2.Tier] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "counters", b"counters", "kernels", b"kernels", "namespaces", b"namespaces", "objects", b"objects", "pending_deletions", b"pending_deletions", "pinned_bytes", b"pinned_bytes", "store", b"store", "used_bytes", b"used_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "counters", b"counters", "kernels", b"kernels", "namespaces", b"namespaces", "objects", b"objects", "pending_deletions", b"pending_deletions", "pinned_bytes", b"pinned_bytes", "store", b"store", "tiers", b"tiers", "used_bytes", b"used_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

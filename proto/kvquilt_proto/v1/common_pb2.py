@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkvquilt_proto/v1/common.proto\x12\nkvquilt.v1\"B\n\nLayerShape\x12\x10\n\x08kv_heads\x18\x01 \x01(\r\x12\x0f\n\x07key_dim\x18\x02 \x01(\r\x12\x11\n\tvalue_dim\x18\x03 \x01(\r\"[\n\x08KvLayout\x12\'\n\tdata_type\x18\x01 \x01(\x0e\x32\x14.kvquilt.v1.DataType\x12&\n\x06layers\x18\x02 \x03(\x0b\x32\x16.kvquilt.v1.LayerShape\"(\n\nLayerRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"%\n\x05\x46rame\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c*k\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03*c\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEVEL_LOSSLESS\x10\x01\x12\x0e\n\nLEVEL_HIGH\x10\x02\x12\x10\n\x0cLEVEL_MEDIUM\x10\x03\x12\r\n\tLEVEL_LOW\x10\x04*\x88\x01\n\x0bVariantKind\x12\x1c\n\x18VARIANT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12VARIANT_KIND_EXACT\x10\x01\x12\x15\n\x11VARIANT_KIND_BASE\x10\x02\x12\x15\n\x11VARIANT_KIND_PAIR\x10\x03\x12\x15\n\x11VARIANT_KIND_WARM\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkvquilt_proto/v1/common.proto\x12\nkvquilt.v1\"B\n\nLayerShape\x12\x10\n\x08kv_heads\x18\x01 \x01(\r\x12\x0f\n\x07key_dim\x18\x02 \x01(\r\x12\x11\n\tvalue_dim\x18\x03 \x01(\r\"[\n\x08KvLayout\x12\'\n\tdata_type\x18\x01 \x01(\x0e\x32\x14.kvquilt.v1.DataType\x12&\n\x06layers\x18\x02 \x03(\x0b\x32\x16.kvquilt.v1.LayerShape\"(\n\nLayerRange\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"%\n\x05\x46rame\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"@\n\x04Tier\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nused_bytes\x18\x02 \x01(\x04\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x03 \x01(\x04*k\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TA_TYPE_BFLOAT16\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x03*c\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x12\n\x0eLEVEL_LOSSLESS\x10\x01\x12\x0e\n\nLEVEL_HIGH\x10\x02\x12\x10\n\x0cLEVEL_MEDIUM\x10\x03\x12\r\n\tLEVEL_LOW\x10\x04*\x88\x01\n\x0bVariantKind\x12\x1c\n\x18VARIANT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12VARIANT_KIND_EXACT\x10\x01\x12\x15\n\x11VARIANT_KIND_BASE\x10\x02\x12\x15\n\x11VARIANT_KIND_PAIR\x10\x03\x12\x15\n\x11VARIANT_KIND_WARM\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvquilt_proto.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=287
-  _globals['_DATATYPE']._serialized_end=394
-  _globals['_LEVEL']._serialized_start=396
-  _globals['_LEVEL']._serialized_end=495
-  _globals['_VARIANTKIND']._serialized_start=498
-  _globals['_VARIANTKIND']._serialized_end=634
+  _globals['_DATATYPE']._serialized_start=353
+  _globals['_DATATYPE']._serialized_end=460
+  _globals['_LEVEL']._serialized_start=462
+  _globals['_LEVEL']._serialized_end=561
+  _globals['_VARIANTKIND']._serialized_start=564
+  _globals['_VARIANTKIND']._serialized_end=700
   _globals['_LAYERSHAPE']._serialized_start=45
   _globals['_LAYERSHAPE']._serialized_end=111
   _globals['_KVLAYOUT']._serialized_start=113
@@ -45,4 +45,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LAYERRANGE']._serialized_end=246
   _globals['_FRAME']._serialized_start=248
   _globals['_FRAME']._serialized_end=285
+  _globals['_TIER']._serialized_start=287
+  _globals['_TIER']._serialized_end=351
 # @@protoc_insertion_point(module_scope)

@@ -1654,6 +1654,8 @@ class NodeStatus(_message.Message):
     KERNELS_FIELD_NUMBER: _builtins.int
     PINNED_BYTES_FIELD_NUMBER: _builtins.int
     PENDING_DELETIONS_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_SECONDS_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     reachable: _builtins.bool
     serving: _builtins.bool
@@ -1673,6 +1675,10 @@ class NodeStatus(_message.Message):
     """Of objects that are kept from eviction."""
     pending_deletions: _builtins.int
     """Keys whose bytes are to be deleted still."""
+    round_trip_seconds: _builtins.float
+    """What the latest health probe took, there and back. Unset: none was answered yet."""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tier]: ...
     def __init__(
         self,
         *,
@@ -1690,14 +1696,46 @@ class NodeStatus(_message.Message):
         kernels: _builtins.str = ...,
         pinned_bytes: _builtins.int = ...,
         pending_deletions: _builtins.int = ...,
+        round_trip_seconds: _builtins.float | None = ...,
+        tiers: _abc.Iterable[_common_pb2.Tier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_round_trip_seconds", b"_round_trip_seconds", "round_trip_seconds", b"round_trip_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_round_trip_seconds", b"_round_trip_seconds", "breaker", b"breaker", "calls", b"calls", "capacity_bytes", b"capacity_bytes", "failures", b"failures", "kernels", b"kernels", "objects", b"objects", "outstanding", b"outstanding", "pending_deletions", b"pending_deletions", "pinned_bytes", b"pinned_bytes", "reachable", b"reachable", "round_trip_seconds", b"round_trip_seconds", "serving", b"serving", "store", b"store", "target", b"target", "tiers", b"tiers", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__round_trip_seconds: _TypeAlias = _typing.Literal["round_trip_seconds"]  # noqa: Y015
+    _WhichOneofArgType__round_trip_seconds: _TypeAlias = _typing.Literal["_round_trip_seconds", b"_round_trip_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__round_trip_seconds) -> _WhichOneofReturnType__round_trip_seconds | None: ...
+
+Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class Queue(_message.Message):
+    """Work that waits in a router, or is being done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"background": chunks to be stored; "audits": blends to be compared; "saves": bytes of KV that workers send."""
+    length: _builtins.int
+    limit: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        length: _builtins.int = ...,
+        limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "calls", b"calls", "capacity_bytes", b"capacity_bytes", "failures", b"failures", "kernels", b"kernels", "objects", b"objects", "outstanding", b"outstanding", "pending_deletions", b"pending_deletions", "pinned_bytes", b"pinned_bytes", "reachable", b"reachable", "serving", b"serving", "store", b"store", "target", b"target", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "limit", b"limit", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+Global___Queue: _TypeAlias = Queue  # noqa: Y015
 
 @_typing.final
 class NamespaceUsage(_message.Message):
@@ -1781,6 +1819,7 @@ class GetStatusResponse(_message.Message):
     DEFAULT_MAX_KL_FIELD_NUMBER: _builtins.int
     UNGATED_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     default_policy: _builtins.str
     default_recompute_ratio: _builtins.float
@@ -1804,6 +1843,10 @@ class GetStatusResponse(_message.Message):
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamespaceUsage]:
         """Of the caller's own namespaces, by name; of all for callers that may see all."""
 
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]:
+        """For callers that may see all."""
+
     def __init__(
         self,
         *,
@@ -1818,13 +1861,275 @@ class GetStatusResponse(_message.Message):
         default_max_kl: _builtins.float = ...,
         ungated: _builtins.bool = ...,
         usage: _abc.Iterable[Global___NamespaceUsage] | None = ...,
+        queues: _abc.Iterable[Global___Queue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "default_recompute_ratio", b"default_recompute_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "counters", b"counters", "default_level", b"default_level", "default_max_kl", b"default_max_kl", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "nodes", b"nodes", "policies", b"policies", "ungated", b"ungated", "usage", b"usage", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "counters", b"counters", "default_level", b"default_level", "default_max_kl", b"default_max_kl", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "nodes", b"nodes", "policies", b"policies", "queues", b"queues", "ungated", b"ungated", "usage", b"usage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_recompute_ratio: _TypeAlias = _typing.Literal["default_recompute_ratio"]  # noqa: Y015
     _WhichOneofArgType__default_recompute_ratio: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_recompute_ratio) -> _WhichOneofReturnType__default_recompute_ratio | None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class ListRequestsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """This one only, with all that is known of it."""
+    limit: _builtins.int
+    """At most so many, up to 256; 0: 32."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRequestsRequest: _TypeAlias = ListRequestsRequest  # noqa: Y015
+
+@_typing.final
+class Patch(_message.Message):
+    """A run of tokens of one kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Stored KV: "exact", "pair", "warm" or "base", as `context` in ChunkReport; "recomputed": stored KV that was replaced;
+    "computed": no stored KV.
+    """
+    begin: _builtins.int
+    tokens: _builtins.int
+    chunk: _builtins.int
+    """To which of `chunks` they belong, from 0. Unset: to none."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        begin: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        chunk: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chunk", b"_chunk", "chunk", b"chunk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chunk", b"_chunk", "begin", b"begin", "chunk", b"chunk", "kind", b"kind", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__chunk: _TypeAlias = _typing.Literal["chunk"]  # noqa: Y015
+    _WhichOneofArgType__chunk: _TypeAlias = _typing.Literal["_chunk", b"_chunk"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__chunk) -> _WhichOneofReturnType__chunk | None: ...
+
+Global___Patch: _TypeAlias = Patch  # noqa: Y015
+
+@_typing.final
+class ServedChunk(_message.Message):
+    """What became of one chunk of a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    BEGIN_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    TOKENS_RECOMPUTED_FIELD_NUMBER: _builtins.int
+    MISS_REASON_FIELD_NUMBER: _builtins.int
+    FETCHED_BYTES_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STORED_BYTES_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    begin: _builtins.int
+    end: _builtins.int
+    outcome: _builtins.str
+    """As in ChunkExplanation, as the next two."""
+    context: _builtins.str
+    tokens_recomputed: _builtins.int
+    miss_reason: _builtins.str
+    """As in ChunkReport, as the next one."""
+    fetched_bytes: _builtins.int
+    node: _builtins.str
+    """The node that said it has it. Empty: missed."""
+    stored_bytes: _builtins.int
+    """What the stored object takes, and the form that it is stored in."""
+    form: _builtins.str
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+        begin: _builtins.int = ...,
+        end: _builtins.int = ...,
+        outcome: _builtins.str = ...,
+        context: _builtins.str = ...,
+        tokens_recomputed: _builtins.int = ...,
+        miss_reason: _builtins.str = ...,
+        fetched_bytes: _builtins.int = ...,
+        node: _builtins.str = ...,
+        stored_bytes: _builtins.int = ...,
+        form: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "context", b"context", "end", b"end", "fetched_bytes", b"fetched_bytes", "form", b"form", "miss_reason", b"miss_reason", "node", b"node", "outcome", b"outcome", "segment", b"segment", "stored_bytes", b"stored_bytes", "tokens_recomputed", b"tokens_recomputed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServedChunk: _TypeAlias = ServedChunk  # noqa: Y015
+
+@_typing.final
+class ServedRequest(_message.Message):
+    """A request as it was served. Of a plain prompt the question is what follows the last known text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    UNIX_SECONDS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    EXTENT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    RECOMPUTE_RATIO_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    PREDICTED_KL_FIELD_NUMBER: _builtins.int
+    GATE_REFUSAL_FIELD_NUMBER: _builtins.int
+    TOKENS_EXACT_FIELD_NUMBER: _builtins.int
+    TOKENS_REUSED_FIELD_NUMBER: _builtins.int
+    TOKENS_RECOMPUTED_FIELD_NUMBER: _builtins.int
+    TOKENS_COMPUTED_FIELD_NUMBER: _builtins.int
+    FETCHED_BYTES_FIELD_NUMBER: _builtins.int
+    FETCH_SECONDS_FIELD_NUMBER: _builtins.int
+    SELECT_SECONDS_FIELD_NUMBER: _builtins.int
+    COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
+    TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
+    OVERLAP_SECONDS_FIELD_NUMBER: _builtins.int
+    SAVED_SECONDS_FIELD_NUMBER: _builtins.int
+    OBSERVED_DEVIATION_FIELD_NUMBER: _builtins.int
+    MAX_KL_FIELD_NUMBER: _builtins.int
+    AUDITED_KL_FIELD_NUMBER: _builtins.int
+    PATCHES_FIELD_NUMBER: _builtins.int
+    PATCHES_MERGED_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    namespace: _builtins.str
+    unix_seconds: _builtins.float
+    prompt_tokens: _builtins.int
+    extent: _builtins.str
+    """What was sent: "prompt", "exact" or "nothing"."""
+    policy: _builtins.str
+    """As in BlendReport."""
+    recompute_ratio: _builtins.float
+    level: _builtins.str
+    predicted_kl: _builtins.float
+    gate_refusal: _builtins.str
+    tokens_exact: _builtins.int
+    tokens_reused: _builtins.int
+    tokens_recomputed: _builtins.int
+    tokens_computed: _builtins.int
+    fetched_bytes: _builtins.int
+    fetch_seconds: _builtins.float
+    select_seconds: _builtins.float
+    compute_seconds: _builtins.float
+    total_seconds: _builtins.float
+    overlap_seconds: _builtins.float
+    saved_seconds: _builtins.float
+    observed_deviation: _builtins.float
+    max_kl: _builtins.float
+    """What the gate was asked to stay below."""
+    audited_kl: _builtins.float
+    """What an audit found. Unset: there was none, or not yet."""
+    patches_merged: _builtins.bool
+    """True: these were too many; tokens of one chunk, or of the whole prompt, that are of one kind are in one patch."""
+    model: _builtins.str
+    @_builtins.property
+    def patches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Patch]:
+        """All tokens of the prompt in its order, each in one patch."""
+
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedChunk]:
+        """Only with `request_id`."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        unix_seconds: _builtins.float = ...,
+        prompt_tokens: _builtins.int = ...,
+        extent: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        recompute_ratio: _builtins.float = ...,
+        level: _builtins.str = ...,
+        predicted_kl: _builtins.float | None = ...,
+        gate_refusal: _builtins.str = ...,
+        tokens_exact: _builtins.int = ...,
+        tokens_reused: _builtins.int = ...,
+        tokens_recomputed: _builtins.int = ...,
+        tokens_computed: _builtins.int = ...,
+        fetched_bytes: _builtins.int = ...,
+        fetch_seconds: _builtins.float = ...,
+        select_seconds: _builtins.float = ...,
+        compute_seconds: _builtins.float = ...,
+        total_seconds: _builtins.float = ...,
+        overlap_seconds: _builtins.float = ...,
+        saved_seconds: _builtins.float | None = ...,
+        observed_deviation: _builtins.float = ...,
+        max_kl: _builtins.float = ...,
+        audited_kl: _builtins.float | None = ...,
+        patches: _abc.Iterable[Global___Patch] | None = ...,
+        patches_merged: _builtins.bool = ...,
+        chunks: _abc.Iterable[Global___ServedChunk] | None = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audited_kl", b"_audited_kl", "_predicted_kl", b"_predicted_kl", "_saved_seconds", b"_saved_seconds", "audited_kl", b"audited_kl", "predicted_kl", b"predicted_kl", "saved_seconds", b"saved_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audited_kl", b"_audited_kl", "_predicted_kl", b"_predicted_kl", "_saved_seconds", b"_saved_seconds", "audited_kl", b"audited_kl", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "extent", b"extent", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "max_kl", b"max_kl", "model", b"model", "namespace", b"namespace", "observed_deviation", b"observed_deviation", "overlap_seconds", b"overlap_seconds", "patches", b"patches", "patches_merged", b"patches_merged", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio", "request_id", b"request_id", "saved_seconds", b"saved_seconds", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds", "unix_seconds", b"unix_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audited_kl: _TypeAlias = _typing.Literal["audited_kl"]  # noqa: Y015
+    _WhichOneofArgType__audited_kl: _TypeAlias = _typing.Literal["_audited_kl", b"_audited_kl"]  # noqa: Y015
+    _WhichOneofReturnType__predicted_kl: _TypeAlias = _typing.Literal["predicted_kl"]  # noqa: Y015
+    _WhichOneofArgType__predicted_kl: _TypeAlias = _typing.Literal["_predicted_kl", b"_predicted_kl"]  # noqa: Y015
+    _WhichOneofReturnType__saved_seconds: _TypeAlias = _typing.Literal["saved_seconds"]  # noqa: Y015
+    _WhichOneofArgType__saved_seconds: _TypeAlias = _typing.Literal["_saved_seconds", b"_saved_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audited_kl) -> _WhichOneofReturnType__audited_kl | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_kl) -> _WhichOneofReturnType__predicted_kl | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__saved_seconds) -> _WhichOneofReturnType__saved_seconds | None: ...
+
+Global___ServedRequest: _TypeAlias = ServedRequest  # noqa: Y015
+
+@_typing.final
+class ListRequestsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedRequest]:
+        """The latest first."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___ServedRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRequestsResponse: _TypeAlias = ListRequestsResponse  # noqa: Y015

@@ -80,6 +80,11 @@ class RouterServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ListRequests = channel.unary_unary(
+                '/kvquilt.v1.RouterService/ListRequests',
+                request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ListRequestsRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.ListRequestsResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer:
@@ -151,6 +156,13 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRequests(self, request, context):
+        """Tells of the latest requests in the caller's own namespaces; of all for callers that may see all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -198,6 +210,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.GetStatusRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ListRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRequests,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.ListRequestsRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ListRequestsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -444,6 +461,33 @@ class RouterService:
             '/kvquilt.v1.RouterService/GetStatus',
             kvquilt__proto_dot_v1_dot_router__pb2.GetStatusRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_router__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvquilt.v1.RouterService/ListRequests',
+            kvquilt__proto_dot_v1_dot_router__pb2.ListRequestsRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_router__pb2.ListRequestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,8 @@ class RouterServiceStub:
     """Lists the models this router serves."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetStatusRequest, _router_pb2.GetStatusResponse]
     """Tells how the router and its nodes are."""
+    ListRequests: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListRequestsRequest, _router_pb2.ListRequestsResponse]
+    """Tells of the latest requests in the caller's own namespaces; of all for callers that may see all."""
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -83,6 +85,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Lists the models this router serves."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_router_pb2.GetStatusRequest, _router_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells how the router and its nodes are."""
+    ListRequests: _aio.UnaryUnaryMultiCallable[_router_pb2.ListRequestsRequest, _router_pb2.ListRequestsResponse]  # type: ignore[assignment]
+    """Tells of the latest requests in the caller's own namespaces; of all for callers that may see all."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """The router finds chunks, plans, fetches, blends, and streams the finished KV to the GPU worker."""
@@ -162,5 +166,13 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.GetStatusResponse, _abc.Awaitable[_router_pb2.GetStatusResponse]]:
         """Tells how the router and its nodes are."""
+
+    @_abc_1.abstractmethod
+    def ListRequests(
+        self,
+        request: _router_pb2.ListRequestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.ListRequestsResponse, _abc.Awaitable[_router_pb2.ListRequestsResponse]]:
+        """Tells of the latest requests in the caller's own namespaces; of all for callers that may see all."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

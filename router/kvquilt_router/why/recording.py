@@ -8,10 +8,12 @@ import numpy as np
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.blending import Blended
 from kvquilt_router.offers import Loaded
-from kvquilt_router.types import BlendReport, ChunkOutcome, Indices, Prompt
+from kvquilt_router.types import BlendReport, ChunkOutcome, Extent, Indices, Prompt
 from kvquilt_router.why.records import RequestLog
-from kvquilt_router.why.types import ChunkRecord, RequestRecord
+from kvquilt_router.why.types import NOTHING_SERVED, ChunkRecord, RequestRecord, Served
 from kvquilt_rpc import requests
+
+_KINDS = ("exact", "reused", "recomputed", "computed")
 
 
 def keep(done: Blended | Loaded, waiting: Set[bytes], log: RequestLog, at: float) -> str:
@@ -28,13 +30,31 @@ def keep(done: Blended | Loaded, waiting: Set[bytes], log: RequestLog, at: float
     """
     request_id = requests.current().request_id
     recomputed = done.assembly.recomputed if isinstance(done, Blended) else np.empty(0, np.int64)
-    record = _record(done.prompt, done.report, recomputed, waiting, request_id, at)
+    record = _record(done.prompt, done.report, recomputed, waiting, request_id, at, _served(done))
     return request_id if log.add(record) else ""
 
 
 def planned(prompt: Prompt, report: BlendReport, waiting: Set[bytes]) -> RequestRecord:
     """The record of a prompt that was looked up and not blended."""
-    return _record(prompt, report, np.empty(0, np.int64), waiting, "", None)
+    return _record(prompt, report, np.empty(0, np.int64), waiting, "", None, NOTHING_SERVED)
+
+
+def _served(done: Blended | Loaded) -> Served:
+    report = done.report
+    extent, first, end = Extent.PROMPT, 0, len(done.prompt.token_ids) - 1
+    if isinstance(done, Loaded):
+        first, end = done.sent.first, done.sent.end
+        extent = Extent.EXACT if end > first else Extent.NOTHING
+    return Served(
+        extent,
+        first,
+        end,
+        {kind: getattr(report, f"tokens_{kind}") for kind in _KINDS},
+        report.fetched_bytes,
+        dict(report.seconds),
+        report.saved_seconds,
+        report.observed_deviation,
+    )
 
 
 def _record(
@@ -44,6 +64,7 @@ def _record(
     waiting: Set[bytes],
     request_id: str,
     at: float | None,
+    served: Served,
 ) -> RequestRecord:
     tokens = prompt.token_ids.copy()
     return RequestRecord(
@@ -54,6 +75,8 @@ def _record(
         report.options,
         report.decision,
         tuple(_chunks(tokens, report.chunks, recomputed, waiting)),
+        recomputed.copy(),
+        served,
     )
 
 
@@ -72,6 +95,7 @@ def _chunks(
                 None if stored is None else (stored.info, outcome.source_begin),
                 int(last - first),
                 stored is None and ref.chunk_key in waiting,
+                outcome.fetched_bytes,
             )
         )
     return found

@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 
 from kvquilt_codec.errors import NotFoundError
 from kvquilt_router.why.types import RequestRecord
@@ -50,16 +52,26 @@ class RequestLog:
         Raises:
             NotFoundError: there is none of this name: never, not any more, or not in this namespace.
         """
+        found = self.find(request_id)
+        if found is None:
+            raise unknown(request_id)
+        return found
+
+    def find(self, request_id: str) -> RequestRecord | None:
+        """A record, if there is one of this name."""
         self._drop_old()
         found = self._records.get(request_id)
-        if found is None:
-            raise NotFoundError(
-                f"expected the id of a request that this router served lately in this namespace; got "
-                f"{request_id[:64]!r}: pass the prompt instead, or see router.requests_kept, router.requests_bytes "
-                "and router.requests_seconds",
-                reason="unknown_request",
-            )
-        return found[1]
+        return None if found is None else found[1]
+
+    def latest(self, count: int) -> list[RequestRecord]:
+        """The latest records, at most so many; the latest first."""
+        self._drop_old()
+        return [record for _, record in islice(reversed(self._records.values()), count)]
+
+    def audited(self, request_id: str, kl: float) -> None:
+        """What an audit found of a request, if its record is still there."""
+        if (found := self._records.get(request_id)) is not None:
+            self._records[request_id] = (found[0], replace(found[1], audited_kl=kl))
 
     def _drop_first(self) -> None:
         _, (_, record) = self._records.popitem(last=False)
@@ -69,3 +81,12 @@ class RequestLog:
         oldest = self._clock() - self._seconds
         while self._records and next(iter(self._records.values()))[0] < oldest:
             self._drop_first()
+
+
+def unknown(request_id: str) -> NotFoundError:
+    """What is said of a request that is not known: never, not any more, or not to the caller."""
+    return NotFoundError(
+        f"expected the id of a request that this router served lately in this namespace; got {request_id[:64]!r}: pass "
+        "the prompt instead, or see router.requests_kept, router.requests_bytes and router.requests_seconds",
+        reason="unknown_request",
+    )

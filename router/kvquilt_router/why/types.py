@@ -1,12 +1,16 @@
 """The vocabulary of explaining misses: what is kept of a request, and what is found out when somebody asks."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
 
 from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.traces import DEPARTURES
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.gate.types import Decision
-from kvquilt_router.types import BlendOptions, ChunkRef
+from kvquilt_router.types import BlendOptions, ChunkRef, Extent, Indices
 
 CAUSES = (
     *DEPARTURES,
@@ -39,6 +43,7 @@ class ChunkRecord:
         source: the stored object that it was served from, and the run's first token in it; `None` if it was missed.
         recomputed: how many of its tokens were computed again.
         queued: it was missed while it waited to be stored.
+        fetched_bytes: what came for it.
     """
 
     ref: ChunkRef
@@ -47,6 +52,7 @@ class ChunkRecord:
     source: tuple[ObjectInfo, int] | None
     recomputed: int
     queued: bool = False
+    fetched_bytes: int = 0
 
     @property
     def outcome(self) -> str:
@@ -56,6 +62,34 @@ class ChunkRecord:
         if self.recomputed == len(self.ref.token_ids):
             return "recomputed"
         return "exact" if self.context == "exact" and not self.recomputed else "blended"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What was given for a request, as its report says it.
+
+    Attributes:
+        extent: what of the prompt's KV was sent.
+        first: of an exact head: of which token on, ...
+        end: ... and up to which one.
+        tokens: by what became of them: "exact", "reused", "recomputed", "computed".
+        fetched_bytes: what came from cache nodes.
+        seconds: by step; see `BlendReport`.
+        saved_seconds: see there, as the next one.
+        observed_deviation: see there.
+    """
+
+    extent: Extent
+    first: int
+    end: int
+    tokens: Mapping[str, int]
+    fetched_bytes: int
+    seconds: Mapping[str, float]
+    saved_seconds: float | None
+    observed_deviation: float
+
+
+NOTHING_SERVED = Served(Extent.NOTHING, 0, 0, MappingProxyType({}), 0, MappingProxyType({}), None, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +104,9 @@ class RequestRecord:
         options: what was asked for.
         decision: the gate's.
         chunks: ascending.
+        recomputed: positions of the tokens that were computed again, ascending.
+        served: what was given; nothing for a prompt that was only looked up.
+        audited_kl: what an audit found, in nats; `None`: there was none, or not yet.
     """
 
     request_id: str
@@ -79,11 +116,14 @@ class RequestRecord:
     options: BlendOptions
     decision: Decision
     chunks: tuple[ChunkRecord, ...]
+    recomputed: Indices = field(default_factory=lambda: np.empty(0, np.int64))
+    served: Served = NOTHING_SERVED
+    audited_kl: float | None = None
 
     @property
     def nbytes(self) -> int:
         """What it takes in memory, about."""
-        return self.token_ids.nbytes + 1024 + 1024 * len(self.chunks)
+        return self.token_ids.nbytes + self.recomputed.nbytes + 1024 + 1024 * len(self.chunks)
 
 
 @dataclass(frozen=True, slots=True)

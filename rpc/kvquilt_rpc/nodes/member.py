@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,7 @@ class Member:
         outstanding: calls that run now.
         calls: since it came.
         failures: of those, calls without an answer.
+        round_trip_seconds: what the latest probe took that was answered.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Member:
         self.outstanding = 0
         self.calls = 0
         self.failures = 0
+        self.round_trip_seconds: float | None = None
 
     @property
     def available(self) -> bool:
@@ -61,7 +64,8 @@ class Member:
     def state(self, status: cache_node_pb2.GetNodeStatusResponse | None) -> NodeState:
         """How it is, with what it said of itself."""
         breaker = self.breaker.state.value
-        return NodeState(self.site.name, self.serving, breaker, self.outstanding, self.calls, self.failures, status)
+        calls = (self.outstanding, self.calls, self.failures)
+        return NodeState(self.site.name, self.serving, breaker, *calls, status, self.round_trip_seconds)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -111,7 +115,9 @@ class Member:
         """Ask its health service, unless it is left alone now; this also ends that."""
         try:
             with self.judged():
+                began = time.monotonic()
                 self.serving = await self.client.serving(deadline=seconds)
+                self.round_trip_seconds = time.monotonic() - began
         except KvquiltError as error:
             log.debug("node %s was probed: %s", self.site.name, error)
 

@@ -101,6 +101,7 @@ class NodeState:
         calls: since the member came.
         failures: of those, calls that found no node or no answer in time.
         status: what it said of itself just now; `None` if it did not answer.
+        round_trip_seconds: what the latest health probe took; `None`: none was answered yet.
     """
 
     target: str
@@ -110,6 +111,7 @@ class NodeState:
     calls: int
     failures: int
     status: cache_node_pb2.GetNodeStatusResponse | None
+    round_trip_seconds: float | None = None
 
 
 class StoredObjects(Protocol):
