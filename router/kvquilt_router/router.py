@@ -43,6 +43,7 @@ from kvquilt_router.served import ServedModel
 from kvquilt_router.service import SERVICE_NAME, RouterService
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.starting import Starter
+from kvquilt_router.status_page.serving import check_status_page, status_page_served
 from kvquilt_router.storing import Storer
 from kvquilt_router.taking import Taker
 from kvquilt_router.tenants import Tenant, Tenants, namespace_of
@@ -82,6 +83,7 @@ def check_settings(settings: RouterSettings) -> None:
             f"{settings.node_credentials.namespace!r}"
         )
     Authenticator(settings.security, settings.host)
+    check_status_page(settings)
 
 
 @asynccontextmanager
@@ -129,7 +131,8 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
             running = (served.background.run(), served.auditor.run(), profile.settle(), gate.settle())
             background = [asyncio.create_task(work) for work in running]
             try:
-                yield address
+                async with status_page_served(settings, overview, counters):
+                    yield address
             finally:
                 await server.drain(settings.drain_seconds)
                 for task in background:

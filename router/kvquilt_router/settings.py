@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, ByteSize, ConfigDict, Field, SecretStr
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.levels import parse_level
 from kvquilt_codec.lifetime import MAX_TTL_SECONDS, Ttl
 from kvquilt_codec.types import MAX_CHUNK_TOKENS
 from kvquilt_router.access_log import MIN_BYTES
+from kvquilt_router.status_page.settings import Names, StatusPageSettings
 from kvquilt_rpc.nodes.membership import parse_address
 from kvquilt_rpc.nodes.types import PoolOptions
 from kvquilt_rpc.security import Credentials, ServerSecurity
@@ -23,10 +24,6 @@ def _checked_level(text: str) -> str:
     return text
 
 
-def _split(value: object) -> object:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
-
-
 def _checked_nodes(entries: tuple[str, ...]) -> tuple[str, ...]:
     try:
         for entry in entries:
@@ -36,11 +33,10 @@ def _checked_nodes(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
-NodeAddresses = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_checked_nodes)]
-"""A list, or a text with commas."""
+NodeAddresses = Annotated[Names, AfterValidator(_checked_nodes)]
 
 
-class RouterSettings(BaseModel):
+class RouterSettings(StatusPageSettings):
     """A router."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

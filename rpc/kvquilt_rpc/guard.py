@@ -1,7 +1,5 @@
 """Stands before every call of a server: who calls, within which limits. Only the health service is open to all."""
 
-import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -15,21 +13,12 @@ from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.callers import CALLER
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.limits import Admitted, Limiter
+from kvquilt_rpc.refusing import Refusing
 from kvquilt_rpc.serving import serving
 
-log = logging.getLogger(__name__)
-
 _OPEN = "/grpc.health.v1.Health/"
-_COUNTED: tuple[tuple[type[errors.KvquiltError], str], ...] = (
-    (errors.UnauthenticatedError, "calls_unauthenticated"),
-    (errors.PermissionDeniedError, "calls_denied"),
-    (errors.CapacityError, "calls_limited"),
-)
 Parse = Callable[[bytes], Any]
 """Reads a message, or raises DecodeError."""
-
-_LOG_SECONDS = 1.0
-"""Refusals are logged at most once in so long: whoever cannot get in shall not fill the disk."""
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -38,9 +27,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def __init__(self, authenticator: Authenticator, limiter: Limiter, counters: Counters) -> None:
         self._authenticator = authenticator
         self._limiter = limiter
-        self._counters = counters
-        self._logged = 0.0
-        self._unlogged = 0
+        self._refusing = Refusing(counters)
 
     async def intercept_service(
         self,
@@ -76,7 +63,8 @@ class Guard(grpc.aio.ServerInterceptor):
                         return await handler.stream_unary(_counted(requests, admitted, parse), context)
                     return await handler.unary_unary(await _only(requests, admitted, parse), context)
             except (errors.KvquiltError, DecodeError) as error:
-                self._refused(method, context, error)
+                # Services answer for themselves: what comes here was refused before they were called.
+                self._refusing.refused(method, context.peer(), error)
                 await status.abort(context, error)
 
         return guarded
@@ -97,25 +85,11 @@ class Guard(grpc.aio.ServerInterceptor):
                         async for item in items:
                             yield item
             except (errors.KvquiltError, DecodeError) as error:
-                self._refused(method, context, error)
+                # Services answer for themselves: what comes here was refused before they were called.
+                self._refusing.refused(method, context.peer(), error)
                 await status.abort(context, error)
 
         return guarded
-
-    def _refused(self, method: str, context: Any, error: Exception) -> None:
-        # Services answer for themselves: what comes here was refused before they were called.
-        counter = next((name for kind, name in _COUNTED if isinstance(error, kind)), None)
-        if counter is not None:
-            self._counters.add(counter)
-        now = time.monotonic()
-        if now - self._logged < _LOG_SECONDS:
-            self._unlogged += 1
-            return
-        others = f"; {self._unlogged} others since the last line" if self._unlogged else ""
-        log.warning(
-            "refused %s of %s: %s (%s)%s", method, context.peer(), error, getattr(error, "reason", "malformed"), others
-        )
-        self._logged, self._unlogged = now, 0
 
 
 async def _only(requests: AsyncIterator[bytes], admitted: Admitted, parse: Parse) -> Any:

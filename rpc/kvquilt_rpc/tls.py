@@ -46,6 +46,31 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
     return grpc.dynamic_ssl_server_credentials(served[0], again, require_client_authentication=client_ca is not None)
 
 
+def server_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """TLS for a server that is not gRPC's; arguments and errors as in `server_credentials`."""
+    paths = [cert, key, *([] if client_ca is None else [client_ca])]
+
+    def parsed(contents: Sequence[bytes]) -> ssl.SSLContext:
+        check_pair(cert, key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(cert, key)
+        if client_ca is not None:
+            check_ca(contents[2], client_ca)
+            context.load_verify_locations(cadata=contents[2].decode("ascii"))
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    watched = Watched(paths, parsed)
+
+    def chosen(connection: ssl.SSLSocket | ssl.SSLObject, *_: object) -> None:
+        connection.context = watched.get()
+
+    first = parsed([read(path) for path in paths])
+    first.sni_callback = chosen
+    return first
+
+
 def channel_credentials(ca: Path | None, cert: Path | None, key: Path | None) -> grpc.ChannelCredentials:
     """TLS for a channel. The files are read once: a channel lives with what they held when it was opened.
 

@@ -253,6 +253,8 @@ def test_bounds_that_hold_stay(model, profile, tmp_path):
         counted = counters(client)
         assert (counted["audits_exceeded"], counted["points_withdrawn"], counted["audits_dropped"]) == (0, 0, 0)
         assert [entry.audits for entry in client.status().models[0].gate.points] == [0, 4]
+        eventually(lambda: all(request.audited_kl is not None for request in client.requests()))
+        assert all(0 <= request.audited_kl < request.predicted_kl == 50.0 for request in client.requests())
 
 
 def test_nothing_is_audited_where_nothing_is_predicted_or_the_share_is_0(model, profile, tmp_path):
