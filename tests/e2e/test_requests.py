@@ -85,7 +85,7 @@ def test_the_part_of_an_exact_head_that_was_sent_is_exact_and_the_rest_was_compu
         (listed,) = client.requests()
         assert listed.extent == "exact"
         assert counts(listed) == told(done.report) == told(listed)
-        assert [(patch.kind, patch.begin, patch.tokens) for patch in listed.patches if patch.kind == "exact"][0][1] == 5
+        assert next(patch.begin for patch in listed.patches if patch.kind == "exact") == 5
 
 
 def test_nobody_is_told_of_anothers_requests(model, tmp_path):

@@ -23,6 +23,7 @@ from kvquilt.cli import (
     servers,
     simulate,
     tokens,
+    top,
     verify,
     why,
 )
@@ -66,6 +67,7 @@ app.command(rich_help_panel="Use")(forgetting.forget)
 app.command(rich_help_panel="Use")(pins.pin)
 app.command(rich_help_panel="Use")(pins.unpin)
 app.command(rich_help_panel="Look")(calls.status)
+app.command(rich_help_panel="Look")(top.top)
 app.command(rich_help_panel="Look")(why.why)
 app.command(rich_help_panel="Look")(verify.verify)
 app.command(rich_help_panel="Look")(inspection.inspect)

@@ -1,0 +1,1 @@
+"""What `kvquilt top` shows: samples of a router's state, and how they are drawn."""
