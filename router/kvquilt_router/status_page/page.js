@@ -13,6 +13,7 @@ const SUM_NAMES = { tokens_exact: "exact", tokens_reused: "reused in another con
   tokens_computed: "computed" };
 const EVERY = 2000;
 const MINUTE = 60000;
+const FEW = 24;
 
 const byId = (id) => document.getElementById(id);
 let token = "";
@@ -130,6 +131,8 @@ function drawDetail(data) {
     setText(byId("summary"), `${number(request.prompt_tokens)} tokens: ${inWords(tokensByKind(request.patches))}.`);
     drawQuilt(request);
     drawPatches(request);
+    setText(byId("h-patches"), `All ${request.patches.length} patches as a table`);
+    byId("patches-part").open = request.patches.length <= FEW;
     setText(byId("merged"), request.patches_merged
       ? "These were too many runs of tokens to draw: those of one chunk, or prompt, that are of one kind are drawn together." : "");
     facts(byId("facts"), [
