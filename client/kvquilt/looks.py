@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from kvquilt import wire
-from kvquilt.requests import ServedRequest, served_request
+from kvquilt.served import ServedRequest, served_request
 from kvquilt.states import ModelInfo, Status
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_rpc.status import translated, well_formed

@@ -8,7 +8,7 @@ from kvquilt.aio import DEFAULT_TARGET, AsyncClient
 from kvquilt.explanations import MissReport
 from kvquilt.loop_thread import LoopThread
 from kvquilt.receipts import ForgetReport, PinReport
-from kvquilt.requests import ServedRequest
+from kvquilt.served import ServedRequest
 from kvquilt.states import ModelInfo, Status
 from kvquilt.types import BlendedKV, Document, PlanReport, PrefetchProgress, Segment
 from kvquilt_rpc.security import Credentials

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvquilt import Client, Document
-from kvquilt.requests import Patch
+from kvquilt.served import Patch
 from kvquilt.top.drawing import BLOCKS, cells, printable
 from kvquilt.top.sampling import KINDS
 from kvquilt_router.engine.model import prepare

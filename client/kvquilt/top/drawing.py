@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvquilt.cli.output import size
-from kvquilt.requests import Patch, ServedRequest
+from kvquilt.served import Patch, ServedRequest
 from kvquilt.states import NodeStatus, Queue
 from kvquilt.top.sampling import KINDS, REQUESTS, Snapshot, well
 

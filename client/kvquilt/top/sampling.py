@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from kvquilt.aio import AsyncClient
-from kvquilt.requests import ServedRequest
+from kvquilt.served import ServedRequest
 from kvquilt.states import NodeStatus, Queue, Status
 from kvquilt_codec.errors import DeadlineError, UnavailableError
 

@@ -138,7 +138,7 @@ function drawDetail(data) {
     facts(byId("facts"), [
       ["Namespace", request.namespace], ["Model", request.model], ["Sent", request.extent],
       ["Level", request.level], ["Policy", `${request.policy} at ${Math.round(100 * request.recompute_ratio)} %`],
-      ["Gate", request.gate_refusal || "passed"], ["Predicted divergence, below", kl(request.predicted_kl)],
+      ["Gate", request.gate_refusal || (data.status.ungated ? "not asked" : "no objection")], ["Predicted divergence, below", kl(request.predicted_kl)],
       ["Audited divergence", request.audited_kl === undefined ? "not audited" : kl(request.audited_kl)],
       ["Asked to stay below", kl(request.max_kl)], ["Observed deviation", request.observed_deviation.toPrecision(2)],
       ["Fetched", bytes(request.fetched_bytes)], ["Time to fetch", seconds(request.fetch_seconds)],
