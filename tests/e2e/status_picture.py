@@ -1,4 +1,4 @@
-"""Makes docs/images/status-page.png: `PYTHONPATH=. .venv/bin/python -m tests.e2e.status_picture docs/images/status-page.png`.
+"""Makes the picture of docs/observing.md, which says how this is run.
 
 A real router with the demo model, passages of the tests, and a browser.
 """

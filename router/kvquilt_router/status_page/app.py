@@ -127,8 +127,9 @@ def _page() -> tuple[bytes, str]:
     html, style, script = ((folder / f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     page = html.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
     policy = (
-        f"default-src 'none'; connect-src 'self'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+        "default-src 'none'; connect-src 'self'; img-src data:; "
+        f"script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     )
     return page.encode(), policy
 
