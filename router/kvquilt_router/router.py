@@ -43,7 +43,8 @@ from kvquilt_router.served import ServedModel
 from kvquilt_router.service import SERVICE_NAME, RouterService
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.starting import Starter
-from kvquilt_router.status_page.serving import check_status_page, status_page_served
+from kvquilt_router.status_page.checking import check_status_page
+from kvquilt_router.status_page.serving import status_page_served
 from kvquilt_router.storing import Storer
 from kvquilt_router.taking import Taker
 from kvquilt_router.tenants import Tenant, Tenants, namespace_of
