@@ -101,15 +101,15 @@ def _show(live: Live | None, snapshot: Snapshot, *, as_json: bool) -> None:
             out.print(line(snapshot), markup=False)
             out.file.flush()
         return
-    live.update(_screen(snapshot), refresh=True)
+    live.update(_screen(snapshot, live=True), refresh=True)
 
 
-def _screen(snapshot: Snapshot) -> RenderableType:
-    return screen(snapshot, out.width, letters=not out.encoding.lower().startswith("utf"))
+def _screen(snapshot: Snapshot, *, live: bool) -> RenderableType:
+    return screen(snapshot, out.width, letters=not out.encoding.lower().startswith("utf"), live=live)
 
 
 def _print(snapshot: Snapshot, *, as_json: bool) -> None:
     if as_json:
         print_json(snapshot)
     else:
-        out.print(_screen(snapshot))
+        out.print(_screen(snapshot, live=False))

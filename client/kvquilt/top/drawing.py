@@ -51,14 +51,16 @@ def quilt_line(patches: Sequence[Patch], width: int, *, letters: bool) -> Text:
     return line
 
 
-def screen(snapshot: Snapshot, width: int, *, letters: bool) -> RenderableType:
-    """All that a snapshot has."""
+def screen(snapshot: Snapshot, width: int, *, letters: bool, live: bool = True) -> RenderableType:
+    """All that a snapshot has; `live` says that another will follow."""
     if snapshot.error:
         return Group(_title(snapshot), Text(printable(snapshot.error)), Text("Trying again; q ends this.", style="dim"))
     parts: list[RenderableType] = [_title(snapshot), _saved(snapshot), _tokens(snapshot), _nodes(snapshot.nodes)]
     if snapshot.queues:
         parts.append(Text("queues  " + "   ".join(map(_queue, snapshot.queues))))
     parts += [_requests(snapshot.slowest, width, letters=letters), _legend(letters=letters)]
+    if live:
+        parts.append(Text("q ends this; kvquilt why ID explains a request", style="dim"))
     return Group(*parts)
 
 
@@ -167,4 +169,4 @@ def _legend(*, letters: bool) -> Text:
     legend = Text()
     for kind in KINDS:
         legend.append((LETTERS if letters else BLOCKS)[kind], style=COLOURS[kind]).append(f" {kind}   ")
-    return legend.append("\nq ends this; kvquilt why ID explains a request", style="dim")
+    return legend
