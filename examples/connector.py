@@ -55,8 +55,8 @@ class Connector:
             request, plan, lambda _, keys, values: placed.append((self._tensor(keys), self._tensor(values))), 10.0
         )
         if not loaded.complete or loaded.kv_tokens == 0:
-            return DynamicCache(), plan.exact_tokens
-        return DynamicCache(placed), plan.exact_tokens if loaded.exact else None
+            return DynamicCache(), plan.stored_tokens
+        return DynamicCache(placed), plan.stored_tokens if loaded.exact else None
 
     def _save(self, request: WorkerRequest, past: DynamicCache, begin: int) -> None:
         """Prompt and answer, so that the next turn finds them. The last token's KV was never computed."""

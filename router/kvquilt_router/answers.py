@@ -105,6 +105,7 @@ def plan_message(offer: Offer, report: BlendReport, prompt_tokens: int) -> pb.Pl
         extent=_EXTENTS[offer.extent],
         kv_tokens=offer.end,
         exact_tokens=offer.exact_tokens,
+        stored_tokens=offer.stored_tokens,
         blended_tokens=offer.blended_tokens,
         load_seconds=offer.way.load_seconds,
         first_token_seconds=offer.way.first_token_seconds,

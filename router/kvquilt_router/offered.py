@@ -11,6 +11,7 @@ from kvquilt_codec.types import check_token_ids
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router import wire
 from kvquilt_router.engine import LoadedModel
+from kvquilt_router.prefixes import begins, uncut
 from kvquilt_router.types import Prompt
 from kvquilt_rpc import convert
 
@@ -88,9 +89,7 @@ def _prompt(message: pb.StoreKvHeader, model: LoadedModel, end: int) -> Prompt:
         if lengths or message.public_segments:
             raise BadRequestError("expected prefix_tokens (0 for none) with documents or public segments; it is unset")
         head = wire.shared_prefix(None, model)
-        prefix = head if len(head) < end and np.array_equal(tokens[: len(head)], head) else tokens[:0]
-        rest = tokens[len(prefix) : end]
-        return Prompt(prefix, (rest[:-1],) if len(rest) > 1 else (), rest[-1:], plain=True)
+        return uncut(tokens[:end], len(head) if begins(tokens[:end], head) else 0)
     bounds = np.cumsum([message.prefix_tokens, *lengths]).tolist()
     if bounds[-1] > len(tokens):
         raise BadRequestError(

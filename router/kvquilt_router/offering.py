@@ -6,8 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-import numpy as np
-
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_router.blending import Blended, Blender, BlendPlan
 from kvquilt_router.estimates import Estimates, Way, earliest
@@ -18,7 +16,7 @@ from kvquilt_router.lattice import partition
 from kvquilt_router.left_out import left_out
 from kvquilt_router.loading import HeadLoader
 from kvquilt_router.offers import Begun, Loaded, Offer
-from kvquilt_router.starting import kv_end
+from kvquilt_router.planned import exact_chunks, work
 from kvquilt_router.types import SLOWER, BlendOptions, BlendReport, Extent, Prompt, Sent, Wanted
 from kvquilt_router.usage import Tally, saved_seconds
 
@@ -55,6 +53,9 @@ class Offers:
         if wanted.computed >= max(last, 1) or (last == 0 and wanted.extent is not Extent.PROMPT):
             return _nothing(wanted, computing, "nothing_new")
         head, plan = await asyncio.gather(self._head(prompt, options, wanted), self._plan(prompt, options, wanted))
+        if head is not None and plan is not None:
+            # What the blend's look-ups found of it, however it was cut when it was stored.
+            head = head.widened(exact_chunks(plan), wanted.computed)
         offers = [_nothing(wanted, computing, "nothing_stored", head, plan)]
         if head is not None and wanted.computed < head.end < wanted.computed + wanted.least:
             offers = [_nothing(wanted, computing, "too_short", head, plan)]
@@ -62,8 +63,8 @@ class Offers:
             fetched = sum(len(outcome.ref.token_ids) for outcome in head.chunks)
             way = self._estimates.head(fetched, last + 1 - head.end, worker)
             offers.append(Offer(Extent.EXACT, wanted.computed, head.end, way, computing, "", head, plan))
-        if plan is not None:
-            found, computed, end = _tokens(prompt, plan, wanted)
+        if plan is not None and wanted.extent is not Extent.EXACT:
+            found, computed, end = work(prompt, plan, wanted)
             way = self._estimates.blend(found, computed, last + 1 - end, worker)
             blend = Offer(Extent.PROMPT, wanted.computed, end, way, computing, "", head, plan)
             if wanted.extent is Extent.PROMPT:
@@ -117,10 +118,13 @@ class Offers:
     async def _head(self, prompt: Prompt, options: BlendOptions, wanted: Wanted) -> Head | None:
         if wanted.extent is Extent.PROMPT:
             return None
-        return await self._finder.find(prompt, options.point, wanted.computed, len(prompt.token_ids) - 1)
+        last = len(prompt.token_ids) - 1
+        return await self._finder.find(prompt, options.point, wanted.computed, last, cut_otherwise=True)
 
     async def _plan(self, prompt: Prompt, options: BlendOptions, wanted: Wanted) -> BlendPlan | None:
-        return None if wanted.extent is Extent.EXACT else await self._blender.plan(prompt, options)
+        return (
+            None if wanted.extent is Extent.EXACT and not wanted.search else await self._blender.plan(prompt, options)
+        )
 
     async def give(
         self, prompt: Prompt, options: BlendOptions, wanted: Wanted
@@ -215,26 +219,6 @@ class Offers:
 def _nothing(
     wanted: Wanted, computing: Way, reason: str, head: Head | None = None, plan: BlendPlan | None = None
 ) -> Offer:
-    if reason == "nothing_stored" and head is not None and 0 < head.stored <= wanted.computed:
+    if reason == "nothing_stored" and head is not None and 0 < head.reached <= wanted.computed:
         reason = "nothing_new"
     return Offer(Extent.NOTHING, wanted.computed, wanted.computed, computing, computing, reason, head, plan)
-
-
-def _tokens(prompt: Prompt, plan: BlendPlan, wanted: Wanted) -> tuple[int, int, int]:
-    """Tokens that would be fetched, and that would be computed here, of a blend, and where what is sent would end.
-
-    Guessed chunks are found in full.
-    """
-    report = plan.report
-    guessed = {id(guess.outcome) for guess in plan.guesses}
-    used = [outcome for outcome in report.chunks if outcome.found is not None or id(outcome) in guessed]
-    known = np.zeros(len(prompt.token_ids), bool)
-    for outcome in used:
-        known[outcome.ref.begin : outcome.ref.end] = True
-    changed = sum(
-        len(outcome.ref.token_ids) for outcome in used if outcome.found is None or outcome.found.context != EXACT
-    )
-    found = int(known.sum())
-    least = wanted.computed if wanted.leaves_tail and plan.stored else None
-    end = kv_end(prompt, used, report.decision, least)
-    return found, end - found + int(report.decision.recompute_ratio * changed), end

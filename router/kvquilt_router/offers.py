@@ -36,6 +36,11 @@ class Offer:
     @property
     def exact_tokens(self) -> int:
         """How far the stored exact head goes."""
+        return 0 if self.head is None else self.head.reached
+
+    @property
+    def stored_tokens(self) -> int:
+        """How far it goes in chunks that are cut as this prompt's are: only what is beyond need be stored."""
         return 0 if self.head is None else self.head.stored
 
     @property

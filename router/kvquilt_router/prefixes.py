@@ -3,6 +3,7 @@
 import numpy as np
 
 from kvquilt_codec.types import TokenIds
+from kvquilt_router.types import Prompt
 
 PREFIXES_KEPT = 256
 
@@ -28,9 +29,16 @@ class KnownPrefixes:
 
     def of(self, prompt: TokenIds) -> TokenIds:
         """The longest known prefix that a prompt begins with, shorter than the prompt; may be empty."""
-        fitting = [
-            prefix
-            for prefix in (self._head, *self._seen.values())
-            if len(prefix) < len(prompt) and np.array_equal(prompt[: len(prefix)], prefix)
-        ]
+        fitting = [prefix for prefix in (self._head, *self._seen.values()) if begins(prompt, prefix)]
         return max(fitting, key=len, default=prompt[:0])
+
+
+def begins(prompt: TokenIds, prefix: TokenIds) -> bool:
+    """Whether a prompt begins with these tokens and goes on."""
+    return len(prefix) < len(prompt) and np.array_equal(prompt[: len(prefix)], prefix)
+
+
+def uncut(tokens: TokenIds, prefix: int) -> Prompt:
+    """A plain prompt of so many tokens of shared prefix."""
+    document = tokens[prefix:-1]
+    return Prompt(tokens[:prefix], (document,) if len(document) else (), tokens[-1:], plain=True)

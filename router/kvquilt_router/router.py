@@ -231,7 +231,8 @@ def _served(
             slots=slots,
             fetch_deadline=settings.fetch_deadline,
         )
-        finder = HeadFinder(nodes, planner, profile, chunk_tokens=settings.chunk_tokens, deadline=deadline)
+        head = wire.shared_prefix(None, model)
+        finder = HeadFinder(nodes, planner, profile, head, chunk_tokens=settings.chunk_tokens, deadline=deadline)
         tokenise = None if model.tokenizer is None else model.tokenise
         return Tenant(
             planner,
@@ -240,7 +241,7 @@ def _served(
             Precomputer(computer, thread, planner, storer, nodes, counters, stat_deadline=deadline),
             storer,
             WarmUps(settings.warm_up_passages, tokenise, lambda: gate.blends),
-            KnownPrefixes(wire.shared_prefix(None, model)),
+            KnownPrefixes(head),
             Explainer(nodes, planner, model.parts, model.text, gate, refusals, deadline=deadline),
             RequestLog(settings.requests_kept, int(settings.requests_bytes), settings.requests_seconds, time.time),
         )

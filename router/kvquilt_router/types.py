@@ -17,24 +17,6 @@ from kvquilt_rpc.nodes.types import NO_NODES
 SLOWER = "slower_than_computing"
 """Of a chunk or a whole prompt: by the estimates its stored KV comes later than computing it takes."""
 
-MISS_REASONS = (
-    "not_stored",
-    NO_NODES,
-    "node_unavailable",
-    "lookup_deadline",
-    "fetch_deadline",
-    "damaged",
-    "fingerprint_mismatch",
-    "profile_missing",
-    "profile_damaged",
-    "node_busy",
-    "node_refused",
-    "node_error",
-    "gate_closed",
-    SLOWER,
-)
-"""Why a chunk's stored KV was not used; docs/reference.md says what each means."""
-
 NODE_REASONS = (
     NO_NODES,
     "node_unavailable",
@@ -44,7 +26,19 @@ NODE_REASONS = (
     "node_refused",
     "node_error",
 )
-"""Those of them that say something of a node."""
+"""Why a chunk's stored KV was not used, where that says something of a node."""
+
+MISS_REASONS = (
+    "not_stored",
+    *NODE_REASONS,
+    "damaged",
+    "fingerprint_mismatch",
+    "profile_missing",
+    "profile_damaged",
+    "gate_closed",
+    SLOWER,
+)
+"""Why it was not used; docs/reference.md says what each means."""
 
 COUNTERS = (
     "blends",
@@ -238,6 +232,7 @@ class Wanted:
         least: it takes no fewer tokens than this.
         seconds_per_token: what it takes to compute a token of a prompt; `None`: not known.
         leaves_tail: it computes what follows the last stored token, unless the blend needs that too.
+        search: exact heads are looked for by their text too, however they were cut.
     """
 
     extent: Extent = Extent.PROMPT
@@ -245,6 +240,7 @@ class Wanted:
     least: int = 1
     seconds_per_token: float | None = None
     leaves_tail: bool = False
+    search: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from kvquilt_codec.types import MAX_CHUNK_TOKENS, TokenIds, check_token_ids
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.policies import policy_by_name
-from kvquilt_router.prefixes import KnownPrefixes
+from kvquilt_router.prefixes import KnownPrefixes, uncut
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.types import BlendOptions, Extent, Prompt, Wanted
@@ -97,9 +97,7 @@ def _plain(message: pb.Prompt, model: LoadedModel, prefixes: KnownPrefixes) -> P
     tokens = content(message.plain, model, "the prompt")
     if len(tokens) == 0:
         raise BadRequestError("expected a prompt of at least one token; it is empty")
-    prefix = prefixes.of(tokens)
-    document = tokens[len(prefix) : -1]
-    return Prompt(prefix, (document,) if len(document) else (), tokens[-1:], plain=True)
+    return uncut(tokens, len(prefixes.of(tokens)))
 
 
 def documents(message: pb.PrefetchRequest, model: LoadedModel) -> list[TokenIds]:
@@ -172,7 +170,9 @@ def wanted(message: pb.LoadOptions) -> Wanted:
     if extent is None:
         raise BadRequestError(f"expected extent prompt, exact or auto; got number {message.extent}")
     least = max(1, message.least_tokens)
-    return Wanted(extent, message.computed_tokens, least, seconds_per_token(message), message.leaves_tail)
+    search = message.search or extent is Extent.AUTO
+    seconds = seconds_per_token(message)
+    return Wanted(extent, message.computed_tokens, least, seconds, message.leaves_tail, search)
 
 
 def seconds_per_token(message: pb.LoadOptions | pb.StoreKvHeader) -> float | None:

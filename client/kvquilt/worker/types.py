@@ -112,6 +112,8 @@ class LoadPlan:
         kv_tokens: up to this one.
         exact_tokens: how far the head of the prompt goes whose stored KV was computed in exactly this context; of a
             request for `PROMPT` it is not looked for.
+        stored_tokens: how far it goes in chunks that are cut as a save of this request would cut them: KV from here on
+            is worth saving. Less than `exact_tokens` where the rest was stored with other boundaries.
         reason: why nothing is offered, a short code; empty if something is. docs/reference.md lists them.
         load_seconds: estimated time until all of it has come; this and the next two are `None` if nothing was measured.
         first_token_seconds: estimated time until the engine has its first token that way.
@@ -127,6 +129,7 @@ class LoadPlan:
     first_token: int = 0
     kv_tokens: int = 0
     exact_tokens: int = 0
+    stored_tokens: int = 0
     reason: str = ""
     load_seconds: float | None = None
     first_token_seconds: float | None = None

@@ -49,6 +49,7 @@ def load(request: WorkerRequest, extent: Extent, seconds_per_token: float | None
         worker_seconds_per_token=seconds_per_token,
         least_tokens=request.least_tokens,
         leaves_tail=True,
+        search=request.extent is Extent.AUTO,
     )
 
 
@@ -73,16 +74,19 @@ def plan(message: pb.PlanBlendResponse, request: WorkerRequest, seconds: float) 
     tokens, first = len(request.token_ids), request.computed_tokens
     offered = extent(message.extent)
     expected = message.kv_tokens == first if offered is Extent.NOTHING else first < message.kv_tokens < tokens
-    if message.prompt_tokens != tokens or not expected or message.exact_tokens >= tokens:
+    heads = message.stored_tokens <= message.exact_tokens < tokens
+    if message.prompt_tokens != tokens or not expected or not heads:
         raise IntegrityError(
             f"expected an offer for {tokens} tokens from {first} on; the router's is {offered.value} up to "
-            f"{message.kv_tokens} of {message.prompt_tokens}, {message.exact_tokens} of them exact"
+            f"{message.kv_tokens} of {message.prompt_tokens}, {message.exact_tokens} of them exact, "
+            f"{message.stored_tokens} in chunks of their own"
         )
     return LoadPlan(
         offered,
         first,
         message.kv_tokens,
         message.exact_tokens,
+        message.stored_tokens,
         message.nothing_reason if offered is Extent.NOTHING else "",
         _seconds(message, "load_seconds"),
         _seconds(message, "first_token_seconds"),

@@ -237,6 +237,7 @@ class LoadOptions(_message.Message):
     WORKER_SECONDS_PER_TOKEN_FIELD_NUMBER: _builtins.int
     LEAST_TOKENS_FIELD_NUMBER: _builtins.int
     LEAVES_TAIL_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
     extent: Global___Extent.ValueType
     computed_tokens: _builtins.int
     """The worker has KV of so many first tokens: theirs is not sent."""
@@ -248,6 +249,10 @@ class LoadOptions(_message.Message):
     """The worker computes what follows the last token with stored KV: with EXTENT_PROMPT the KV ends there, unless the
     policy looks at the question or there is no stored KV.
     """
+    search: _builtins.bool
+    """With EXTENT_EXACT: heads that were stored with other boundaries are looked for by their text, as EXTENT_AUTO does,
+    which takes the look-ups of a blend. For the fetch of what a plan of EXTENT_AUTO offered.
+    """
     def __init__(
         self,
         *,
@@ -256,10 +261,11 @@ class LoadOptions(_message.Message):
         worker_seconds_per_token: _builtins.float | None = ...,
         least_tokens: _builtins.int = ...,
         leaves_tail: _builtins.bool = ...,
+        search: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "computed_tokens", b"computed_tokens", "extent", b"extent", "least_tokens", b"least_tokens", "leaves_tail", b"leaves_tail", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token", "computed_tokens", b"computed_tokens", "extent", b"extent", "least_tokens", b"least_tokens", "leaves_tail", b"leaves_tail", "search", b"search", "worker_seconds_per_token", b"worker_seconds_per_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__worker_seconds_per_token: _TypeAlias = _typing.Literal["worker_seconds_per_token"]  # noqa: Y015
     _WhichOneofArgType__worker_seconds_per_token: _TypeAlias = _typing.Literal["_worker_seconds_per_token", b"_worker_seconds_per_token"]  # noqa: Y015
@@ -604,6 +610,7 @@ class PlanBlendResponse(_message.Message):
     NOTHING_REASON_FIELD_NUMBER: _builtins.int
     BLENDED_TOKENS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STORED_TOKENS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     prompt_tokens: _builtins.int
@@ -636,6 +643,10 @@ class PlanBlendResponse(_message.Message):
     """Of a request with `load` that is offered nothing, which ends with that: names it to ExplainMiss. Empty: the router
     keeps no record of it.
     """
+    stored_tokens: _builtins.int
+    """How far the exact head goes in chunks that are cut as this prompt's are when StoreKv stores them. Less than
+    `exact_tokens` where the rest was stored with other boundaries: KV from here on is new to StoreKv.
+    """
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChunkReport]: ...
     def __init__(
@@ -657,10 +668,11 @@ class PlanBlendResponse(_message.Message):
         nothing_reason: _builtins.str = ...,
         blended_tokens: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        stored_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_first_token_seconds", b"_first_token_seconds", "_load_seconds", b"_load_seconds", "_predicted_kl", b"_predicted_kl", "compute_seconds", b"compute_seconds", "first_token_seconds", b"first_token_seconds", "load_seconds", b"load_seconds", "predicted_kl", b"predicted_kl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_first_token_seconds", b"_first_token_seconds", "_load_seconds", b"_load_seconds", "_predicted_kl", b"_predicted_kl", "blended_tokens", b"blended_tokens", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "exact_tokens", b"exact_tokens", "extent", b"extent", "first_token_seconds", b"first_token_seconds", "gate_refusal", b"gate_refusal", "kv_tokens", b"kv_tokens", "level", b"level", "load_seconds", b"load_seconds", "nothing_reason", b"nothing_reason", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_first_token_seconds", b"_first_token_seconds", "_load_seconds", b"_load_seconds", "_predicted_kl", b"_predicted_kl", "blended_tokens", b"blended_tokens", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "exact_tokens", b"exact_tokens", "extent", b"extent", "first_token_seconds", b"first_token_seconds", "gate_refusal", b"gate_refusal", "kv_tokens", b"kv_tokens", "level", b"level", "load_seconds", b"load_seconds", "nothing_reason", b"nothing_reason", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio", "request_id", b"request_id", "stored_tokens", b"stored_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__compute_seconds: _TypeAlias = _typing.Literal["compute_seconds"]  # noqa: Y015
     _WhichOneofArgType__compute_seconds: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds"]  # noqa: Y015

@@ -52,10 +52,10 @@ def _loaded(
         plan = LoadPlan(Extent.PROMPT, 0, len(request.token_ids) - 1)
     else:
         plan = worker.plan(request, plan_deadline)
-    closed, exact = plan.gate_refusal, plan.exact_tokens
+    closed, stored = plan.gate_refusal, plan.stored_tokens
     if not plan.tokens:
         return FilledCache(
-            input_ids, DynamicCache(), None, plan.reason, request, gate_refusal=closed, stored_tokens=exact
+            input_ids, DynamicCache(), None, plan.reason, request, gate_refusal=closed, stored_tokens=stored
         )
     layers: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -74,7 +74,7 @@ def _loaded(
         request,
         exact=loaded.exact,
         gate_refusal=closed or (report.gate_refusal if report is not None else ""),
-        stored_tokens=loaded.kv_tokens if loaded.extent is Extent.EXACT else 0,
+        stored_tokens=min(stored, loaded.kv_tokens) if loaded.extent is Extent.EXACT else 0,
     )
 
 
