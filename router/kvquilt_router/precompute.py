@@ -246,11 +246,17 @@ class _Pending:
 
 
 def _serving(infos: Sequence[ObjectInfo], job: VariantJob) -> list[ObjectInfo]:
-    """The stored variants that make a job needless: of its form and length, after other text if the job's is."""
+    """The stored variants that make a job needless: of its form and length, made to be used in other contexts too, and
+    after other text if the job's is.
+
+    KV that a request or a worker left, exact in the context that it happened to be in, serves that context alone.
+    """
+    own = context_digest(job.context)
     return [
         info
         for info in infos
         if info.meta.form == job.ref.point.form
         and info.meta.tokens == len(job.ref.token_ids)
+        and (info.meta.context_digest == own or info.meta.variant is not VariantKind.EXACT)
         and (info.meta.sources or not job.sources)
     ]
