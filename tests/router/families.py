@@ -68,6 +68,7 @@ SUPPORTED: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("SmolLM3Config", {}),
     "glm4": ("Glm4Config", {}),
     "starcoder2": ("Starcoder2Config", {}),
+    "gpt_neox": ("GPTNeoXConfig", {}),  # a quarter of each key is rotated
     "gpt_oss": ("GptOssConfig", {**_EXPERTS, "sliding_window": 24, "layer_types": _MIXED_LAYERS}),
 }
 

@@ -27,7 +27,7 @@ def save(worker, text, *, begin=0, end=None, **options):
     return layers
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "mistral with a window", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "gemma3", "mistral with a window", "qwen3", "gpt_neox"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_a_longer_prompt_gets_bit_for_bit_what_was_saved_of_a_shorter_one(tmp_path, family, dtype):
     loaded = prepare(tiny(*SUPPORTED[family], dtype=dtype), None, "tiny")

@@ -3,8 +3,8 @@
 import ipaddress
 from collections.abc import Iterator
 
+from kvquilt.calibrating import calibrate_command
 from kvquilt.connecting.types import Asked
-from kvquilt_codec.types import DataType
 
 
 def warnings(asked: Asked, own_type: str = "") -> Iterator[str]:
@@ -26,13 +26,11 @@ def warnings(asked: Asked, own_type: str = "") -> Iterator[str]:
     elif not asked.verified:
         yield "the weights were not compared, only the configuration"
     if model.gate.missing_reason:
-        # The rounding of 16-bit types alone is more than the default target.
-        target = "" if model.layout.data_type is DataType.FLOAT32 else "--kl 5e-3 "
         yield (
             f"there is no gate ({model.gate.missing_reason}): only prefixes in their exact context are loaded, "
             "documents in a new order are computed. To blend them: "
-            f"`kvquilt calibrate {asked.folder or 'MODEL'} --dtype {ours} {target}--output FILE`, then start the "
-            "router with --set router.profile=FILE"
+            f"`{calibrate_command(model.layout.data_type, asked.folder)}`, then start the router with "
+            "--set router.profile=FILE"
         )
     if model.profile is not None and model.profile.miss_reason:
         yield f"the codec profile is not at hand ({model.profile.miss_reason}): documents are computed"

@@ -19,7 +19,7 @@ from kvquilt.integrations.huggingface.batching import batch
 from kvquilt.integrations.huggingface.filled import FilledBatch, FilledCache
 from kvquilt.integrations.huggingface.loading import load
 from kvquilt.integrations.huggingface.prompts import Prompts
-from kvquilt.integrations.huggingface.saving import savings, settled
+from kvquilt.integrations.huggingface.saving import savings
 from kvquilt.sync import Client
 from kvquilt.types import Segment
 from kvquilt.worker import Extent, ServedModel, WorkerCache, WorkerRequest
@@ -35,6 +35,8 @@ __all__ = ["Extent", "FilledBatch", "FilledCache", "KvquiltCache"]
 log = logging.getLogger(__name__)
 
 _FILLS_AT_ONCE = 4
+_LAST_SECONDS = 10.0
+"""How long a close waits for what is to be saved: a slow router must not hold up a script's end."""
 
 _Closing = list[Callable[[], object]]
 _open: list[_Closing] = []
@@ -98,7 +100,7 @@ class KvquiltCache:
         served = served or ServedModel(fingerprint(model, tokenizer).digest, Engine(model).traits.layout)
         self.worker = WorkerCache(served, router, credentials)
         self.client = Client(router, credentials)
-        self._closing: _Closing = [partial(settled, self.worker), self.worker.close, self.client.close]
+        self._closing: _Closing = [partial(self.worker.settle, _LAST_SECONDS), self.worker.close, self.client.close]
         _open.append(self._closing)
 
     @classmethod
@@ -237,9 +239,9 @@ class KvquiltCache:
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         return sum(s.exact_tokens - s.begin for s in savings(filled, output, ends) if self.worker.save(s))
 
-    def settle(self) -> None:
-        """Wait until what was queued is saved, or could not be."""
-        self.worker.settle()
+    def settle(self, deadline: float | None = None) -> bool:
+        """Wait until what was queued is saved, or could not be; whether it was within so many seconds."""
+        return self.worker.settle(deadline)
 
     def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options of a request, checked here: what no router would take is the caller's mistake."""

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from kvquilt.calibrating import calibrate_command
 from kvquilt.errors import KvquiltError, PermissionDeniedError, UnauthenticatedError
 from kvquilt.verifying.subject import Subject
 from kvquilt.verifying.types import Finding, Outcome, SkippedError, judged
@@ -93,7 +94,8 @@ async def gate(subject: Subject) -> Finding:
         )
     if missing:
         raise SkippedError(
-            f"there is none ({missing}): only text in its exact context is reused", "run `kvquilt calibrate`"
+            f"there is none ({missing}): only text in its exact context is reused",
+            f"run `{calibrate_command(subject.model.layout.data_type)}`, and name the file in router.profile",
         )
     points = subject.model.gate.points
     withdrawn = sum(point.withdrawn for point in points)

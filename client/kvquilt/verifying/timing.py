@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from statistics import median
 
+from kvquilt.calibrating import calibrate_command
 from kvquilt.errors import KvquiltError
 from kvquilt.types import BlendReport
 from kvquilt.verifying.engine import OpenAIEngine
@@ -153,7 +154,7 @@ async def _blended(subject: Subject, _: Measured) -> Way:
     if not report.tokens_reused + report.tokens_recomputed:
         raise SkippedError(
             f"nothing is reused out of its context here ({report.gate_refusal or _missed(report)})",
-            "`kvquilt calibrate` measures what may be; docs/concepts.md, The gate",
+            f"`{calibrate_command(subject.model.layout.data_type)}` measures what may be; docs/concepts.md, The gate",
         )
     return lambda: _loading(subject, first, second)
 

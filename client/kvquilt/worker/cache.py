@@ -175,10 +175,16 @@ class WorkerCache:
             return False
         return self._thread.submit(self._calls.save(saving)).result()
 
-    def settle(self) -> None:
-        """Wait until all that was queued is saved, or failed."""
-        if not self._thread.closed:
-            self._thread.run(self._calls.settle())
+    def settle(self, deadline: float | None = None) -> bool:
+        """Wait until all that was queued is saved, or failed.
+
+        Args:
+            deadline: seconds; `None`: as long as that takes, which each save's own deadline bounds.
+
+        Returns:
+            Whether nothing waits any more.
+        """
+        return self._thread.closed or self._thread.run(self._calls.settle(deadline))
 
     def close(self) -> None:
         """End all calls; what waits to be saved is dropped. Does nothing the second time."""

@@ -1,5 +1,6 @@
 """The calls that a worker makes, in its event loop. What fails is an answer with a reason, and counted."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -61,9 +62,14 @@ class RouterCalls:
         await self._availability.close()
         await self._channel.close()
 
-    async def settle(self) -> None:
-        """Wait until what is queued is saved, or failed."""
-        await self._saves.settle()
+    async def settle(self, deadline: float | None) -> bool:
+        """Wait until what is queued is saved, or failed; whether it was within so many seconds."""
+        try:
+            async with asyncio.timeout(deadline):
+                await self._saves.settle()
+        except TimeoutError:
+            return False
+        return True
 
     async def save(self, saving: KvToSave) -> bool:
         """Queue KV to be saved; whether there was room."""

@@ -1,6 +1,5 @@
 """What `generate` has computed, cut out of its cache: prompt and answer of each row, without padding."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,11 +8,9 @@ import numpy as np
 import torch
 
 from kvquilt.integrations.huggingface.filled import FilledBatch, FilledCache
-from kvquilt.worker import Extent, KvToSave, WorkerCache
+from kvquilt.worker import Extent, KvToSave
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.types import Array, DataType, TokenIds
-
-_LAST_SECONDS = 10.0
 
 
 def savings(filled: FilledCache | FilledBatch, output: Any, ends: Sequence[int]) -> Iterator[KvToSave]:
@@ -45,13 +42,6 @@ def savings(filled: FilledCache | FilledBatch, output: Any, ends: Sequence[int])
         saving = _row(filled, row, padding, prompt, said)
         if saving is not None:
             yield saving
-
-
-def settled(worker: WorkerCache) -> None:
-    """Wait until what was queued is saved, or could not be; a router that is slow is not waited for at exit."""
-    waiting = threading.Thread(target=worker.settle, name="kvquilt-settle", daemon=True)
-    waiting.start()
-    waiting.join(_LAST_SECONDS)
 
 
 def _answer(tokens: TokenIds, prompt: int, ends: Sequence[int]) -> TokenIds:
