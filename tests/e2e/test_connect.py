@@ -1,6 +1,5 @@
 """`kvquilt connect` at real routers: what it prints is what engines read, and what does not fit is refused."""
 
-import inspect
 import json
 import shlex
 import shutil
@@ -14,7 +13,9 @@ from kvquilt import Client, Credentials
 from kvquilt.cli.main import app
 from kvquilt.connecting.types import Asked
 from kvquilt.connecting.warnings import warnings
-from kvquilt.integrations.transformers import KvquiltCache
+from kvquilt.integrations.lmcache.settings import parsed
+from kvquilt.integrations.vllm.options import parse_settings
+from kvquilt_codec.types import DataType
 from kvquilt_router.engine.model import load_model, resolve
 from kvquilt_rpc.security import ServerSecurity
 from tests.router.families import SUPPORTED, tiny
@@ -68,8 +69,7 @@ def test_vllm_gets_flags_that_name_router_model_and_type(router, folder):
         "namespaces": {"salt=a": "team-a"},
     }
     assert found["verified"]
-    options = pytest.importorskip("kvquilt.integrations.vllm.options")
-    assert options.parse_settings(config["kv_connector_extra_config"]).target == router
+    assert parse_settings(config["kv_connector_extra_config"]).target == router
 
 
 def test_lmcache_gets_the_nodes(router, folder, tmp_path):
@@ -87,18 +87,15 @@ def test_lmcache_gets_the_nodes(router, folder, tmp_path):
     (tmp_path / "secret").write_text(MASTER)
     secret = ["--namespace", "s=team-a", "--master-secret-file", tmp_path / "secret"]
     named = printed("lmcache", "--router", router, "--node", "10.0.0.1:1,10.0.0.2:1", *secret)
-    settings = pytest.importorskip("kvquilt.integrations.lmcache.settings")
-    parsed = settings.parsed(named["config"]["adapter_params"])
-    assert (parsed.nodes, parsed.namespaces) == (("10.0.0.1:1", "10.0.0.2:1"), {"s": "team-a"})
-    assert parsed.master_secret() == MASTER.encode()
-    assert settings.parsed(params).model(str(folder)).head_dim == 16
+    settings = parsed(named["config"]["adapter_params"])
+    assert (settings.nodes, settings.namespaces) == (("10.0.0.1:1", "10.0.0.2:1"), {"s": "team-a"})
+    assert settings.master_secret() == MASTER.encode()
+    assert parsed(params).model(str(folder)).head_dim == 16
 
 
 def test_the_lines_for_transformers_run(router, folder):
     found = printed("transformers", "--router", router, "--model", folder)
     assert found["verified"]
-    if next(iter(inspect.signature(KvquiltCache).parameters)) != "model":
-        pytest.skip("the integration takes other arguments still")
     loaded = load_model(str(folder))
     words = {"document": "One thing is so.", "another": "Another one is too.", "question": "What is?"}
     space = {"model": loaded.engine._runner.model, "tokenizer": loaded.tokenizer, **words}
@@ -144,7 +141,10 @@ def test_what_keeps_an_engine_from_gaining_is_told(router, folder, tmp_path):
     assert "router.dtype=bfloat16" in told("--model", halved, "--no-weights")
     with router_only(load_model(str(folder)), ["127.0.0.1:1"]) as lonely, Client(lonely) as client:
         status = client.status()
-    asked = Asked("cache.example:7410", Credentials(), status, status.models[0])
+    (model,) = status.models
+    asked = Asked("cache.example:7410", Credentials(), status, model)
+    halved = replace(asked, model=replace(model, layout=replace(model.layout, data_type=DataType.BFLOAT16)))
+    assert [sum("--dtype bfloat16 --kl 5e-3 " in text for text in warnings(each)) for each in (asked, halved)] == [0, 1]
     assert [sum(word in text for text in warnings(asked)) for word in ("without TLS", "no cache node")] == [1, 1]
     assert not any("without TLS" in text for text in warnings(replace(asked, credentials=Credentials(tls=True))))
 

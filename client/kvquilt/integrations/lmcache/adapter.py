@@ -77,8 +77,8 @@ class KvquiltL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
     def submit_store_task(self, keys: list[ObjectKey], objects: list[MemoryObj]) -> L2TaskId:
         """Store objects that are not on nodes yet. Dropped, and counted, if too much waits already."""
-        task = self._stores.begin(L2StoreResult(False, 0))
         held = self._held(keys, objects)
+        task = self._stores.begin(L2StoreResult(False, 0))
         size = sum(one.buffer.nbytes for one in held.values())
         with self._lock:
             room = not self._waiting or self._waiting + size <= self._limit
@@ -137,8 +137,8 @@ class KvquiltL2Adapter(L2AdapterInterface):  # type: ignore[misc]
 
     def submit_load_task(self, keys: list[ObjectKey], objects: list[MemoryObj]) -> L2TaskId:
         """Load objects; of one that is not there, or not intact, the buffer stays as it is and the bit is 0."""
-        task = self._loads.begin(Bitmap(len(keys)))
         held = self._held(keys, objects)
+        task = self._loads.begin(Bitmap(len(keys)))
         places = list(held)
 
         def result(loaded: list[int]) -> Bitmap:

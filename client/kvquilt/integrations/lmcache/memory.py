@@ -26,14 +26,19 @@ def view_of(memory: MemoryObj) -> tuple[Layout, Buffer]:
     """Layout and bytes of an object; the bytes are LMCache's own memory.
 
     Raises:
-        BadRequestError: it has no shape, or its memory cannot be seen from here.
+        BadRequestError: LMCache has taken its memory back, it has no shape, or its memory cannot be seen from here.
     """
+    if not memory.is_valid():
+        raise BadRequestError("expected a memory object that is in use; LMCache has taken its memory back")
+    meta = memory.metadata
+    shapes, dtypes = meta.shapes or [meta.shape], meta.dtypes or [meta.dtype]
+    if len(shapes) != len(dtypes):
+        raise BadRequestError(f"expected a memory object with a type for each shape; got {len(shapes)}, {len(dtypes)}")
     try:
-        meta = memory.metadata
-        layout = _layout(meta.shapes or [meta.shape], meta.dtypes or [meta.dtype])
-        return layout, memoryview(memory.byte_array).cast("B")
-    except (AttributeError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise BadRequestError(f"expected a memory object with shape and bytes; {error}") from None
+        data = memory.byte_array
+    except NotImplementedError as error:  # of GPUDirect Storage: its bytes are in a file
+        raise BadRequestError(f"expected a memory object with its bytes in memory; {error}") from None
+    return _layout(shapes, dtypes), memoryview(data).cast("B")
 
 
 def _layout(shapes: Sequence[Any], dtypes: Sequence[Any]) -> Layout:
