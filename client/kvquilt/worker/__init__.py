@@ -1,5 +1,6 @@
 """What a serving engine needs of the cache, whatever engine it is: plan, fetch layers, save. See `WorkerCache`."""
 
+from kvquilt.worker.boundaries import boundaries
 from kvquilt.worker.cache import WorkerCache
 from kvquilt.worker.types import (
     Extent,
@@ -22,4 +23,5 @@ __all__ = [
     "WorkerCache",
     "WorkerOptions",
     "WorkerRequest",
+    "boundaries",
 ]
