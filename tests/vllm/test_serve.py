@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import openai
 import pytest
 
+import rag_plain
 from kvquilt.sync import Client
 from kvquilt.types import Document
 from tests.vllm.asking import EXACT, again, saved
@@ -90,6 +92,44 @@ def test_exact_hits_are_cached_tokens_in_another_process_with_other_blocks(
     assert response.usage.prompt_tokens_details.cached_tokens == stored
     assert raw.headers["x-kvquilt-tokens-exact"] == str(stored)
     assert raw.headers["x-kvquilt-tokens-blended"] == "0"
+
+
+def test_a_streamed_answer_tells_exact_hits_in_its_last_chunk(
+    engine: EngineProcess, ask: openai.OpenAI, model: str
+) -> None:
+    prompt = long_prompt(model, 21, 600)
+    saved(engine, prompt)
+    stored = again(engine, prompt, 256).told["tokens_exact"]
+    *chunks, last = ask.completions.create(
+        model=NAME,
+        prompt=prompt,
+        max_tokens=2,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"kv_transfer_params": {"kvquilt": EXACT}},
+    )
+    assert chunks
+    assert last.usage is not None
+    assert last.usage.prompt_tokens_details is not None
+    assert last.usage.prompt_tokens_details.cached_tokens == stored
+
+
+def test_the_rag_example_answers_from_what_it_prefetched(
+    server: str, router: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = "Which metal is the pendulum rod made of?"
+    hits = 0
+    for _ in range(2):  # where blending is slower than computing here, the second time has an exact prefix
+        rag_plain.main([question, "--router", router, "--vllm", f"{server}/v1", "--tokens", "2"])
+        said = capsys.readouterr().out
+        assert said.count("prefetched ") == rag_plain.CANDIDATES
+        counts = re.search(r"(\d+) tokens in the prompt: (\d+) cached, (\d+) blended", said)
+        assert counts is not None
+        prompt, cached, blended = map(int, counts.groups())
+        assert prompt > cached + blended
+        hits += cached + blended
+    assert hits > 256
 
 
 def test_blended_tokens_are_told_apart(ask: openai.OpenAI, server: str, client: Client, model: str) -> None:
