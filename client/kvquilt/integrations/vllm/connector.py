@@ -13,6 +13,7 @@ from kvquilt.integrations.vllm.jobs import StepJobs, WorkerNews
 from kvquilt.integrations.vllm.options import parse_settings
 from kvquilt.integrations.vllm.scheduler import SchedulerSide
 from kvquilt.integrations.vllm.stats import KvquiltPrometheus, KvquiltStats
+from kvquilt.integrations.vllm.texts import Texts
 from kvquilt.integrations.vllm.worker import WorkerSide
 from kvquilt_codec.errors import KvquiltError
 
@@ -48,7 +49,8 @@ class KvquiltConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]  
                 settings.credentials,
                 self.tally,
             )
-            self._scheduler = SchedulerSide(settings, engine, identity, self.tally)
+            texts = Texts(engine.folder, self.tally)
+            self._scheduler = SchedulerSide(settings, engine, identity, texts, self.tally)
         except KvquiltError as error:
             self.tally.warn_once(f"off: {error}")
         except Exception as error:  # noqa: BLE001  # the engine starts without the cache rather than not at all

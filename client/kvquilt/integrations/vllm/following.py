@@ -18,6 +18,7 @@ class Followed:
         request: vLLM's.
         options: what it says; `None`: the cache has nothing to do with it.
         reason: why nothing was loaded; empty if something was, or is to be.
+        request_id: names a request for which nothing was offered to `kvquilt why`.
         planning: the plan that is asked for.
         planned_for: tokens that vLLM had when it was.
         asked_at: when.
@@ -33,6 +34,7 @@ class Followed:
     request: Any
     options: RequestOptions | None = None
     reason: str = ""
+    request_id: str = ""
     planning: "Future[LoadPlan] | None" = None
     planned_for: int = -1
     asked_at: float = 0.0
@@ -48,7 +50,8 @@ class Followed:
         """What the response says of the cache."""
         load, loaded = self.load, self.loaded
         if load is None or loaded is None:
-            return {"tokens_exact": 0, "tokens_blended": 0, "reason": self.reason}
+            told = {"tokens_exact": 0, "tokens_blended": 0, "reason": self.reason}
+            return told | ({"request_id": self.request_id} if self.request_id else {})
         exact = max(0, min(loaded.tokens_exact, loaded.kv_tokens) - load.begin)
         return {
             "tokens_exact": exact,

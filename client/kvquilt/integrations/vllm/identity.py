@@ -50,7 +50,7 @@ class Identity:
 
     def _compute(self, folder: Path, tally: Tally) -> None:
         try:
-            self.fingerprint = folder_fingerprint(_local(folder), self._data_type)
+            self.fingerprint = folder_fingerprint(local_folder(folder), self._data_type)
             self.reason = ""
         except KvquiltError as error:
             self.reason = "fingerprint_unknown"
@@ -74,7 +74,7 @@ class Identity:
         )
 
 
-def _local(folder: Path) -> Path:
+def local_folder(folder: Path) -> Path:
     """The folder of a model that is given by its name in the local Hugging Face cache."""
     if folder.is_dir():
         return folder

@@ -35,6 +35,7 @@ class Save:
         request: its tokens, at least up to `end`.
         blocks: the request's block table.
         document_ids: under which the chunks can be forgotten.
+        ttl, ttl_renewed: seconds that they stay at most, and whether each use begins them anew.
     """
 
     request: WorkerRequest
@@ -42,6 +43,8 @@ class Save:
     begin: int
     end: int
     document_ids: tuple[str, ...]
+    ttl: float | None
+    ttl_renewed: bool
 
 
 @dataclass(slots=True)

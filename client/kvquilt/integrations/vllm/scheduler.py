@@ -12,6 +12,7 @@ from kvquilt.integrations.vllm.following import Followed, isolate, show_cached
 from kvquilt.integrations.vllm.identity import Identity
 from kvquilt.integrations.vllm.jobs import Load, Loaded, Save, StepJobs, WorkerNews
 from kvquilt.integrations.vllm.options import PARAMETER, ConnectorSettings, RequestOptions, parse_request
+from kvquilt.integrations.vllm.texts import Texts
 from kvquilt.worker import Extent, LoadPlan, ServedModel, WorkerCache
 from kvquilt_codec.errors import BadRequestError
 
@@ -33,13 +34,17 @@ class SchedulerSide:
         settings: the operator's.
         engine: what runs.
         identity: finds out the model's fingerprint; until then nothing is done.
+        texts: finds documents in prompts.
         tally: counts.
     """
 
-    def __init__(self, settings: ConnectorSettings, engine: ServingEngine, identity: Identity, tally: Tally) -> None:
+    def __init__(
+        self, settings: ConnectorSettings, engine: ServingEngine, identity: Identity, texts: Texts, tally: Tally
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._identity = identity
+        self._texts = texts
         self._tally = tally
         self._cache: WorkerCache | None = None
         self._followed: dict[str, Followed] = {}
@@ -58,10 +63,11 @@ class SchedulerSide:
         if plan is None:
             return None, False
         # What is stored of the prompt need not be saved, whether it is loaded or vLLM has it.
-        followed.stored = max(followed.stored, plan.exact_tokens)
+        followed.stored = max(followed.stored, plan.stored_tokens)
         tokens = plan.kv_tokens - computed
         if plan.extent is Extent.NOTHING or tokens < self._settings.min_load_tokens:
             followed.reason = plan.reason or "too_short"
+            followed.request_id = plan.request_id
             self._tally.add("plans_nothing")
             self._identity.explain(plan.reason, self._tally)
             return 0, False
@@ -178,7 +184,11 @@ class SchedulerSide:
         request = followed.request
         try:
             followed.options = parse_request(
-                self._settings, request.kv_transfer_params, request.cache_salt, request.prompt_token_ids
+                self._settings,
+                request.kv_transfer_params,
+                request.cache_salt,
+                request.prompt_token_ids,
+                self._texts.boundaries,
             )
         except BadRequestError as error:
             self._tally.add("requests_refused")
@@ -251,4 +261,4 @@ class SchedulerSide:
         if len(tokens) <= sum((options.request.prefix_tokens or 0, *options.request.document_tokens)):
             return None
         request = replace(options.request, token_ids=tokens, computed_tokens=0)
-        return Save(request, [], begin, end, options.document_ids)
+        return Save(request, [], begin, end, options.document_ids, options.ttl, options.ttl_renewed)

@@ -191,7 +191,7 @@ class WorkerSide:
         try:
             arrays = [_array(copy) for copy in self._stream.to_host(copies, after)] if self._stream else []
             layers = list(zip(arrays[::2], arrays[1::2], strict=True))
-            saving = KvToSave(save.request, layers, save.end, save.begin, save.document_ids)
+            saving = KvToSave(save.request, layers, save.end, save.begin, save.document_ids, save.ttl, save.ttl_renewed)
             kept = self._opened(fingerprint).save(saving)
             self._tally.add("saves" if kept else "saves_dropped")
             self._tally.add("tokens_saved", save.end - save.begin if kept else 0)
