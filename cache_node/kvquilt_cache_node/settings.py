@@ -17,6 +17,7 @@ from kvquilt_cache_node.types import DEPARTURES_KEPT
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import check_namespace
 from kvquilt_codec.lifetime import MAX_TTL_SECONDS, LifetimePolicy
+from kvquilt_rpc.metrics.types import MetricsSettings
 from kvquilt_rpc.security import ServerSecurity
 
 
@@ -40,7 +41,7 @@ def default_data_dir() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "kvquilt"
 
 
-class NodeSettings(EncryptionSettings, TierSettings):
+class NodeSettings(EncryptionSettings, TierSettings, MetricsSettings):
     """A cache node."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; or unix:PATH, which has no port.")

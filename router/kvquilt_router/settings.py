@@ -11,6 +11,7 @@ from kvquilt_codec.lifetime import MAX_TTL_SECONDS, Ttl
 from kvquilt_codec.types import MAX_CHUNK_TOKENS
 from kvquilt_router.access_log import MIN_BYTES
 from kvquilt_router.status_page.settings import Names, StatusPageSettings
+from kvquilt_rpc.metrics.types import MetricsSettings
 from kvquilt_rpc.nodes.membership import parse_address
 from kvquilt_rpc.nodes.types import PoolOptions
 from kvquilt_rpc.security import Credentials, ServerSecurity
@@ -36,7 +37,7 @@ def _checked_nodes(entries: tuple[str, ...]) -> tuple[str, ...]:
 NodeAddresses = Annotated[Names, AfterValidator(_checked_nodes)]
 
 
-class RouterSettings(StatusPageSettings):
+class RouterSettings(StatusPageSettings, MetricsSettings):
     """A router."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
