@@ -67,6 +67,10 @@ class Index(Protocol):
     is full) and `IntegrityError` (it holds what no index writes).
     """
 
+    @property
+    def expired(self) -> int:
+        """Rows that `overdue` of this process has dropped because their time to live had ended."""
+
     async def add_documents(self, key: bytes, documents: Sequence[str], namespace: str = "") -> bool:
         """Let more documents hold an object; `False` if there is nothing of this key.
 

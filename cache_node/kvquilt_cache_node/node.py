@@ -1,8 +1,10 @@
 """A running cache node: store, service and server, opened and closed together."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+from kvquilt_cache_node.metrics.collecting import METRICS, NodeMetrics
+from kvquilt_cache_node.metrics.meter import NodeMeter
 from kvquilt_cache_node.service import SERVICE_NAME, CacheNodeService
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import open_store
@@ -11,6 +13,7 @@ from kvquilt_cache_node.tiers import capacities
 from kvquilt_cache_node.types import COUNTERS
 from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.metrics.serving import metrics_served
 from kvquilt_rpc.server import RpcServer
 
 
@@ -20,19 +23,21 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
 
     Raises:
         UnavailableError: the address is taken, or the store's folder cannot be used.
-        NotFoundError, BadRequestError: whom it lets in cannot be as the settings say.
+        NotFoundError, BadRequestError: whom it lets in cannot be as the settings say; metrics without the package.
     """
-    counters = Counters(COUNTERS)
+    counters, meter = Counters(COUNTERS), NodeMeter()
     server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters, settings.health_port)
-    store = await open_store(settings, counters)
-    try:
-        service = CacheNodeService(store, counters, int(settings.max_object), capacities(settings))
+    async with AsyncExitStack() as stack:
+        store = await open_store(settings, counters, meter)
+        stack.push_async_callback(store.close)
+        service = CacheNodeService(store, counters, int(settings.max_object), capacities(settings), meter)
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
+        metrics = NodeMetrics(settings, server, store, counters, meter)
+        stack.push_async_callback(metrics.close)
+        await stack.enter_async_context(metrics_served(settings, METRICS, metrics.collect))
         address = await server.start()
         async with swept(store.sweep, settings.sweep_seconds):
             try:
                 yield address
             finally:
                 await server.drain(settings.drain_seconds)
-    finally:
-        await store.close()

@@ -7,12 +7,18 @@ from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import check_token_ids
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_rpc import convert, spans
+from kvquilt_rpc.metrics.codec import CodecMeter, Stopwatch
 
 
 def checked(
-    key: bytes, payload: bytes, header: pb.PutChunkHeader, meta: catalog.ObjectMeta, coder: JointCoder | None
+    key: bytes,
+    payload: bytes,
+    header: pb.PutChunkHeader,
+    meta: catalog.ObjectMeta,
+    coder: JointCoder | None,
+    meter: CodecMeter,
 ) -> bytes:
-    """The container to store: the payload itself after checks, or the encoded tensors."""
+    """The container to store: the payload itself after checks, or the encoded tensors, of which `meter` is told."""
     if not header.HasField("tensors"):
         with spans.span("kvquilt.check", bytes=len(payload)):
             objects.check_container(key, payload, meta)
@@ -23,7 +29,10 @@ def checked(
     )
     rotated_from = tensors.rotated_from if tensors.HasField("rotated_from") else None
     layout = convert.layout_from_wire(tensors.layout)
-    with spans.span("kvquilt.encode", tokens=meta.tokens):
-        return objects.encode_tensors(
+    watch = Stopwatch()
+    with spans.span("kvquilt.encode", tokens=meta.tokens), watch.running():
+        data = objects.encode_tensors(
             key, payload, layout, check_token_ids(tensors.token_ids), rotated_from, identity, meta, coder
         )
+    meter.coded("encode", watch.seconds, len(data))
+    return data

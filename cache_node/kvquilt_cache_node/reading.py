@@ -16,6 +16,7 @@ from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.types import KVLayout
 from kvquilt_rpc import spans
+from kvquilt_rpc.metrics.codec import CodecMeter, Stopwatch
 
 STEP_BYTES = 1 << 20
 """Bytes that are verified at once: they are sent while they are still in the CPU's cache."""
@@ -65,7 +66,8 @@ EVERYTHING = Asked()
 class Reader:
     """Reads objects of a store. Nothing comes that was not verified after the store gave it."""
 
-    def __init__(self, store: Store, profiles: Profiles) -> None:
+    def __init__(self, store: Store, profiles: Profiles, meter: CodecMeter) -> None:
+        self._meter = meter
         self._store = store
         self._profiles = profiles
         self._heads = Heads()
@@ -142,13 +144,22 @@ class Reader:
         if asked.decoded:
             digest = head.header.profile_digest
             coder = await self._profiles.coder(digest) if digest else None
-            chunk = await asyncio.to_thread(_decode, head, buffers, layers, asked, coder)
+            chunk = await asyncio.to_thread(self._decode, head, buffers, layers, asked, coder)
             buffers = [tensor.tobytes() for layer in chunk.kv for tensor in (layer.keys, layer.values)]
             layout = KVLayout(head.layout.data_type, head.layout.layers[layers.start : layers.stop])
         else:
             _check(head.select(layers, asked.quality_layers, asked.held), found)
         yield Opening(head, sum(map(len, buffers)), layout)
         yield buffers
+
+    def _decode(
+        self, head: ContainerHead, pieces: Buffers, layers: range, asked: Asked, coder: JointCoder | None
+    ) -> DecodedChunk:
+        watch = Stopwatch()
+        with watch.running():
+            chunk = _decode(head, pieces, layers, asked, coder)
+        self._meter.coded("decode", watch.seconds, sum(map(len, pieces)))
+        return chunk
 
 
 def _check(sections: Sequence[Section], pieces: Sequence[bytes]) -> None:

@@ -10,6 +10,7 @@ from kvquilt_cache_node import bounds, forgetting, pinning, tracing
 from kvquilt_cache_node.batches import Batches, header_of
 from kvquilt_cache_node.gates import Gates
 from kvquilt_cache_node.listing import held, listed, readable
+from kvquilt_cache_node.metrics.meter import NodeMeter
 from kvquilt_cache_node.profiles import Profiles
 from kvquilt_cache_node.putting import checked
 from kvquilt_cache_node.reading import Asked, Opening, Reader
@@ -49,15 +50,21 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     """See `cache_node.proto`."""
 
     def __init__(
-        self, store: Store, counters: Counters, max_object_bytes: int, before: Capacities | None = None
+        self,
+        store: Store,
+        counters: Counters,
+        max_object_bytes: int,
+        before: Capacities | None = None,
+        meter: NodeMeter | None = None,
     ) -> None:
+        self._meter = meter or NodeMeter()
         self._store = store
         self._before = before or {}
         self._counters = counters
         self._max_object = max_object_bytes
         self._profiles = Profiles(store, counters)
         self._gates = Gates(store, counters)
-        self._reader = Reader(store, self._profiles)
+        self._reader = Reader(store, self._profiles, self._meter.codec)
         self._batches = Batches(store, self._reader, counters)
 
     @status.unary
@@ -74,8 +81,9 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             await self._profiles.require(digest, meta.model_fingerprint)
             coder = await self._profiles.coder(digest) if header.HasField("tensors") else None
         payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, self._max_object)
-        data = await asyncio.to_thread(checked, key, payload, header, meta, coder)
-        stored = await self._store.put_if_absent(key, data, meta)
+        data = await asyncio.to_thread(checked, key, payload, header, meta, coder, self._meter.codec)
+        with self._meter.putting():
+            stored = await self._store.put_if_absent(key, data, meta)
         self._counters.add("puts_stored" if stored else "puts_present")
         return pb.PutChunkResponse(stored=stored, stored_bytes=len(data) if stored else 0)
 
@@ -166,11 +174,8 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     @status.unary
     async def TouchChunks(self, request: pb.TouchChunksRequest, context: Context) -> pb.TouchChunksResponse:
         """Let documents hold objects, and count a use."""
-        keys, documents, scope = (
-            bounds.keys(request.object_keys),
-            bounds.documents(request.document_ids),
-            Scope(caller()),
-        )
+        keys, documents = bounds.keys(request.object_keys), bounds.documents(request.document_ids)
+        scope = Scope(caller())
         found = await self._store.touch(keys, documents, scope.writable if documents else scope.readable)
         return pb.TouchChunksResponse(found_keys=found)
 

@@ -60,6 +60,11 @@ class Authenticator:
             self._certificates = Watched([path], lambda contents: identities(contents[0], path))
         self.open = self._tokens is None and self._certificates is None
 
+    @property
+    def token_keys(self) -> int:
+        """How many keys bearer tokens are verified by."""
+        return 0 if self._tokens is None else self._tokens.keys
+
     def identify(self, call: Call) -> Identity:
         """Who makes a call, and in which namespace.
 

@@ -13,6 +13,7 @@ from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.callers import CALLER
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.limits import Admitted, Limiter
+from kvquilt_rpc.metrics.calls import CallMeter
 from kvquilt_rpc.refusing import Refusing
 from kvquilt_rpc.serving import serving
 
@@ -24,10 +25,13 @@ Parse = Callable[[bytes], Any]
 class Guard(grpc.aio.ServerInterceptor):
     """Authenticates and limits calls before their request is read; services find the identity by `caller`."""
 
-    def __init__(self, authenticator: Authenticator, limiter: Limiter, counters: Counters) -> None:
+    def __init__(
+        self, authenticator: Authenticator, limiter: Limiter, counters: Counters, meter: CallMeter | None = None
+    ) -> None:
         self._authenticator = authenticator
         self._limiter = limiter
         self._refusing = Refusing(counters)
+        self._meter = meter or CallMeter(())
 
     async def intercept_service(
         self,
@@ -55,6 +59,7 @@ class Guard(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         async def guarded(requests: AsyncIterator[bytes], context: Any) -> Any:
+            self._meter.begun(method, context)
             try:
                 identity = self._authenticator.identify(context)
                 with self._limiter.admit(identity.name) as admitted, serving(method, context, identity):
@@ -73,6 +78,7 @@ class Guard(grpc.aio.ServerInterceptor):
         parse = handler.request_deserializer
 
         async def guarded(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+            self._meter.begun(method, context)
             try:
                 identity = self._authenticator.identify(context)
                 with self._limiter.admit(identity.name) as admitted, serving(method, context, identity):

@@ -13,6 +13,7 @@ from kvquilt_rpc.channel import KEEPALIVE_MS, MESSAGE_OPTIONS
 from kvquilt_rpc.counters import CALL_COUNTERS, Counters
 from kvquilt_rpc.guard import Guard
 from kvquilt_rpc.limits import Limiter, Limits
+from kvquilt_rpc.metrics.calls import CallMeter
 from kvquilt_rpc.security import ServerSecurity
 from kvquilt_rpc.tls import is_unix
 
@@ -34,6 +35,9 @@ class RpcServer:
             know no TLS and no credentials. 0 takes a free port; `None`: nowhere else.
 
     Attributes:
+        security: as given.
+        meter: of its calls.
+        serving: what the health service says.
         health_address: of the health port as `host:port`, once it is started; `None`: there is none.
 
     Raises:
@@ -53,7 +57,11 @@ class RpcServer:
         limits = Limits(security.calls_per_second, security.calls_at_once, int(security.bytes_per_second))
         authenticator = Authenticator(security, host)
         self._tls = authenticator.tls
-        guard = Guard(authenticator, Limiter(limits, time.monotonic), counters or Counters(CALL_COUNTERS))
+        self._authenticator = authenticator
+        self.security = security
+        self.meter = CallMeter(services)
+        self.serving = False
+        guard = Guard(authenticator, Limiter(limits, time.monotonic), counters or Counters(CALL_COUNTERS), self.meter)
         options = [
             *MESSAGE_OPTIONS,
             ("grpc.so_reuseport", 0),
@@ -80,6 +88,11 @@ class RpcServer:
             )
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
 
+    @property
+    def token_keys(self) -> int:
+        """How many keys bearer tokens are verified by."""
+        return self._authenticator.token_keys
+
     async def start(self) -> str:
         """Listen and serve; return the address as `host:port`, or that of the Unix socket.
 
@@ -103,6 +116,7 @@ class RpcServer:
             await self._probed.stop(0)
 
     async def _set_health(self, status: int) -> None:
+        self.serving = status == health_pb2.HealthCheckResponse.SERVING
         for service in self._services:
             await self._health.set(service, status)
 

@@ -48,6 +48,11 @@ class TokenVerifier:
         self._clock = clock
         self._seen: OrderedDict[bytes, tuple[Sequence[Any], float, Identity]] = OrderedDict()
 
+    @property
+    def keys(self) -> int:
+        """How many keys there are."""
+        return len(self._keys.get())
+
     def verify(self, token: str) -> Identity:
         """Who a token says the caller is.
 

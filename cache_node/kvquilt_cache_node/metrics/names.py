@@ -6,6 +6,11 @@ TIERS = ("memory", "hot", "queue", "store")
 """Where bytes are: in memory, in the hot tier, in the write queue, in the store itself."""
 
 PUTS = counter("kvquilt_node_puts_total", "Puts, by outcome: stored, or present already.", "outcome")
+PUTS_REFUSED = counter(
+    "kvquilt_node_puts_refused_total",
+    "Puts for which there was no room, by reason: over_cap, over_quota, over_share, store_full, disk_full or other.",
+    "reason",
+)
 GETS = counter("kvquilt_node_gets_total", "Objects that were served to the end.")
 SENT_BYTES = counter("kvquilt_node_sent_bytes_total", "Payload bytes of objects that were served to the end.")
 LOOKUPS = counter("kvquilt_node_lookups_total", "Calls that looked up which objects exist.")

@@ -28,7 +28,7 @@ class HotBlobs:
     Args:
         capacity: bytes; never exceeded.
         policy: chooses what goes; holds nothing yet.
-        count: told of `memory_bytes`, as they come and go.
+        count: told of `memory_bytes`, as they come and go, `memory_bytes_written` and `memory_evicted`.
     """
 
     def __init__(self, capacity: int, policy: EvictionPolicy, count: Count) -> None:
@@ -53,6 +53,7 @@ class HotBlobs:
             return False
         while self._held + self._reserved + size > self._capacity:
             self._take_out(self._policy.evict())
+            self._count("memory_evicted", 1)
         self._reserved += size
         return True
 
@@ -68,6 +69,7 @@ class HotBlobs:
         self._blobs[key] = blob
         self._held += size
         self._count("memory_bytes", size)
+        self._count("memory_bytes_written", size)
 
     def drop(self, key: Key) -> None:
         """Hold a blob no more, if it is there."""

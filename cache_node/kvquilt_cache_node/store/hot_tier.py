@@ -31,7 +31,7 @@ class HotTier:
         medium: where the copies are, and nothing else; closed with the tier.
         capacity: bytes on the medium, envelopes and what could not be deleted yet included; never exceeded.
         policy: chooses what goes; holds nothing yet.
-        count: told of `hot_bytes`, `hot_damaged`, `hot_skipped`.
+        count: told of `hot_bytes`, `hot_damaged`, `hot_evicted`, `hot_skipped`.
         timeout: seconds that a read or a delete may take; a later one counts as a failure.
         clock: seconds that only grow.
     """
@@ -218,6 +218,7 @@ class HotTier:
             key = cast(bytes, self._policy.evict())
             self._doomed[key] = self._sizes.pop(key)
             leaving += self._doomed[key]
+            self._count("hot_evicted", 1)
 
     async def _clean(self, *keys: bytes) -> None:
         """Delete what is to go, and see to it later where that fails."""

@@ -63,6 +63,10 @@ class Keyring:
                 reason=error.reason,
             ) from None
 
+    def counted(self) -> tuple[int, int]:
+        """How many master keys are configured, and how many keys of namespaces are unwrapped now."""
+        return len(self._masters), len(self._kept)
+
     async def sealing(self, namespace: str) -> NamespaceKey:
         """The key that a namespace's blobs are sealed under now; made if there is none.
 

@@ -59,6 +59,9 @@ class MasterKeys:
         self._first = masters[0]
         self._by_id = {master.id: master for master in masters}
 
+    def __len__(self) -> int:
+        return len(self._by_id)
+
     @classmethod
     def parse(cls, text: str, where: str) -> "MasterKeys":
         """Keys in base64, separated by white space or commas.

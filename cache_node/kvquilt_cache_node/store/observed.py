@@ -1,8 +1,9 @@
-"""A medium whose operations are spans of a trace."""
+"""A medium whose operations are measured, and spans of a trace."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from kvquilt_cache_node.metrics.meter import NodeMeter
 from kvquilt_cache_node.types import Blobs, ByteRange, Piece
 from kvquilt_rpc import spans
 
@@ -13,9 +14,11 @@ class ObservedBlobs:
     Args:
         blobs: of the medium; closed with this.
         tier: what the medium is to the store: "store", or "hot".
+        meter: told of every operation.
     """
 
-    def __init__(self, blobs: Blobs, tier: str) -> None:
+    def __init__(self, blobs: Blobs, tier: str, meter: NodeMeter) -> None:
+        self._meter = meter
         self._blobs = blobs
         self._tier = tier
 
@@ -31,47 +34,54 @@ class ObservedBlobs:
 
     async def write(self, key: bytes, data: bytes) -> None:
         """See `Blobs.write`."""
-        with self._operation("write", bytes=len(data)):
+        with self._span("write", bytes=len(data)), self._meter.operation(self._tier, "write"):
             await self._blobs.write(key, data)
+        self._meter.written(self._tier, len(data))
 
     async def read(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
         """See `Blobs.read`."""
-        with self._operation("read") as operation:
+        with self._span("read") as span, self._meter.operation(self._tier, "read"):
             found = await self._blobs.read(key, ranges)
-            operation.set(bytes=sum(map(len, found)))
-            return found
+            nbytes = sum(map(len, found))
+            span.set(bytes=nbytes)
+        self._meter.read(self._tier, nbytes)
+        return found
 
     async def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
         """See `Blobs.pieces`. The span ends when nobody takes pieces any more."""
-        operation = self._operation("read")
+        span = self._span("read")
         nbytes = 0
         try:
-            async with aclosing(self._blobs.pieces(key)) as found:
-                async for piece in found:
-                    nbytes += len(piece)
-                    yield piece
+            with self._meter.operation(self._tier, "read") as operation:
+                async with aclosing(self._blobs.pieces(key)) as found:
+                    async for piece in found:
+                        nbytes += len(piece)
+                        with operation.given():
+                            yield piece
         except BaseException as error:
-            operation.set(bytes=nbytes)
-            operation.end(spans.reason_of(error))
+            span.set(bytes=nbytes)
+            span.end(spans.reason_of(error))
             raise
-        operation.set(bytes=nbytes)
-        operation.end()
+        finally:
+            self._meter.read(self._tier, nbytes)
+        span.set(bytes=nbytes)
+        span.end()
 
     async def delete(self, key: bytes) -> None:
         """See `Blobs.delete`."""
-        with self._operation("delete"):
+        with self._span("delete"), self._meter.operation(self._tier, "delete"):
             await self._blobs.delete(key)
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Blobs.sizes`."""
-        with self._operation("sizes") as operation:
+        with self._span("sizes") as span, self._meter.operation(self._tier, "list"):
             found = await self._blobs.sizes()
-            operation.set(objects=len(found))
+            span.set(objects=len(found))
             return found
 
     async def close(self) -> None:
         """See `Blobs.close`."""
         await self._blobs.close()
 
-    def _operation(self, name: str, **attributes: spans.Value) -> spans.Span:
+    def _span(self, name: str, **attributes: spans.Value) -> spans.Span:
         return spans.span(f"kvquilt.store.{name}", tier=self._tier, medium=self.name, **attributes)

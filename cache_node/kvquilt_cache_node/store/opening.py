@@ -3,8 +3,10 @@
 import asyncio
 
 from kvquilt_cache_node.index_types import Index
+from kvquilt_cache_node.metrics.meter import NodeMeter
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.indexed import IndexedStore
+from kvquilt_cache_node.store.metered import metered_index
 from kvquilt_cache_node.store.observed import ObservedBlobs
 from kvquilt_cache_node.store.opening_blobs import open_blobs
 from kvquilt_cache_node.store.opening_index import open_index
@@ -44,7 +46,11 @@ def _described(key: bytes, data: bytes) -> Meta:
 
 
 async def open_parts(
-    settings: NodeSettings, counters: Counters | None = None, *, anew: bool = False
+    settings: NodeSettings,
+    counters: Counters | None = None,
+    *,
+    anew: bool = False,
+    meter: NodeMeter | None = None,
 ) -> tuple[Blobs, Index]:
     """Open the blobs and the index of the configured store as they are, with what waits in a queue before the blobs.
 
@@ -52,20 +58,24 @@ async def open_parts(
         settings: of the node.
         counters: of the node, all of `COUNTERS`.
         anew: make the index anew: what it knew and the objects do not is lost. No other node may have it open.
+        meter: told of what the store's medium and the index do.
 
     Raises:
         As `open_store`.
     """
-    blobs: Blobs = ObservedBlobs(await open_blobs(settings), "store")
+    meter = meter or NodeMeter()
+    blobs: Blobs = ObservedBlobs(await open_blobs(settings), "store", meter)
     try:
         blobs = with_queue(blobs, settings, (counters or Counters(COUNTERS)).add)
-        return blobs, await open_index(settings, anew=anew)
+        return blobs, metered_index(await open_index(settings, anew=anew), meter)
     except BaseException:
         await blobs.close()
         raise
 
 
-async def open_store(settings: NodeSettings, counters: Counters | None = None) -> IndexedStore:
+async def open_store(
+    settings: NodeSettings, counters: Counters | None = None, meter: NodeMeter | None = None
+) -> IndexedStore:
     """Open the configured store, with the tiers and the memory in front of it that it is to have.
 
     An index in SQLite is this process's alone, which may have died at any point: it and the blobs are brought in line.
@@ -74,6 +84,7 @@ async def open_store(settings: NodeSettings, counters: Counters | None = None) -
     Args:
         settings: of the node.
         counters: of the node, all of `COUNTERS`.
+        meter: of the node.
 
     Raises:
         BadRequestError: settings that do not fit together, or of a package that is not installed.
@@ -81,10 +92,10 @@ async def open_store(settings: NodeSettings, counters: Counters | None = None) -
         UnavailableError: its folder cannot be written, another process holds it, or its server refuses or is not there.
         DeadlineError: its server does not answer.
     """
-    counters = counters or Counters(COUNTERS)
+    counters, meter = counters or Counters(COUNTERS), meter or NodeMeter()
     sealing = await Sealing.open(settings)
     try:
-        blobs, index = await open_parts(settings, counters)
+        blobs, index = await open_parts(settings, counters, meter=meter)
     except BaseException:
         await sealing.close()
         raise
@@ -94,7 +105,8 @@ async def open_store(settings: NodeSettings, counters: Counters | None = None) -
             await Repair(blobs, index, capacity, describing, settings.rules.lifetimes).run()
         if isinstance(blobs, WriteBackBlobs):
             blobs.start()
-        blobs = await with_tiers(blobs, index, settings, describing, counters.add)
+        blobs = await with_tiers(blobs, index, settings, describing, counters.add, meter)
+        meter.keys = sealing.counted
         return sealing.store(blobs, index, capacity, settings.rules)
     except BaseException:
         await sealing.close()

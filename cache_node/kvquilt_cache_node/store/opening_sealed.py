@@ -1,6 +1,7 @@
 """Opens the keys that the settings name, and puts encryption around what is opened with them."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,11 @@ class Sealing:
             raise
         await store.close()
         return cls(None)
+
+    @property
+    def counted(self) -> "Callable[[], tuple[int, int]] | None":
+        """Tells how many keys there are; see `NodeMeter.keys`."""
+        return None if self._keyring is None else self._keyring.counted
 
     def describing(self, describe: Describe) -> Describe:
         """What describes blobs as they are on the medium, where `describe` does it for the blobs themselves."""

@@ -4,6 +4,7 @@ from random import Random
 
 from kvquilt_cache_node.eviction import DEFAULT, EvictionPolicy, make_policy
 from kvquilt_cache_node.index_types import Index
+from kvquilt_cache_node.metrics.meter import NodeMeter
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store.file import FileBlobs
 from kvquilt_cache_node.store.hot import Count, HotBlobs
@@ -38,7 +39,9 @@ def with_queue(cold: Blobs, settings: NodeSettings, count: Count) -> Blobs:
     return WriteBackBlobs(cold, queue, count, drain_seconds=settings.drain_seconds)
 
 
-async def with_tiers(blobs: Blobs, index: Index, settings: NodeSettings, check: Check, count: Count) -> Blobs:
+async def with_tiers(
+    blobs: Blobs, index: Index, settings: NodeSettings, check: Check, count: Count, meter: NodeMeter
+) -> Blobs:
     """Blobs that are in line with their index behind a hot tier and memory, as far as they are to have them.
 
     Raises:
@@ -47,7 +50,7 @@ async def with_tiers(blobs: Blobs, index: Index, settings: NodeSettings, check: 
     """
     if settings.hot_store != "none":
         capacity = int(settings.hot_capacity)
-        medium = ObservedBlobs(await _hot_medium(settings), "hot")
+        medium = ObservedBlobs(await _hot_medium(settings), "hot", meter)
         policy = _policy(settings.hot_eviction, capacity)
         hot = HotTier(medium, capacity, policy, count, timeout=settings.hot_timeout)
         try:

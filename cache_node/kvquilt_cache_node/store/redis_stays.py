@@ -1,6 +1,7 @@
 """How long objects stay, in the index in Redis: what is overdue, who reads, what is pinned."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from kvquilt_cache_node.eviction.quotas import Quotas
 from kvquilt_cache_node.index_types import Pin
@@ -23,6 +24,7 @@ class RedisStays:
         self._scripts = Scripts(client, f"{{{prefix}:index}}")
         self._holds = Holds(self._scripts, lease)
         self._ended: list[bytes] = []
+        self.expired = 0
 
     async def release(self, keys: Sequence[bytes]) -> None:
         """See `Index.release`."""
@@ -39,7 +41,10 @@ class RedisStays:
 
     async def overdue(self, limit: int) -> list[bytes]:
         """See `Index.overdue`."""
-        found: list[bytes] = await self._scripts.run("overdue", self._holds.owner, self._holds.lease, min(limit, BATCH))
+        mine = (self._holds.owner, self._holds.lease, min(limit, BATCH))
+        answer: list[Any] = await self._scripts.run("overdue", *mine)
+        self.expired += answer[0]
+        found: list[bytes] = answer[1:]
         self._holds.took(deleting=found)
         return found
 

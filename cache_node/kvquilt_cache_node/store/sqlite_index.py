@@ -161,6 +161,11 @@ class SqliteIndex:
         """See `Index.sizes`."""
         return await asyncio.to_thread(self._database.sizes)
 
+    @property
+    def expired(self) -> int:
+        """See `Index.expired`."""
+        return self._database.expired
+
     async def usage(self, capacity: int) -> Usage:
         """See `Index.usage`."""
         return await asyncio.to_thread(self._database.usage, capacity)

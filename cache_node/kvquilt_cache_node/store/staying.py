@@ -52,6 +52,7 @@ class StayingIndex:
         self._readers = Readers()
         self._deleted: set[bytes] = set()
         self._looked_at = b""
+        self.expired = 0
         self._db = connect(path)
         try:
             self._age = Age(clock, monotonic, stays.known_age(self._db))
@@ -89,7 +90,8 @@ class StayingIndex:
                 stays.keep_age(self._db, self._age)
                 dropped = {key: removing.drop(self._db, key) for key in stays.expired(self._db, limit)}
                 keys = stays.gone(self._db, self._looked_at, limit)
-            self._gone({key: gone for key, gone in dropped.items() if gone is not None})
+            left = self._gone({key: gone for key, gone in dropped.items() if gone is not None})
+            self.expired += len(left)
             self._looked_at = keys[-1] if len(keys) == limit else b""
             return keys
 

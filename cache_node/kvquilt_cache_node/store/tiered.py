@@ -50,7 +50,7 @@ class TieredBlobs:
         hot: what is in memory: nothing yet.
         look_up: tells when what is under a key was stored, and its size.
         check: refuses what is damaged.
-        count: told of `memory_hits`.
+        count: told of `memory_hits` and `memory_bytes_read`.
     """
 
     def __init__(self, lower: Blobs, hot: HotBlobs, look_up: LookUp, check: Check, count: Count) -> None:
@@ -100,7 +100,9 @@ class TieredBlobs:
                 self._count("memory_hits", 1)
                 if again and self._hot.get(key) is blob:
                     self._hot.use(key)
-                return _cut(blob.data, asked)
+                cut = _cut(blob.data, asked)
+                self._count("memory_bytes_read", sum(map(len, cut)))
+                return cut
             self._hot.drop(key)
         if key not in self._changes:
             flights = self._flights.get(key, {})

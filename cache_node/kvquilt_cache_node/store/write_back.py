@@ -34,7 +34,8 @@ class WriteBackBlobs(InOnePiece):
     Args:
         cold: closed with these blobs.
         queue: closed likewise.
-        count: told of `queue_hits`, `queue_full`, `queue_flushed`, `queue_retries`.
+        count: told of `queue_hits`, `queue_bytes_read`, `queue_bytes_written`, `queue_full`, `queue_flushed`,
+            `queue_retries`.
         drain_seconds: time to work the queue off when it is closed.
     """
 
@@ -89,6 +90,7 @@ class WriteBackBlobs(InOnePiece):
             found = await self._queue.read(entry, ranges)
             if found is not None:
                 self._count("queue_hits", 1)
+                self._count("queue_bytes_read", sum(map(len, found)))
                 return found
         raise UnavailableError(f"expected object {key.hex()[:16]}... to stay for a read; it is replaced all the time")
 
@@ -116,6 +118,7 @@ class WriteBackBlobs(InOnePiece):
     async def _write(self, key: bytes, data: bytes) -> None:
         async with self._changing(key):
             if await self._queued(key, data):
+                self._count("queue_bytes_written", len(data))
                 self._flusher.wake()
                 return
             self._count("queue_full", 1)

@@ -1,0 +1,84 @@
+"""What every server exports."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import kvquilt_kernels
+from kvquilt_codec.container.head import VERSION as FORMAT
+from kvquilt_codec.errors import KvquiltError
+from kvquilt_rpc.certificates import first_expiry, token_expiry
+from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.metrics import names
+from kvquilt_rpc.metrics.values import Values
+from kvquilt_rpc.security import Credentials
+from kvquilt_rpc.server import MAX_CONCURRENT_CALLS, RpcServer
+from kvquilt_rpc.version import VERSION
+from kvquilt_rpc.watched import Watched, read
+
+log = logging.getLogger(__name__)
+
+
+class ServerMetrics:
+    """Exports what there is of a server, whatever its service does.
+
+    Args:
+        component: "node" or "router".
+        server: see there.
+        counters: of the server, `CALL_COUNTERS` among them.
+        certificates: further files of certificates than the server's own, by what they are for.
+    """
+
+    def __init__(
+        self, component: str, server: RpcServer, counters: Counters, certificates: Mapping[str, Path | None]
+    ) -> None:
+        self._component = component
+        self._server = server
+        self._counters = counters
+        security = server.security
+        files = {"server": security.tls_cert, "client_ca": security.tls_client_ca, **certificates}
+        self._certificates = {role: _Expiry(path) for role, path in files.items() if path is not None}
+
+    def collect(self, values: Values) -> None:
+        """Export it."""
+        values.set(names.BUILD, 1, self._component, VERSION, str(FORMAT), kvquilt_kernels.default().name)
+        values.set(names.SERVING, float(self._server.serving))
+        values.set(names.CALLS_LIMIT, MAX_CONCURRENT_CALLS)
+        self._server.meter.collect(values)
+        counts = self._counters.snapshot()
+        values.each(names.CALLS_REFUSED, {reason: counts[f"calls_{reason}"] for reason in names.CALL_REASONS})
+        values.set(names.TOKEN_KEYS, self._server.token_keys)
+        for role, expiry in self._certificates.items():
+            if (at := expiry.at) is not None:
+                values.set(names.CERTIFICATE_EXPIRY, at, role)
+
+
+def export_token(values: Values, credentials: Credentials, role: str) -> None:
+    """Export when the token expires by which this server calls others, if it has one that says so."""
+    token = "" if credentials.token is None else credentials.token.get_secret_value()
+    try:
+        if credentials.token_file is not None:
+            token = read(credentials.token_file).decode("ascii", "replace")
+    except KvquiltError as error:
+        log.debug("a token is not looked at: %s", error)
+    if (at := token_expiry(token.strip())) is not None:
+        values.set(names.TOKEN_EXPIRY, at, role)
+
+
+class _Expiry:
+    """When the first certificate of a file expires, which is read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._watched: Watched[float] | None = None
+
+    @property
+    def at(self) -> float | None:
+        """Seconds since the epoch; `None`: the file cannot be read, or holds none."""
+        try:
+            if self._watched is None:
+                self._watched = Watched([self._path], lambda contents: first_expiry(contents[0], self._path))
+            return self._watched.get()
+        except KvquiltError as error:
+            log.debug("a certificate is not looked at: %s", error)
+            return None
