@@ -73,6 +73,11 @@ class AccessLog:
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Rows that wait to be written."""
+        return len(self._waiting)
+
     def add(self, rows: Sequence[Row]) -> None:
         """Take the rows of one request, to be written later; they are dropped and counted if too many wait."""
         with self._changed:

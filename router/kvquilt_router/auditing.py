@@ -11,6 +11,7 @@ from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.evaluation.judge import Divergence, Reference, teacher_forced
 from kvquilt_router.evaluation.types import EMPTY, Case
 from kvquilt_router.gate.held import HeldGate
+from kvquilt_router.metrics.meter import RouterMeter
 from kvquilt_rpc.counters import Counters
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Auditor:
     """Audits blends of one model.
 
     Args:
+        meter: told of what audits find.
         share: of the blends that rest on a measured point.
         chance: gives numbers in 0..1 that decide which.
     """
@@ -38,6 +40,7 @@ class Auditor:
         counters: Counters,
         *,
         share: float,
+        meter: RouterMeter,
         chance: Callable[[], float],
     ) -> None:
         self._engine = engine
@@ -45,6 +48,7 @@ class Auditor:
         self._gate = gate
         self._counters = counters
         self._share = share
+        self._meter = meter
         self._chance = chance
         self._queue: asyncio.Queue[tuple[Blended, Told]] = asyncio.Queue(WAITING)
 
@@ -92,6 +96,7 @@ class Auditor:
     def _record(self, blended: Blended, divergence: Divergence) -> None:
         gate, decision = self._gate.gate, blended.report.decision
         self._counters.add("audits")
+        self._meter.audited(blended.report, divergence.kl)
         if gate is None or decision.predicted_kl is None:
             return
         if divergence.kl > decision.predicted_kl:

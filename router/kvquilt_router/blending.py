@@ -155,7 +155,9 @@ class Blender:
             BadRequestError: an empty question or document; see also `check`.
         """
         self.check(prompt, options)
+        arrived = time.perf_counter()
         async with spans.waited("kvquilt.wait", self._slots):
+            self._tally.meter.waited(time.perf_counter() - arrived)
             decided = await self.plan(prompt, options) if plan is None else plan
             async with aclosing(self._blend(prompt, options, decided, first, leaves_tail)) as parts:
                 async for part in parts:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ from kvquilt_router.types import ChunkOutcome, Found, Key, key_of
 from kvquilt_rpc import spans
 from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.metrics.codec import CodecMeter, Stopwatch
 from kvquilt_rpc.nodes import CacheNodes, ObjectBatch, ObjectPieces, ObjectRef
 
 log = logging.getLogger(__name__)
 
 
 class Fetcher:
-    """Fetches chunks of one model from cache nodes."""
+    """Fetches chunks of one model from cache nodes; `meter` is told what decoding takes."""
 
     def __init__(
         self,
@@ -39,7 +39,9 @@ class Fetcher:
         forget_deadline: float,
         fetch_deadline: float,
         concurrency: int,
+        meter: CodecMeter,
     ) -> None:
+        self._meter = meter
         self._nodes = nodes
         self._fingerprint = model_fingerprint
         self._counters = counters
@@ -79,7 +81,11 @@ class Fetcher:
                 outcome.fetched_bytes = sizes.pop(key, 0)
                 if reasons[key]:
                     outcome.found, outcome.miss_reason = None, reasons[key]
-            self._counters.add(f"chunks_missed_{outcome.miss_reason}" if outcome.miss_reason else "chunks_hit")
+            if outcome.found is None:
+                self._counters.add(f"chunks_missed_{outcome.miss_reason}")
+            else:
+                self._counters.add("chunks_hit")
+                self._counters.add(f"chunks_hit_{outcome.found.context}")
         if any(reasons.values()):
             arrivals.fail()
         missed = sum(map(bool, reasons.values()))
@@ -155,21 +161,25 @@ class Fetcher:
         self, ref: ObjectRef, point: OperatingPoint, pieces: ObjectPieces, received: "_Received", arrivals: Arrivals
     ) -> DecodedChunk:
         """Decode while bytes arrive, and keep none of them."""
-        busy = 0.0
         depth = point.quality_layers
         arriving = arrivals.begin((ref.key, point))
         decoder = ContainerDecoder(self._fingerprint, None, depth or None, self._profile.coder, arriving.completed)
         arriving.decoder = decoder
+        watch = Stopwatch()
+
+        def feed(data: bytes) -> None:
+            with watch.running():
+                decoder.feed(data)
+
         async for piece in pieces:
             if isinstance(piece, bytes):
                 received.add(len(piece))
-                began = time.perf_counter()
-                await asyncio.to_thread(decoder.feed, piece)
-                busy += time.perf_counter() - began
+                await asyncio.to_thread(feed, piece)
                 arriving.received = received.bytes
                 arrivals.move()
         chunk = decoder.finish()
-        spans.note(bytes=received.bytes, tokens=len(chunk.token_ids), busy_seconds=busy)
+        self._meter.coded("decode", watch.seconds, received.bytes)
+        spans.note(bytes=received.bytes, tokens=len(chunk.token_ids), busy_seconds=watch.seconds)
         return chunk
 
     async def _continued(self, ref: ObjectRef, point: OperatingPoint, received: "_Received") -> DecodedChunk:
@@ -179,8 +189,11 @@ class Fetcher:
         if held is None or held.quality_layers < (depth or held.head.quality_layers):
             held = await self._extended(held, ref, depth, received)
             self._held.put(ref.key, held)
-        with spans.span("kvquilt.decode", bytes=received.bytes):
-            return await asyncio.to_thread(held.decode, self._profile.coder, depth or None)
+        watch = Stopwatch()
+        with spans.span("kvquilt.decode", bytes=received.bytes), watch.running():
+            chunk = await asyncio.to_thread(held.decode, self._profile.coder, depth or None)
+        self._meter.coded("decode", watch.seconds, held.nbytes)
+        return chunk
 
     async def _extended(
         self, held: HeldContainer | None, ref: ObjectRef, depth: int, received: "_Received"

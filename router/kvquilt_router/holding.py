@@ -14,6 +14,11 @@ class HeldChunks:
         self._held: OrderedDict[bytes, HeldContainer] = OrderedDict()
         self._bytes = 0
 
+    @property
+    def nbytes(self) -> int:
+        """What is held now."""
+        return self._bytes
+
     def get(self, key: bytes) -> HeldContainer | None:
         """What is held of an object; a use of it."""
         held = self._held.get(key)

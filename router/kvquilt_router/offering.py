@@ -207,7 +207,7 @@ class Offers:
         report.prefill_seconds_per_token = wanted.seconds_per_token or self._estimates.seconds_per_token
         report.saved_seconds = saved_seconds(report, 0.0, 0)
         self._estimates.heads.measured(seconds, sum(len(chunk.ref.token_ids) for chunk in chunks))
-        self._tally.blended(report)
+        self._tally.blended(report, Extent.EXACT if report.tokens_exact else Extent.NOTHING)
         self._tally.add("loads_exact" if report.tokens_exact else "loads_nothing")
         for outcome in report.chunks[len(chunks) :]:
             self._tally.add(f"chunks_missed_{outcome.miss_reason}")

@@ -30,6 +30,9 @@ from kvquilt_router.heads import HeadFinder
 from kvquilt_router.holding import HeldChunks
 from kvquilt_router.loading import HeadLoader
 from kvquilt_router.lookup import Lookup
+from kvquilt_router.metrics.collecting import METRICS, RouterMetrics
+from kvquilt_router.metrics.lanes import SemaphoreLane
+from kvquilt_router.metrics.meter import RouterMeter
 from kvquilt_router.offering import Offers
 from kvquilt_router.overview import Overview
 from kvquilt_router.planning import Planner
@@ -55,6 +58,8 @@ from kvquilt_router.why.explaining import Explainer
 from kvquilt_router.why.records import RequestLog
 from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.metrics.serving import metrics_served
+from kvquilt_rpc.metrics.values import Named
 from kvquilt_rpc.nodes import CacheNodes, open_nodes
 from kvquilt_rpc.pace import Pace
 from kvquilt_rpc.server import RpcServer
@@ -99,7 +104,8 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         NotFoundError, UnsupportedModelError: the model cannot be served.
         UnavailableError: the address is taken, or the folder of the access log cannot be written.
         FingerprintMismatchError, IntegrityError: the profile is of another model, or none; so is a gate that is named.
-        BadRequestError: a level by default that takes a profile, and there is none; an access log without pyarrow.
+        BadRequestError: a level by default that takes a profile, and there is none; an access log without pyarrow, or
+            metrics without prometheus-client.
     """
     check_settings(settings)
     if settings.threads:
@@ -109,18 +115,20 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         if model is not None
         else await asyncio.to_thread(load_model, settings.model, dtype=settings.dtype, device=settings.device)
     )
-    counters = Counters(COUNTERS)
+    counters, meter = Counters(COUNTERS), RouterMeter()
     access_log = await asyncio.to_thread(_access_log, settings, counters)
     thread = EngineThread()
     credentials = settings.node_credentials
     try:
-        async with open_nodes(settings.nodes, settings.pool_options(), counters, credentials=credentials) as nodes:
+        async with open_nodes(
+            settings.nodes, settings.pool_options(), counters, credentials=credentials, answered=meter.answered
+        ) as nodes:
             profile = await open_profile(settings.profile, loaded.fingerprint, nodes, deadline=settings.put_deadline)
             profile.point(parse_level(settings.level))
             gate = await open_gate(settings, loaded.fingerprint, profile, nodes)
             recorder = None if access_log is None else Recorder(access_log, loaded.engine.traits.layout)
             forgetting = Forgetting()
-            served = _served(loaded, thread, nodes, counters, profile, gate.held, forgetting, settings, recorder)
+            served = _served(loaded, thread, nodes, counters, profile, gate.held, forgetting, settings, recorder, meter)
             server = RpcServer(
                 settings.host, settings.port, [SERVICE_NAME], settings.security, counters, settings.health_port
             )
@@ -128,17 +136,19 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
             router_pb2_grpc.add_RouterServiceServicer_to_server(
                 RouterService([served], nodes, settings, forgetting, overview), server.server
             )
-            address = await server.start()
-            running = (served.background.run(), served.auditor.run(), profile.settle(), gate.settle())
-            background = [asyncio.create_task(work) for work in running]
-            try:
-                async with status_page_served(settings, overview, counters):
-                    yield address
-            finally:
-                await server.drain(settings.drain_seconds)
-                for task in background:
-                    task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
+            metrics = RouterMetrics(settings, server, served, nodes, counters, meter, thread, access_log)
+            async with metrics_served(settings, METRICS, metrics.collect):
+                address = await server.start()
+                running = (served.background.run(), served.auditor.run(), profile.settle(), gate.settle())
+                background = [asyncio.create_task(work) for work in running]
+                try:
+                    async with status_page_served(settings, overview, counters):
+                        yield address
+                finally:
+                    await server.drain(settings.drain_seconds)
+                    for task in background:
+                        task.cancel()
+                    await asyncio.gather(*background, return_exceptions=True)
     finally:
         await asyncio.to_thread(thread.close)
         if access_log is not None:
@@ -167,14 +177,16 @@ def _served(
     forgetting: Forgetting,
     settings: RouterSettings,
     recorder: Recorder | None,
+    meter: RouterMeter,
 ) -> ServedModel:
     engine = model.engine
     anchors = AnchorPools(int(settings.anchor_bytes))
     contexts = ContextCache()
     pace, prefill = Pace(), Pace()
-    usage = NamespaceUsage(counters)
+    usage = NamespaceUsage(counters, Named(settings.metrics_namespaces), meter)
     refusals = Refusals()
-    slots = asyncio.Semaphore(settings.max_blends)
+    blends, loads = SemaphoreLane("blends", settings.max_blends), SemaphoreLane("loads", settings.max_loads)
+    meter.lanes += [blends, loads]
     held = HeldChunks(int(settings.held_bytes))
     fetcher = Fetcher(
         nodes,
@@ -185,11 +197,10 @@ def _served(
         forget_deadline=settings.stat_deadline,
         fetch_deadline=settings.fetch_deadline,
         concurrency=settings.fetch_concurrency,
+        meter=meter.codec,
     )
-    loader = HeadLoader(
-        engine, fetcher, slots=asyncio.Semaphore(settings.max_loads), fetch_deadline=settings.fetch_deadline
-    )
-    estimates = Estimates(len(engine.traits.layout.layers), thread, prefill)
+    loader = HeadLoader(engine, fetcher, slots=loads.slots, fetch_deadline=settings.fetch_deadline)
+    meter.paces[model.name] = estimates = Estimates(len(engine.traits.layout.layers), thread, prefill)
 
     def tenant(namespace: Namespace) -> Tenant:
         deadline = settings.stat_deadline
@@ -228,7 +239,7 @@ def _served(
             gate,
             tally,
             prefill,
-            slots=slots,
+            slots=blends.slots,
             fetch_deadline=settings.fetch_deadline,
         )
         head = wire.shared_prefix(None, model)
@@ -264,7 +275,7 @@ def _served(
         capacity_bytes=int(settings.save_bytes),
         deadline=settings.put_deadline,
     )
-    auditor = Auditor(engine, thread, gate, counters, share=settings.audit_share, chance=random.random)
+    auditor = Auditor(engine, thread, gate, counters, share=settings.audit_share, meter=meter, chance=random.random)
 
     def forget(namespace: str) -> None:
         anchors.forget(namespace)

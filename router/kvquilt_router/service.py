@@ -81,10 +81,9 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                 f"{NAMESPACE_KEY}",
                 reason="namespace_missing",
             )
-        tenants = served.tenants
         act_in(namespace, served.loaded.fingerprint)
         may = (identity.may_write(namespace), identity.public_write)
-        return Acting(tenants.of(namespace), tenants.public, *may, self._forgetting.begin())
+        return Acting(served.tenants.of(namespace), served.tenants.public, *may, self._forgetting.begin())
 
     @status.streaming
     async def Blend(self, request: pb.BlendRequest, context: Context) -> AsyncGenerator[pb.BlendResponse, None]:
@@ -93,14 +92,17 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         acting = self._acting(served)
         prompt = wire.prompt(request.prompt, served.loaded, acting.tenant.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
-        offset = 0
+        offset, extent, came = 0, Extent.NOTHING, time.perf_counter()
         async with aclosing(acting.tenant.offers.give(prompt, options, wire.wanted(request.load))) as parts:
             async for part in parts:
                 if isinstance(part, Begun):
+                    extent = part.extent
                     yield pb.BlendResponse(header=answers.header_message(served.loaded, prompt, part))
                 elif isinstance(part, Blended | Loaded):
                     yield pb.BlendResponse(report=self._finished(part, served, acting, request.options.transient))
                 else:
+                    if not offset:
+                        served.usage.meter.began(came, extent)
                     for frame in frames.split([part], offset):
                         yield pb.BlendResponse(frame=frame)
                     offset += len(part)

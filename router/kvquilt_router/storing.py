@@ -17,6 +17,7 @@ from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.refusals import QUEUE_FULL, Refusals
 from kvquilt_router.usage import Tally
 from kvquilt_rpc import spans
+from kvquilt_rpc.metrics.codec import Stopwatch
 from kvquilt_rpc.nodes import CacheNodes
 
 MODEL_PARTS = "model_parts"
@@ -83,7 +84,10 @@ class Storer:
             KvquiltError: it cannot be stored.
         """
         meta = await asyncio.to_thread(self._meta, job, computed, seconds)
-        data = await asyncio.to_thread(self._encoded, job, computed, meta)
+        watch = Stopwatch()
+        with watch.running():
+            data = await asyncio.to_thread(self._encoded, job, computed, meta)
+        self._tally.meter.codec.coded("encode", watch.seconds, len(data))
         stored = await self._put(self.key(job), data, meta)
         spans.note(tokens=meta.tokens, bytes=len(data), level=meta.form.level.value, stored=stored)
         self._refusals.stored(meta.chunk_key)

@@ -114,6 +114,10 @@ class Tenants:
             self._forget(self._known.popitem(last=False)[0])
         return tenant
 
+    def __len__(self) -> int:
+        """How many are remembered, beside the public one."""
+        return len(self._known)
+
     def forget(self, name: str) -> None:
         """Remember nothing of a namespace."""
         self._known.pop(name, None)

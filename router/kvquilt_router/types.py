@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvquilt_codec.catalog import ObjectInfo
+from kvquilt_codec.gate import CONTEXTS
 from kvquilt_codec.levels import OperatingPoint
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.gate.types import REFUSALS, Decision
@@ -42,11 +43,10 @@ MISS_REASONS = (
 
 COUNTERS = (
     "blends",
-    "loads_exact",
-    "loads_nothing",
-    "loads_less",
+    *(f"loads_{what}" for what in ("exact", "nothing", "less")),
     "bytes_fetched",
     "chunks_hit",
+    *(f"chunks_hit_{context}" for context in CONTEXTS),
     *(f"chunks_missed_{reason}" for reason in MISS_REASONS),
     "tokens_exact",
     "tokens_reused",

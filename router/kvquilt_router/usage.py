@@ -4,9 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from kvquilt_proto.v1 import router_pb2 as pb
-from kvquilt_router.types import BlendReport
+from kvquilt_router.metrics.meter import RouterMeter
+from kvquilt_router.types import BlendReport, Extent
 from kvquilt_rpc import spans
 from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.metrics.types import OTHER
+from kvquilt_rpc.metrics.values import Named
 
 USAGE = (
     "blends",
@@ -26,10 +29,19 @@ _KINDS = ("exact", "reused", "recomputed", "computed")
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts for one namespace: what is of `USAGE` for itself too, everything for all together."""
+    """Counts for one namespace: what is of `USAGE` for itself too, everything for all together.
+
+    Attributes:
+        overall: of all together.
+        own: of the namespace, since it is remembered.
+        lasting: of those that have a series of metrics together, since the start.
+        meter: told of what is not counted.
+    """
 
     overall: Counters
     own: Counters
+    lasting: Counters
+    meter: RouterMeter
 
     def add(self, name: str, amount: int = 1) -> None:
         """Add to a counter.
@@ -40,9 +52,11 @@ class Tally:
         self.overall.add(name, amount)
         if name in USAGE:
             self.own.add(name, amount)
+            self.lasting.add(name, amount)
 
-    def blended(self, report: BlendReport) -> None:
+    def blended(self, report: BlendReport, extent: Extent = Extent.PROMPT) -> None:
         """Count what a finished blend took, and the time that it saved or lost; its span says what it took too."""
+        self.meter.reported(report, extent)
         self.add("blends")
         tokens = {f"tokens_{kind}": getattr(report, f"tokens_{kind}") for kind in _KINDS}
         for name, amount in tokens.items():
@@ -64,19 +78,29 @@ class NamespaceUsage:
 
     Args:
         overall: counters of all together, `USAGE` among them.
+        named: which namespaces have series of metrics of their own; by default none.
+        meter: told of what is not counted.
     """
 
-    def __init__(self, overall: Counters) -> None:
+    def __init__(self, overall: Counters, named: Named | None = None, meter: RouterMeter | None = None) -> None:
+        self.meter = meter or RouterMeter()
         self._overall = overall
+        self._named = named or Named(0)
+        self._lasting = {OTHER: Counters(USAGE)}
         self._own: dict[str, Counters] = {}
 
     def of(self, namespace: str) -> Tally:
         """The tally of a namespace, from 0 if it is not known."""
-        return Tally(self._overall, self._own.setdefault(namespace, Counters(USAGE)))
+        lasting = self._lasting.setdefault(self._named.of(namespace), Counters(USAGE))
+        return Tally(self._overall, self._own.setdefault(namespace, Counters(USAGE)), lasting, self.meter)
 
     def forget(self, namespace: str) -> None:
         """Let the sums of a namespace go."""
         self._own.pop(namespace, None)
+
+    def lasting(self) -> dict[str, dict[str, int]]:
+        """Sums since the start, by series of metrics: what namespaces did that are forgotten is in them."""
+        return {label: counters.snapshot() for label, counters in self._lasting.items()}
 
     def snapshot(self, namespaces: Collection[str] | None = None) -> dict[str, dict[str, int]]:
         """The sums by namespace, in the order of their names; of these only, if any are given."""

@@ -5,7 +5,7 @@ from kvquilt_rpc.metrics.types import counter, declared, gauge, histogram
 KL_NATS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Buckets of divergences."""
 
-REQUESTS = counter("kvquilt_router_requests_total", "Calls of Blend that have finished, by namespace.", "tenant")
+REQUESTS = counter("kvquilt_router_requests_total", "Requests that have finished, by namespace.", "tenant")
 SENT = counter(
     "kvquilt_router_sent_total",
     "The same by what was sent: prompt (everything, blended), exact (an exact head), or nothing.",

@@ -1,7 +1,7 @@
 """What every server exports."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import kvquilt_kernels
@@ -10,6 +10,7 @@ from kvquilt_codec.errors import KvquiltError
 from kvquilt_rpc.certificates import first_expiry, token_expiry
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.metrics import names
+from kvquilt_rpc.metrics.types import Lane
 from kvquilt_rpc.metrics.values import Values
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.server import MAX_CONCURRENT_CALLS, RpcServer
@@ -27,11 +28,18 @@ class ServerMetrics:
         server: see there.
         counters: of the server, `CALL_COUNTERS` among them.
         certificates: further files of certificates than the server's own, by what they are for.
+        lanes: what its calls share.
     """
 
     def __init__(
-        self, component: str, server: RpcServer, counters: Counters, certificates: Mapping[str, Path | None]
+        self,
+        component: str,
+        server: RpcServer,
+        counters: Counters,
+        certificates: Mapping[str, Path | None],
+        lanes: Sequence[Lane] = (),
     ) -> None:
+        self._lanes = lanes
         self._component = component
         self._server = server
         self._counters = counters
@@ -45,6 +53,10 @@ class ServerMetrics:
         values.set(names.SERVING, float(self._server.serving))
         values.set(names.CALLS_LIMIT, MAX_CONCURRENT_CALLS)
         self._server.meter.collect(values)
+        for lane in self._lanes:
+            values.set(names.SLOTS, lane.running, lane.name)
+            values.set(names.SLOTS_LIMIT, lane.at_once, lane.name)
+            values.set(names.SLOTS_WAITING, lane.waiting, lane.name)
         counts = self._counters.snapshot()
         values.each(names.CALLS_REFUSED, {reason: counts[f"calls_{reason}"] for reason in names.CALL_REASONS})
         values.set(names.TOKEN_KEYS, self._server.token_keys)

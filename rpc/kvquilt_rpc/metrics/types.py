@@ -8,6 +8,7 @@ Names follow the conventions of Prometheus: base units, `_total` at the end of w
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -65,6 +66,26 @@ def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = S
 def declared(module: Mapping[str, object]) -> tuple[Metric, ...]:
     """The metrics among the names of a module, in its order."""
     return tuple(value for value in module.values() if isinstance(value, Metric))
+
+
+class Lane(Protocol):
+    """Something that a number of calls share: a model's engine, a store."""
+
+    @property
+    def name(self) -> str:
+        """Of the lane."""
+
+    @property
+    def at_once(self) -> int:
+        """Most that run."""
+
+    @property
+    def running(self) -> int:
+        """That run now."""
+
+    @property
+    def waiting(self) -> int:
+        """That wait for their turn now."""
 
 
 class MetricsSettings(BaseModel):

@@ -25,6 +25,8 @@ from kvquilt_rpc.nodes.types import PoolOptions
 Result = TypeVar("Result")
 REFUSED = (UnauthenticatedError, PermissionDeniedError)
 """What says that nodes do not let the caller in; it is to be told so, not that they do not answer."""
+Answered = Callable[[str, float], None]
+"""Told of a call that was answered: its kind's name, and the seconds that it took."""
 Work = Callable[[NodeClient, Sequence[bytes], float], Awaitable[Result]]
 """Calls a node about these keys, within so many seconds."""
 
@@ -82,6 +84,7 @@ class Attempts:
         counters: see `COUNTERS`.
         chance: uniform numbers in 0..1.
         clock: seconds that only grow.
+        answered: told of every call that was answered.
     """
 
     def __init__(
@@ -91,7 +94,9 @@ class Attempts:
         *,
         chance: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
+        answered: Answered | None = None,
     ) -> None:
+        self._answered = answered
         self._options = options
         self._counters = counters
         self._chance = chance
@@ -220,7 +225,10 @@ class Attempts:
         told = spans.span("kvquilt.node", node=member.site.name, call=call.name, objects=len(keys), hedged=hedged)
         with told, member.judged(), member.busy():
             result = await call.work(member.client, keys, seconds)
-        self._latencies[call.name].add(self._clock() - began)
+        seconds = self._clock() - began
+        self._latencies[call.name].add(seconds)
+        if self._answered is not None:
+            self._answered(call.name, seconds)
         return result
 
 

@@ -16,7 +16,7 @@ from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes import merging
-from kvquilt_rpc.nodes.attempts import Answer, Attempts, Call, answers
+from kvquilt_rpc.nodes.attempts import Answer, Answered, Attempts, Call, answers
 from kvquilt_rpc.nodes.batches import Batch
 from kvquilt_rpc.nodes.everywhere import Everywhere
 from kvquilt_rpc.nodes.files import PoolGates, PoolProfiles
@@ -58,12 +58,13 @@ class NodePool(Everywhere):
         counters: Counters,
         credentials: Credentials | None = None,
         resolver: Resolve = resolve,
+        answered: Answered | None = None,
     ) -> None:
         draw = random.Random()  # noqa: S311  spreads load; nothing is secret about it
         self._options = options
         self._counters = counters
         self._routing = Routing(options, clock=time.monotonic, draw=draw)
-        self._attempts = Attempts(options, counters, chance=draw.random)
+        self._attempts = Attempts(options, counters, chance=draw.random, answered=answered)
         self._watch = Watch(addresses, self._routing, options, counters, credentials or Credentials(), resolver)
         self.profiles = PoolProfiles(self._attempts, self._routing, shared=options.shared_store)
         self.gates = PoolGates(self._attempts, self._routing)
@@ -243,6 +244,10 @@ class NodePool(Everywhere):
         given = answers(found)
         return merging.matches(given, limit)
 
+    def known(self) -> list[NodeState]:
+        """See `CacheNodes`."""
+        return sorted((member.state(None) for member in self._routing.members.values()), key=lambda state: state.target)
+
     async def states(self, *, deadline: float) -> list[NodeState]:
         """See `CacheNodes`."""
         call = Call("status", lambda client, _, seconds: client.status(deadline=seconds))
@@ -258,6 +263,7 @@ async def open_nodes(
     *,
     credentials: Credentials | None = None,
     resolver: Resolve = resolve,
+    answered: Answered | None = None,
 ) -> AsyncIterator[NodePool]:
     """Call cache nodes within this context.
 
@@ -267,12 +273,15 @@ async def open_nodes(
         counters: that have the names of `COUNTERS`; by default of its own.
         credentials: as whom nodes are called. With TLS, the certificate of a node behind a DNS name is for that name.
         resolver: looks DNS names up.
+        answered: told of every call that a node answered.
 
     Raises:
         BadRequestError: an address that is none; see also `open_channel`.
         NotFoundError: see there.
     """
-    pool = NodePool(addresses, options or PoolOptions(), counters or Counters(COUNTERS), credentials, resolver)
+    pool = NodePool(
+        addresses, options or PoolOptions(), counters or Counters(COUNTERS), credentials, resolver, answered
+    )
     try:
         await pool.start()
         yield pool

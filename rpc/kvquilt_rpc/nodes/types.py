@@ -271,5 +271,8 @@ class CacheNodes(Protocol):
             KvquiltError: a node did not do it. Others may have: unpin again.
         """
 
+    def known(self) -> list[NodeState]:
+        """How each member is as this process sees it, by address; none is asked."""
+
     async def states(self, *, deadline: float) -> list[NodeState]:
         """How each member is, by address."""
