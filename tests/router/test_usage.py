@@ -4,15 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvquilt_router.types import COUNTERS, BlendReport
+from kvquilt_router.gate.types import Decision
+from kvquilt_router.types import COUNTERS, BlendReport, Extent
 from kvquilt_router.usage import USAGE, NamespaceUsage, saved_seconds
 from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.metrics.values import Named
 
 
 def report(exact=0, reused=0, recomputed=0, computed=1, *, total=0.0, rate=None):
     return BlendReport(
         None,  # type: ignore[arg-type]
-        None,  # type: ignore[arg-type]
+        Decision("none", 0.0, None),
         [],
         exact,
         reused,
@@ -68,3 +70,21 @@ def test_losses_are_summed_apart_from_what_was_saved():
     assert together["puts_failed"] == 1
     usage.forget("a")
     assert usage.of("a").own.snapshot() == dict.fromkeys(sorted(USAGE), 0)
+
+
+def test_series_of_metrics_never_go_back_and_are_whole_however_many_namespaces_there_are():
+    overall = Counters(COUNTERS)
+    usage = NamespaceUsage(overall, Named(3))
+    before = usage.lasting()
+    for number in [*range(1000), *range(1000)]:
+        own = report(exact=number, computed=2)
+        own.saved_seconds = 0.5
+        usage.of(f"tenant-{number}").blended(own, Extent.EXACT)
+        usage.forget(f"tenant-{number - 5}")
+        now = usage.lasting()
+        assert all(now[label][name] >= count for label, counts in before.items() for name, count in counts.items())
+        before = now
+    assert before.keys() == {"tenant-0", "tenant-1", "tenant-2", "other"}
+    assert before["tenant-2"]["tokens_exact"] == 4, "what it did before it was forgotten counts"
+    together = overall.snapshot()
+    assert all(together[name] == sum(counts[name] for counts in before.values()) for name in USAGE)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from kvquilt_cache_node.eviction.quotas import DEFAULT_NAMESPACE
 from kvquilt_cache_node.metrics import names
 from kvquilt_cache_node.metrics.meter import NodeMeter
 from kvquilt_cache_node.settings import NodeSettings
@@ -81,7 +82,8 @@ class NodeMetrics:
         self._meter = meter
         certificates = {"redis_ca": settings.redis_ca, "redis_client": settings.redis_certificate}
         self._common = ServerMetrics("node", server, counters, certificates)
-        self._named = Named(settings.metrics_namespaces, [name for name in settings.namespaces if name != "*"])
+        self._quotas = {name: quota for name, quota in settings.namespaces.items() if name != DEFAULT_NAMESPACE}
+        self._named = Named(settings.metrics_namespaces, self._quotas)
         self._usage = Question(self._used)
         self._volumes = Question(lambda: asyncio.to_thread(_volumes, settings))
 
@@ -116,7 +118,7 @@ class NodeMetrics:
         values.each(names.TIER_CAPACITY, caps)
         values.set(names.QUEUE_LIMIT, settings.queue_entries if settings.write_mode == "back" else 0)
         values.set(names.PINNED_LIMIT, settings.rules.most_pinned(int(settings.capacity)))
-        quotas = {name: quota for name, quota in settings.namespaces.items() if self._named.of(name) != OTHER}
+        quotas = {name: quota for name, quota in self._quotas.items() if self._named.of(name) == name}
         values.each(names.NAMESPACE_FLOOR, {name: int(quota.floor) for name, quota in quotas.items()})
         caps = {name: int(quota.cap) for name, quota in quotas.items() if quota.cap is not None}
         values.each(names.NAMESPACE_CAP, caps)

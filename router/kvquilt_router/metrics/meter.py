@@ -45,10 +45,10 @@ class RouterMeter:
 
     def reported(self, report: BlendReport, extent: Extent) -> None:
         """A request is done."""
-        self._requests.observe(report.seconds["total"], extent.value)
+        self._requests.observe(report.seconds.get("total", 0.0), extent.value)
         decision = report.decision
         if extent is Extent.PROMPT:
-            for stage in STAGES[1:]:
+            for stage in report.seconds.keys() & STAGES:
                 self._stages.observe(report.seconds[stage], stage)
             if decision.points and decision.predicted_kl is not None:
                 self._predicted.observe(decision.predicted_kl, decision.policy, report.options.point.level.value)
