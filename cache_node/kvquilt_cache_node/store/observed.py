@@ -34,13 +34,13 @@ class ObservedBlobs:
 
     async def write(self, key: bytes, data: bytes) -> None:
         """See `Blobs.write`."""
-        with self._span("write", bytes=len(data)), self._meter.operation(self._tier, "write"):
+        with self._operation("write", bytes=len(data)), self._meter.operation(self._tier, "write"):
             await self._blobs.write(key, data)
         self._meter.written(self._tier, len(data))
 
     async def read(self, key: bytes, ranges: Sequence[ByteRange] | None = None) -> list[bytes]:
         """See `Blobs.read`."""
-        with self._span("read") as span, self._meter.operation(self._tier, "read"):
+        with self._operation("read") as span, self._meter.operation(self._tier, "read"):
             found = await self._blobs.read(key, ranges)
             nbytes = sum(map(len, found))
             span.set(bytes=nbytes)
@@ -49,7 +49,7 @@ class ObservedBlobs:
 
     async def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
         """See `Blobs.pieces`. The span ends when nobody takes pieces any more."""
-        span = self._span("read")
+        span = self._operation("read")
         nbytes = 0
         try:
             with self._meter.operation(self._tier, "read") as operation:
@@ -69,12 +69,12 @@ class ObservedBlobs:
 
     async def delete(self, key: bytes) -> None:
         """See `Blobs.delete`."""
-        with self._span("delete"), self._meter.operation(self._tier, "delete"):
+        with self._operation("delete"), self._meter.operation(self._tier, "delete"):
             await self._blobs.delete(key)
 
     async def sizes(self) -> dict[bytes, int]:
         """See `Blobs.sizes`."""
-        with self._span("sizes") as span, self._meter.operation(self._tier, "list"):
+        with self._operation("sizes") as span, self._meter.operation(self._tier, "list"):
             found = await self._blobs.sizes()
             span.set(objects=len(found))
             return found
@@ -83,5 +83,5 @@ class ObservedBlobs:
         """See `Blobs.close`."""
         await self._blobs.close()
 
-    def _span(self, name: str, **attributes: spans.Value) -> spans.Span:
+    def _operation(self, name: str, **attributes: spans.Value) -> spans.Span:
         return spans.span(f"kvquilt.store.{name}", tier=self._tier, medium=self.name, **attributes)
