@@ -179,7 +179,7 @@ FULL = Row(
             "percentunit",
             (
                 Query(
-                    f"{series('kvquilt_node_tier_bytes')} / {series('kvquilt_node_tier_capacity_bytes')}",
+                    f"{series('kvquilt_node_tier_bytes')} / ({series('kvquilt_node_tier_capacity_bytes')} > 0)",
                     "{{tier}} of {{instance}}",
                 ),
             ),
@@ -205,6 +205,25 @@ FULL = Row(
             bad=0,
             low=True,
             signed=True,
+        ),
+        Lines(
+            "Puts refused",
+            "A second, for want of room: store_full and disk_full are the medium's (KvquiltStoreNearlyFull); over_cap, over_quota and over_share are objects that are too large for the store, their namespace or what floors leave.",
+            "short",
+            (Query(rate("kvquilt_node_puts_refused_total", by="reason"), "{{reason}}"),),
+        ),
+        Bars(
+            "Pinned",
+            "Bytes that are pinned, as a share of what may be. At 1 pins are refused.",
+            "percentunit",
+            (
+                Query(
+                    f"{series('kvquilt_node_pinned_bytes')} / {series('kvquilt_node_pinned_limit_bytes')}",
+                    "{{instance}}",
+                ),
+            ),
+            warn=0.9,
+            most=1,
         ),
         Lines(
             "To be written, to be deleted",

@@ -134,11 +134,12 @@ CASES = {
             f'kvquilt_node_volume_free_bytes{{{NODE}, tier="store"}}': "60x10 40x40",
             f'kvquilt_node_tier_capacity_bytes{{{NODE}, tier="store"}}': "100x60",
             f'kvquilt_node_tier_bytes{{{NODE}, tier="store"}}': "50x60",
-            f'kvquilt_node_store_operations_total{{{NODE}, tier="hot", operation="write", outcome="full"}}': "0x60",
-            'kvquilt_node_store_operations_total{job="kvquilt-node", instance="m", tier="hot", operation="write", outcome="full"}': "0x5 0+1x60",
+            f'kvquilt_node_puts_refused_total{{{NODE}, reason="store_full"}}': "0x60",
+            'kvquilt_node_puts_refused_total{job="kvquilt-node", instance="m", reason="disk_full"}': "0x5 0+1x60",
+            'kvquilt_node_puts_refused_total{job="kvquilt-node", instance="o", reason="over_cap"}': "0x5 0+1x60",  # larger than the store
         },
-        "tier",
-        {9: [], 24: ["hot"], 30: ["hot", "store"]},
+        "instance",
+        {9: [], 24: ["m"], 30: ["m", "n"]},
     ),
     "KvquiltWriteQueueGrowing": Case(
         {
