@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 Trip = Callable[[], None]
 Pump = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
@@ -61,6 +62,34 @@ async def throttle(
         writer.close()
 
     async with _forwarding(target, slowly) as address:
+        yield address
+
+
+@dataclass
+class Flow:
+    """How answers come through: with a pause after each piece, and not while it is not open."""
+
+    pause: float = 0.0
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.opened.set()
+
+
+@asynccontextmanager
+async def adjustable(target: str, flow: Flow, piece: int = 1 << 16) -> AsyncIterator[str]:
+    """Forward to `target`; what comes back flows as it is said to at that moment. Yields the proxy's address."""
+
+    async def flowing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(piece):
+                await flow.opened.wait()
+                await asyncio.sleep(flow.pause)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async with _forwarding(target, flowing) as address:
         yield address
 
 

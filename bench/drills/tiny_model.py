@@ -16,9 +16,10 @@ TOLERANCE = 5e-4
 """Most that KV may differ from a full prefill's: it is computed in other pieces, in float32."""
 
 
-def saved(folder: Path) -> LoadedModel:
-    """The model, loaded from where it was saved; its tokens are words `t0` to `t499`."""
-    tiny(*SUPPORTED["llama"]).save_pretrained(folder)
+def saved(folder: Path, **sizes: int) -> LoadedModel:
+    """The model, of these `sizes`, loaded from where it was saved; its tokens are words `t0` to `t499`."""
+    kind, extra = SUPPORTED["llama"]
+    tiny(kind, {**extra, **sizes}).save_pretrained(folder)
     words = Tokenizer(models.WordLevel({f"t{number}": number for number in range(VOCABULARY)}))
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
     torch.set_num_threads(1)

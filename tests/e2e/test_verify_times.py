@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from kvquilt_router.engine.model import prepare
 from tests.e2e.verifying import outcomes, verified
 from tests.proxy import throttle
-from tests.router.families import SUPPORTED, tiny
+from tests.router.families import HEAVY, SUPPORTED, tiny
 from tests.stack import in_thread, node_process, router_only, serve
 
 
@@ -22,10 +22,6 @@ def test_where_loading_is_slower_than_computing_off_is_recommended(tmp_path):
     assert found["recommendation"] == "off"
     assert found["timing"]["exact_s"] > found["timing"]["prefill_s"]
     assert "off" in checks["exact-faster"]["advice"]
-
-
-HEAVY = {"hidden_size": 512, "intermediate_size": 2048, "num_key_value_heads": 1, "head_dim": 32}
-"""Much to compute, and little KV."""
 
 
 def test_where_loading_is_faster_on_is_recommended_unless_the_engine_is_faster_still(tmp_path):

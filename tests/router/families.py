@@ -72,6 +72,9 @@ SUPPORTED: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_oss": ("GptOssConfig", {**_EXPERTS, "sliding_window": 24, "layer_types": _MIXED_LAYERS}),
 }
 
+HEAVY = {"hidden_size": 512, "intermediate_size": 2048, "num_key_value_heads": 1, "head_dim": 32}
+"""Of a model with much to compute and little KV: loading it is faster."""
+
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "learned positions": ("GPT2Config", {"n_positions": 512}, "rotary"),
     "angles that depend on the length": ("LlamaConfig", {"rope_parameters": _DYNAMIC}, "dynamic"),
