@@ -11,6 +11,10 @@ INSTALLATION = Variable(
 )
 HERE = 'namespace=~"$installation"'
 """Of the chosen installations."""
+ROUTER = 'job="kvquilt-router"'
+JOBS = 'job=~"kvquilt-router|kvquilt-node"'
+FAILED = 'code=~"INTERNAL|UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|DATA_LOSS"'
+"""Status codes that are the server's fault."""
 RATE = "[$__rate_interval]"
 RANGE = "[$__range]"
 """The whole time that is shown."""
