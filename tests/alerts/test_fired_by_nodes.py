@@ -34,8 +34,7 @@ async def test_faults_of_nodes_and_stores_fire_their_alerts(tmp_path: Path) -> N
         sound = await asyncio.to_thread(watched.node)
         load = Load([sound.target], seed=0, population=8)
         async with load.running():
-            for faults in (_careless, _unlucky, _without_its_store):
-                await faults(watched)
+            await asyncio.gather(*(faults(watched) for faults in (_careless, _unlucky, _without_its_store)))
         await load.close()
         assert load.wrong == load.failed == []
         assert watched.fired == BY_NODES

@@ -4,6 +4,7 @@ Times of the rules are divided, and nothing else (`rules.hurried`): a window of 
 the longest ones half a minute, and what has to hold for a while has to hold for two seconds.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -38,13 +39,15 @@ class Watch:
     place: Place
     prometheus: PrometheusServer
     fired: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _targets: dict[str, list[str]] = field(default_factory=lambda: {ROUTERS: [], NODES: []})
 
     def node(self, *settings: str) -> "Watched":
         """A running node that is scraped."""
-        (port,) = servers.free_ports(1)
-        process = self.place.node(f"node.metrics_port={port}", "node.sweep_seconds=1", *settings)
-        return self._scraped(NODES, Watched(process, self.place.targets[-1], f"{servers.HOST}:{port}"))
+        with self._lock:  # a place numbers its nodes as they are there
+            (port,) = servers.free_ports(1)
+            process = self.place.node(f"node.metrics_port={port}", "node.sweep_seconds=1", *settings)
+            return self._scraped(NODES, Watched(process, self.place.targets[-1], f"{servers.HOST}:{port}"))
 
     def router(self, model: Path, *settings: str) -> "Watched":
         """A running router of all nodes so far that is scraped."""
