@@ -26,7 +26,15 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
         NotFoundError, BadRequestError: whom it lets in cannot be as the settings say; metrics without the package.
     """
     counters, meter = Counters(COUNTERS), NodeMeter()
-    server = RpcServer(settings.host, settings.port, [SERVICE_NAME], settings.security, counters, settings.health_port)
+    server = RpcServer(
+        settings.host,
+        settings.port,
+        [SERVICE_NAME],
+        settings.security,
+        counters,
+        settings.health_port,
+        settings.max_connection_age,
+    )
     async with AsyncExitStack() as stack:
         store = await open_store(settings, counters, meter)
         stack.push_async_callback(store.close)

@@ -116,6 +116,9 @@ class NodeSettings(EncryptionSettings, TierSettings, MetricsSettings):
     max_object: ByteSize = Field(ByteSize(1 << 30), gt=0, description="Largest payload of one put.")
     fsync: bool = Field(True, description="Flush every put to the medium before it is acknowledged.")
     drain_seconds: float = Field(10.0, ge=0, description="Time that running calls get to finish at shutdown.")
+    max_connection_age: float = Field(
+        300.0, ge=0, description="Seconds after which a connection takes no new calls; clients make another. 0: never."
+    )
     keep_freed_memory: bool = Field(True, description="Tell the allocator of glibc to keep freed memory.")
     security: ServerSecurity = ServerSecurity()
 

@@ -130,7 +130,13 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
             forgetting = Forgetting()
             served = _served(loaded, thread, nodes, counters, profile, gate.held, forgetting, settings, recorder, meter)
             server = RpcServer(
-                settings.host, settings.port, [SERVICE_NAME], settings.security, counters, settings.health_port
+                settings.host,
+                settings.port,
+                [SERVICE_NAME],
+                settings.security,
+                counters,
+                settings.health_port,
+                settings.max_connection_age,
             )
             overview = Overview([served], nodes, settings, counters)
             router_pb2_grpc.add_RouterServiceServicer_to_server(

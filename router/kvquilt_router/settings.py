@@ -146,6 +146,7 @@ class RouterSettings(StatusPageSettings, MetricsSettings):
     )
     requests_seconds: float = Field(3600.0, gt=0, description="How long a request can be asked about.")
     drain_seconds: float = Field(30.0, ge=0, description="Time that running calls get to finish at shutdown.")
+    max_connection_age: float = Field(300.0, ge=0, description="As node.max_connection_age.")
     keep_freed_memory: bool = Field(True, description="As node.keep_freed_memory.")
     security: ServerSecurity = ServerSecurity()
     node_credentials: Credentials = Credentials()

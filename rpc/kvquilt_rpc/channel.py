@@ -57,6 +57,9 @@ def open_channel(target: str, credentials: Credentials | None = None, server_nam
         # A server that restarts is found again within a second, not after gRPC's default of up to two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
+        # Nor are names looked up once in half a minute at most: servers that all have been replaced meanwhile would be
+        # missed for so long.
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         # Channels to one address share a connection by default, and with it the state of a server that is gone.
         ("grpc.use_local_subchannel_pool", 1),
     ]

@@ -33,6 +33,8 @@ class RpcServer:
         counters: `CALL_COUNTERS` count what was refused.
         health_port: where the health service answers in clear and alone, beside the port above: Kubernetes' gRPC probes
             know no TLS and no credentials. 0 takes a free port; `None`: nowhere else.
+        max_connection_age: seconds, a tenth more or less, after which a connection takes no new calls: clients make
+            another one, and find servers that were added since. Running calls go on. 0: never.
 
     Attributes:
         security: as given.
@@ -52,6 +54,7 @@ class RpcServer:
         security: ServerSecurity | None = None,
         counters: Counters | None = None,
         health_port: int | None = None,
+        max_connection_age: float = 0.0,
     ) -> None:
         security = security or ServerSecurity()
         limits = Limits(security.calls_per_second, security.calls_at_once, int(security.bytes_per_second))
@@ -70,6 +73,8 @@ class RpcServer:
             # minutes was cut off (a prefetch on a busy machine).
             ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ]
+        if max_connection_age:
+            options.append(("grpc.max_connection_age_ms", max(1, round(max_connection_age * 1000))))
         self.server = grpc.aio.server(
             interceptors=[guard], options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
         )
