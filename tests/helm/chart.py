@@ -99,3 +99,9 @@ def defaults() -> Any:
 def host(name: str) -> str:
     """DNS name of a service."""
     return f"{name}.{NAMESPACE}.svc"
+
+
+def chooses(selector: Object, pod: Object) -> bool:
+    """Whether a selector is one of a pod's, or of another object with labels."""
+    labels: dict[str, str] = pod["metadata"]["labels"]
+    return selector["matchLabels"].items() <= labels.items()

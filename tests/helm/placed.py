@@ -37,6 +37,7 @@ class Started:
         config: its settings file.
         port: that it serves on.
         health: port of its health service.
+        mounts: what stands for its volumes, by mount path.
     """
 
     arguments: list[str]
@@ -44,6 +45,7 @@ class Started:
     config: Path
     port: int
     health: int
+    mounts: Mapping[str, Path] = field(default_factory=dict)
 
     def check(self) -> None:
         """What `kvquilt config check` does, in this process."""
@@ -73,14 +75,14 @@ class Placed:
         self.folder.mkdir(exist_ok=True)
         self.authority = Authority.new(self.folder / "authority")
 
-    def process(self, name: str, replica: int = 0) -> Started:
-        """Of a Deployment's or Pod's only container."""
+    def process(self, name: str, replica: int = 0, address: str | None = None) -> Started:
+        """Of a Deployment's or Pod's only container; with an address of its own it has the ports that are rendered."""
         pod = dict(self.rendered.pods())[name]
         (container,) = pod["spec"]["containers"]
         folder = self.folder / f"{name}-{replica}"
         mounts = self._mounts(pod, container, folder)
         port, health = free_ports(2)
-        listening = {"host": HOST, "port": port, "health_port": health}
+        listening = {"host": HOST, "port": port, "health_port": health} if address is None else {"host": address}
         for path in mounts.values():
             for file in path.glob("*.yaml"):
                 file.write_text(self._moved(file.read_text(), mounts))
@@ -89,6 +91,7 @@ class Placed:
             tree = yaml.safe_load(config.read_text())
             for part in tree.values():
                 part |= listening
+                port, health = part["port"], part["health_port"]
                 if "nodes" in part:  # an address for each node, where the name stands for all
                     part["nodes"] = [each for entry in part["nodes"] for each in entry.split(",")]
             config.write_text(yaml.safe_dump(tree))
@@ -96,7 +99,7 @@ class Placed:
         environment = {
             variable["name"]: self._moved(self._value(variable), mounts) for variable in container.get("env", [])
         }
-        return Started(arguments, environment, config, port, health)
+        return Started(arguments, environment, config, port, health, mounts)
 
     def secret(self, name: str) -> dict[str, bytes]:
         """A secret of the release, or one that an operator makes."""

@@ -37,8 +37,8 @@ def started(
         process.stdout.close()
 
 
-def health(port: int, service: str = "") -> int:
-    with grpc.insecure_channel(f"{HOST}:{port}") as channel:
+def health(port: int, service: str = "", address: str = HOST) -> int:
+    with grpc.insecure_channel(f"{address}:{port}") as channel:
         request = health_pb2.HealthCheckRequest(service=service)
         return health_pb2_grpc.HealthStub(channel).Check(request, timeout=60).status
 

@@ -5,18 +5,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from kvquilt import Client
-from kvquilt_router.engine.smollm2 import ensure
 from tests.helm.chart import host, of_size
 from tests.helm.placed import Placed, Started
+from tests.helm.releases import valkey_of, with_demo_model
 from tests.helm.running import SERVING, health, passed_on, started
-from tests.servers import HOST, VALKEY, Process, free_ports, listens
+from tests.servers import HOST, free_ports
 from tests.stack import eventually
 
 
@@ -45,45 +45,17 @@ def release(tmp_path_factory: pytest.TempPathFactory, no_torch: Path) -> Iterato
     rendered = of_size("trial")
     placed = Placed(rendered, tmp_path_factory.mktemp("release"))
     with ExitStack() as stack:
-        port = stack.enter_context(_valkey(placed))
+        (port,) = free_ports(1)
+        stack.enter_context(valkey_of(placed, HOST, port))
         placed.addresses[f"{host('kvquilt-valkey')}:6379"] = f"{HOST}:{port}"
         node = placed.process("kvquilt-node")
         node_process, ready = stack.enter_context(started(node, without_torch=no_torch))
         placed.addresses[f"dns:///{host('kvquilt-nodes')}:7411"] = f"{HOST}:{node.port}"
         router = placed.process("kvquilt-router-smollm2")
-        # Converting the demo model takes half a minute; it is what the router finds in its cache after a first start.
-        cache = Path(router.environment["XDG_CACHE_HOME"]) / "kvquilt"
-        cache.mkdir(parents=True)
-        (cache / ensure().name).symlink_to(ensure())
+        with_demo_model(router)
         router_process, _ = stack.enter_context(started(router))
         placed.addresses[f"{host('kvquilt-router-smollm2')}:7410"] = f"{HOST}:{router.port}"
         yield Release(placed, node_process, router_process, node, router, ready)
-
-
-@contextmanager
-def _valkey(placed: Placed) -> Iterator[int]:
-    """The StatefulSet's own command, with the users that the release's Secret gives it."""
-    (server,) = placed.rendered.of("StatefulSet")
-    (container,) = server["spec"]["template"]["spec"]["containers"]
-    folder = placed.folder / "valkey"
-    data = folder / "data"
-    data.mkdir(parents=True)
-    (folder / "users.acl").write_bytes(placed.secret("kvquilt-valkey")["users.acl"])
-    (port,) = free_ports(1)
-    here = {
-        "valkey-server": str(VALKEY),
-        "6379": str(port),
-        "* -::*": HOST,
-        "*": HOST,
-        "/data": str(data),
-        "/etc/valkey/users.acl": str(folder / "users.acl"),
-    }
-    process = Process([here.get(word, word) for word in container["command"]], folder, lambda: listens(port))
-    process.start()
-    try:
-        yield port
-    finally:
-        process.kill()
 
 
 def test_probes_are_answered(release: Release) -> None:

@@ -11,30 +11,21 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from drills.tiny_model import TOLERANCE, FullPrefill, saved
+from drills.tiny_model import TOLERANCE, FullPrefill
 from kvquilt import Client, Credentials
 from kvquilt.errors import UnauthenticatedError
-from kvquilt_cache_node.store.master_keys import create_master_key
 from kvquilt_codec.container.head import MAGIC
-from tests.helm.chart import host, render
+from tests.helm.chart import host
 from tests.helm.placed import Placed, Started
+from tests.helm.releases import production
 from tests.helm.running import SERVING, health, started
-from tests.rpc.certificates import Signer
-from tests.servers import HOST, REDIS, S3_BUCKET, S3_KEY_ID, S3_SECRET, certificates, redis_tls, s3
+from tests.servers import HOST, REDIS, S3_BUCKET, S3_KEY_ID, S3_SECRET
 from tests.stack import eventually
 
 pytestmark = pytest.mark.skipif(REDIS is None, reason="TLS takes the redis-server of the operating system")
 
 PREFIX, TEXT, QUESTION = list(range(11, 27)), list(range(30, 230)), [5, 6, 7, 8]
 OPTIONS = {"shared_prefix": PREFIX, "level": "lossless", "policy": "none"}
-MODEL = {
-    "name": "chat",
-    "path": "/models/chat",
-    "claim": "kvquilt-models",
-    "replicas": 1,
-    "cpu": {"request": "1", "limit": "1"},
-    "memory": "8Gi",
-}
 
 
 @dataclass(frozen=True)
@@ -55,44 +46,20 @@ class Release:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    folder = tmp_path_factory.mktemp("release")
-    pem = certificates(folder)
     with ExitStack() as stack:
-        objects = stack.enter_context(s3(folder / "s3"))
-        redis = stack.enter_context(redis_tls(folder / "redis", pem, "--tls-auth-clients", "no"))
-        rendered = render(
-            {
-                "storage": {"object": {"url": f"s3://{S3_BUCKET}/production", "endpoint": objects.endpoint}},
-                "router": {"models": [MODEL]},
-            },
-            "production",
-        )
-        signer = Signer.new(folder / "tokens")
-        claim = folder / "claim"
-        model = saved(claim / "chat")
-        placed = Placed(
-            rendered,
-            folder / "pods",
-            claims={"kvquilt-models": claim},
-            given={
-                "kvquilt-redis": {"url": f"rediss://{HOST}:{redis.port}/0".encode(), "ca.crt": pem.ca.read_bytes()},
-                "kvquilt-tokens": {"tokens.key.pub": signer.public.read_bytes()},
-                "kvquilt-encryption": {"store.key": create_master_key().encode()},
-            },
-        )
-        identity = {"AWS_ACCESS_KEY_ID": S3_KEY_ID, "AWS_SECRET_ACCESS_KEY": S3_SECRET}
+        found = stack.enter_context(production(tmp_path_factory.mktemp("release")))
+        placed = found.placed
         nodes = []
         for replica in range(2):
             node = placed.process("kvquilt-node", replica)
-            process, _ = stack.enter_context(started(node, **identity))
+            process, _ = stack.enter_context(started(node, **found.identity))
             nodes.append((node, process))
         every = ",".join(f"{HOST}:{node.port}" for node, _ in nodes)
         placed.addresses[f"dns:///{host('kvquilt-nodes')}:7411"] = every
         router = placed.process("kvquilt-router-chat")
         stack.enter_context(started(router))
-        credentials = Credentials(tls_ca=placed.authority.pem, token=signer.token("app", "team-a"))
-        expected = FullPrefill(model, [*PREFIX, *TEXT, *QUESTION[:-1]])
-        yield Release(placed, nodes, router, credentials, expected, objects.endpoint)
+        expected = FullPrefill(found.model, [*PREFIX, *TEXT, *QUESTION[:-1]])
+        yield Release(placed, nodes, router, found.credentials, expected, found.endpoint)
 
 
 def test_probes_are_answered_without_tls_and_tokens(release: Release) -> None:

@@ -31,9 +31,9 @@ def free_ports(count: int, *, with_twin: int = 0) -> list[int]:
         return found
 
 
-def listens(port: int) -> bool:
+def listens(port: int, address: str = HOST) -> bool:
     """Whether somebody accepts connections."""
-    with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+    with suppress(OSError), socket.create_connection((address, port), timeout=1):
         return True
     return False
 
