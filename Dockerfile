@@ -1,6 +1,7 @@
 # Images of kvquilt: `docker build --target node .` and `--target router`. With TORCH_INDEX, the URL of an index with torch's
 # builds for CPUs or for a CUDA version, torch is taken from there: so one file makes the router for CPUs and for GPUs.
 # Versions of Python packages are those of constraints.txt; pin the base by digest with PYTHON=python:...@sha256:...
+# (`docker buildx imagetools inspect python:3.11-slim-bookworm` shows it). `make check-image` runs these steps without an engine.
 
 ARG PYTHON=python:3.11-slim-bookworm
 

@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | test-lmcache | test-vllm | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | drills | soak | probes | proto | dashboards | check-helm
+# kvquilt: make demo | test | test-lmcache | test-vllm | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | drills | soak | probes | proto | dashboards | check-helm | check-image
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -17,7 +17,7 @@ LMCACHE = .venv-lmcache
 CHART_TOOLS = .chart-tools
 VLLM = .venv-vllm
 
-.PHONY: demo test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft drills soak probes proto dashboards check-helm clean
+.PHONY: demo test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft drills soak probes proto dashboards check-helm check-image clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -95,6 +95,11 @@ dashboards: $(STAMP)
 check-helm: $(STAMP) $(CHART_TOOLS)/installed
 	$(BIN)/kvquilt model smollm2
 	CHECK_HELM=1 $(BIN)/python -m pytest tests/helm $(HELM_FLAGS)
+
+# The Dockerfile's steps in clean roots, since no engine can be had that builds images: for root on Debian, with debootstrap.
+check-image: $(STAMP)
+	PYTHONPATH=helm $(BIN)/python -m images build/roots $(IMAGE_FLAGS)
+	CLEAN_ROOTS=$(abspath build/roots) $(BIN)/python -m pytest tests/images
 
 $(CHART_TOOLS)/installed: helm/fetch_tools.sh helm/requirements.txt
 	PYTHON=$(abspath $(BIN))/python helm/fetch_tools.sh $(abspath $(CHART_TOOLS))

@@ -3,8 +3,9 @@
 Each pod has an address of the loopback interface for itself, and on it the ports that are rendered. Names of services
 stand for the addresses of pods that are ready, for Python's `socket` (tests/helm/hosts) and for gRPC (tests/names.py).
 Pods are started and ended as the rendered Deployment says: its strategy, probes, `preStop` and grace period. Of all
-times one is another than in a cluster: the waits of `preStop` are shortened by `HURRY`. What they are there for, that
-everybody has looked names up again, is not: so parts end while others still call them, which is harder than there.
+times one is another than in a cluster: the waits of `preStop` are `HURRY` times as long. What they are there for, that
+everybody has looked names up again, takes as long as ever where a test does not say otherwise: so parts end while
+others still call them, which is harder than there.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from tests.helm.placed import Placed, Started
 from tests.helm.running import SERVING, health, passed_on
 from tests.names import Names
 
-HURRY = 0.1
+HURRY = 0.2
 _HOSTS = Path(__file__).parent / "hosts"
 
 

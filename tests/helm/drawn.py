@@ -71,6 +71,12 @@ def _hours(text: str) -> int:
     return int(text.removesuffix("h"))
 
 
+def _scaled(model: dict[str, Any]) -> dict[str, Any]:
+    """A model with at most as many routers as it may have."""
+    scaling = model.get("autoscaling")
+    return model if scaling is None else {**model, "replicas": min(model["replicas"], scaling["max"])}
+
+
 @cache
 def drawn_from(path: tuple[str, ...]) -> Strategy:
     """Strategy of what stands at a path of the schema; all properties are drawn but those that may be left out."""
@@ -82,8 +88,10 @@ def drawn_from(path: tuple[str, ...]) -> Strategy:
     strategy = _OVERRIDES[path] if path in _OVERRIDES else _by_type(place, path)
     if path == ("definitions", "cpus"):
         return _ordered(strategy, "request", "limit", key=_cores)
-    if path[-1:] == ("autoscaling",):
+    if path[-1:] == ("autoscaling",) and "min" in place["properties"]:
         return _ordered(strategy, "min", "max", key=int)
+    if path == ("definitions", "model"):
+        return strategy.map(_scaled)
     if path[-1:] == ("certManager",):
         apart = strategy.filter(lambda it: _hours(it["renewBefore"]) < _hours(it["duration"]))
         return apart.map(lambda it: {**it, "clientDuration": it["duration"]})
@@ -136,7 +144,7 @@ _OVERRIDES: dict[tuple[str, ...], Strategy] = {
     ("definitions", "peers"): st.lists(_PEER, max_size=2),
     ("definitions", "nodeSettings"): _NODE_SETTINGS,
     ("definitions", "routerSettings"): _ROUTER_SETTINGS,
-    ("properties", "node", "properties", "autoscaling", "properties", "metrics"): st.lists(_METRIC, max_size=2),
+    ("definitions", "metrics"): st.lists(_METRIC, max_size=2),
     ("properties", "networkPolicy", "properties", "extraEgress"): st.lists(
         st.just({"to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}]}), max_size=1
     ),

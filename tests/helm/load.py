@@ -89,6 +89,7 @@ class Load:
     def running(self, blending: int = 3) -> Iterator[None]:
         """Ask until the end of the context."""
         self._stop.clear()
+        self.failed.clear()  # what failed before was said before
         threads = [threading.Thread(target=self._blending, args=(number,)) for number in range(blending)]
         threads.append(threading.Thread(target=self._prefetching))
         for thread in threads:

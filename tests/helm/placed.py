@@ -89,7 +89,7 @@ class Placed:
         config = mounts.get("/etc/kvquilt/config", folder) / "kvquilt.yaml"
         if config.exists():
             tree = yaml.safe_load(config.read_text())
-            for part in tree.values():
+            for part in (tree[name] for name in ("node", "router") if name in tree):
                 part |= listening
                 port, health = part["port"], part["health_port"]
                 if "nodes" in part:  # an address for each node, where the name stands for all

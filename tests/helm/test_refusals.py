@@ -53,6 +53,25 @@ REFUSED = {
         {"node": {"cpu": {"request": "3", "limit": "2500m"}}},
         "expected cpu.request of node of at most its limit, 2500m; got 3",
     ),
+    "more routers at least than at most": (
+        {
+            "router": {
+                "models": [
+                    {**_, "path": "smollm2", "cpu": {"request": "1", "limit": "1"}, "replicas": 3}
+                    | {"autoscaling": {"max": 2, "cpuPercent": 70}}
+                ]
+            }
+        },
+        "expected autoscaling.max of model m of at least its replicas, 3; got 2",
+    ),
+    "routers that are scaled by nothing": (
+        {
+            "router": {
+                "models": [{**_, "path": "smollm2", "cpu": {"request": "1", "limit": "1"}, "autoscaling": {"max": 2}}]
+            }
+        },
+        "cpuPercent",
+    ),
     "a label that the chart makes": (
         {"node": {"podLabels": {"kvquilt.io/model": "x"}}},
         "invalid propertyName 'kvquilt.io/model'",

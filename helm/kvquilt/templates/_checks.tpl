@@ -10,6 +10,9 @@
 {{- if hasKey $names .name -}}{{- fail (printf "expected models of different names; got %q twice" .name) -}}{{- end -}}
 {{- $_ := set $names .name true -}}
 {{- include "kvquilt.checkCpu" (dict "where" (printf "model %s" .name) "cpu" .cpu) -}}
+{{- if and .autoscaling (gt (int .replicas) (int (default dict .autoscaling).max)) -}}
+{{- fail (printf "expected autoscaling.max of model %s of at least its replicas, %d; got %d" .name (int .replicas) (int .autoscaling.max)) -}}
+{{- end -}}
 {{- end -}}
 {{- if eq .Values.tls.mode "certManager" -}}
 {{- $manager := .Values.tls.certManager -}}

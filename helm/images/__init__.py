@@ -1,0 +1,1 @@
+"""The images' steps, run without an engine that builds images."""
