@@ -151,6 +151,8 @@ class Placed:
     def _value(self, variable: Mapping[str, Any]) -> str:
         if "value" in variable:
             return str(variable["value"])
+        if "fieldRef" in variable["valueFrom"]:
+            return "a-pod"
         wanted = variable["valueFrom"]["secretKeyRef"]
         held = self.secret(wanted["name"])
         if wanted["key"] in held:

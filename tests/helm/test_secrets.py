@@ -22,6 +22,7 @@ ALL = {
     },
     "encryption": {"secret": "e"},
     "helmTest": {"token": {"secret": "f"}, "certificate": "g"},
+    "tracing": {"endpoint": "http://collector.monitoring.svc:4317", "headers": {"secret": "h"}},
 }
 CERTIFICATES = {**ALL, "callers": {"mode": "certificates", "identities": {"app": {"namespaces": ["team-a"]}}}}
 

@@ -1,6 +1,8 @@
 """Whatever values the schema takes, what comes out is valid, safe, and a configuration that kvquilt takes."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +13,10 @@ from tests.helm import drawn
 from tests.helm.chart import CHART, SIZES, Rendered, defaults, helm, of_size, render
 from tests.helm.placed import Placed
 from tests.helm.policies import check, objects_are_valid
+
+EVERYTHING: Mapping[str, Any] = {
+    "tracing": {"endpoint": "http://collector.monitoring.svc:4317", "headers": {"secret": "collector"}},
+}
 
 
 @pytest.mark.parametrize("size", [None, *SIZES])
@@ -27,6 +33,16 @@ def test_objects_of_every_file_of_values_keep_the_rules(size: str) -> None:
 
 def test_the_charts_own_values_keep_the_rules() -> None:
     check(render({}), defaults())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_so_do_those_with_all_that_is_off_by_default(size: str, tmp_path: Path) -> None:
+    values = drawn.merged(EVERYTHING, yaml.safe_load((CHART / f"values-{size}.yaml").read_text()))
+    rendered = render(values)
+    check(rendered, drawn.merged(values))
+    placed = Placed(rendered, tmp_path)
+    for deployment in rendered.of("Deployment"):
+        placed.process(deployment["metadata"]["name"]).check()
 
 
 @pytest.mark.parametrize("size", SIZES)

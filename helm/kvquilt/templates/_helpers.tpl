@@ -138,3 +138,32 @@ livenessProbe:
 {{- $certificates := and (eq $mode "certificates") .Values.helmTest.certificate -}}
 {{- if and .Values.helmTest.enabled (or (eq $mode "anonymous") $tokens $certificates) }}true{{ end -}}
 {{- end -}}
+
+{{/* Variables of every container of ours: where traces go, and nothing on stderr that is no line of the log. */}}
+{{- define "kvquilt.telemetry" -}}
+- {name: GRPC_VERBOSITY, value: NONE}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .ratio | quote }}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- {name: OTEL_RESOURCE_ATTRIBUTES, value: k8s.pod.name=$(POD_NAME)}
+{{- if .headers.secret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom: {secretKeyRef: {name: {{ .headers.secret | quote }}, key: {{ .headers.key | quote }}}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Of a network policy: where traces go. */}}
+{{- define "kvquilt.traced" -}}
+{{- with .Values.tracing }}
+{{- if and .endpoint .collectors }}
+- to: {{- toYaml .collectors | nindent 4 }}
+  ports: [{protocol: TCP, port: {{ regexFind "[0-9]+$" .endpoint }}}]
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -39,7 +39,7 @@
     "identities" "/etc/kvquilt/config/identities.yaml" -}}
 {{- end -}}
 {{- $_ := set $settings "security" $security -}}
-{{- toYaml (dict "node" (merge $settings .Values.node.settings)) -}}
+{{- toYaml (dict "node" (merge $settings .Values.node.settings) "log" .Values.log) -}}
 {{- end -}}
 
 {{/* Whom nodes let in: the routers, in every namespace. */}}
@@ -85,5 +85,5 @@
 {{- $_ := set $settings "security" $security -}}
 {{- $of := dict -}}
 {{- $further := merge $of ($model.settings | default dict) $values.router.settings -}}
-{{- toYaml (dict "router" (merge $settings $further)) -}}
+{{- toYaml (dict "router" (merge $settings $further) "log" $values.log) -}}
 {{- end -}}
