@@ -16,6 +16,7 @@ from tests.helm.policies import check, objects_are_valid
 
 EVERYTHING: Mapping[str, Any] = {
     "tracing": {"endpoint": "http://collector.monitoring.svc:4317", "headers": {"secret": "collector"}},
+    "router": {"statusPage": True},
 }
 
 

@@ -64,6 +64,7 @@
     "threads" (include "kvquilt.cores" $model.cpu.limit | int64)
     "namespace" $values.router.namespace
     "drain_seconds" $values.router.longestStreamSeconds -}}
+{{- if $values.router.statusPage }}{{ $_ := set $settings "status_port" 7413 }}{{ end -}}
 {{- with $model.profile }}{{ $_ := set $settings "profile" . }}{{ end -}}
 {{- with $model.gate }}{{ $_ := set $settings "gate" . }}{{ end -}}
 {{- $security := dict -}}
