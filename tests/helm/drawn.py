@@ -71,6 +71,10 @@ def _hours(text: str) -> int:
     return int(text.removesuffix("h"))
 
 
+def _seconds(text: str) -> int:
+    return int(text[:-1]) * (60 if text.endswith("m") else 1)
+
+
 def _scaled(model: dict[str, Any]) -> dict[str, Any]:
     """A model with at most as many routers as it may have."""
     scaling = model.get("autoscaling")
@@ -90,6 +94,8 @@ def drawn_from(path: tuple[str, ...]) -> Strategy:
         return _ordered(strategy, "request", "limit", key=_cores)
     if path[-1:] == ("autoscaling",) and "min" in place["properties"]:
         return _ordered(strategy, "min", "max", key=int)
+    if path[-1:] == ("serviceMonitor",):
+        return _ordered(strategy, "scrapeTimeout", "interval", key=_seconds)
     if path == ("definitions", "model"):
         return strategy.map(_scaled)
     if path[-1:] == ("certManager",):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.helm.chart import KUBERNETES, NAMESPACE, Object, Rendered, chooses, host
+from tests.helm.monitoring import metrics_are_found
 
 CONFIG = "/etc/kvquilt/"
 CUSTOM = {
@@ -35,6 +36,7 @@ def check(rendered: Rendered, values: Mapping[str, Any]) -> None:
     drains_outlast_streams(rendered, values)
     nothing_secret_is_plain(rendered)
     tls_is_everywhere(rendered, values)
+    metrics_are_found(rendered, values)
 
 
 def objects_are_valid(rendered: Rendered) -> None:

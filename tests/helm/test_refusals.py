@@ -72,6 +72,11 @@ REFUSED = {
         },
         "cpuPercent",
     ),
+    "a monitor of metrics that nobody serves": ({"metrics": {"serviceMonitor": {"enabled": True}}}, "serviceMonitor"),
+    "metrics that take longer to read than the next reading is away": (
+        {"metrics": {"enabled": True, "serviceMonitor": {"interval": "5s", "scrapeTimeout": "1m"}}},
+        "expected metrics.serviceMonitor.scrapeTimeout of at most its interval, 5s; got 1m",
+    ),
     "a label that the chart makes": (
         {"node": {"podLabels": {"kvquilt.io/model": "x"}}},
         "invalid propertyName 'kvquilt.io/model'",

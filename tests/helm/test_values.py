@@ -15,6 +15,12 @@ from tests.helm.placed import Placed
 from tests.helm.policies import check, objects_are_valid
 
 EVERYTHING: Mapping[str, Any] = {
+    "metrics": {
+        "enabled": True,
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "rules": {"enabled": True, "runbookUrl": "https://example.com/runbooks/"},
+        "dashboards": {"enabled": True},
+    },
     "tracing": {"endpoint": "http://collector.monitoring.svc:4317", "headers": {"secret": "collector"}},
     "router": {"statusPage": True},
 }

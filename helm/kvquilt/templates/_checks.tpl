@@ -14,6 +14,10 @@
 {{- fail (printf "expected autoscaling.max of model %s of at least its replicas, %d; got %d" .name (int .replicas) (int .autoscaling.max)) -}}
 {{- end -}}
 {{- end -}}
+{{- $monitor := .Values.metrics.serviceMonitor -}}
+{{- if gt (include "kvquilt.seconds" $monitor.scrapeTimeout | int) (include "kvquilt.seconds" $monitor.interval | int) -}}
+{{- fail (printf "expected metrics.serviceMonitor.scrapeTimeout of at most its interval, %s; got %s" $monitor.interval $monitor.scrapeTimeout) -}}
+{{- end -}}
 {{- if eq .Values.tls.mode "certManager" -}}
 {{- $manager := .Values.tls.certManager -}}
 {{- range $name := list "duration" "clientDuration" -}}
@@ -22,6 +26,10 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "kvquilt.seconds" -}}
+{{- if hasSuffix "m" . -}}{{ mul (trimSuffix "m" . | int64) 60 }}{{- else -}}{{ trimSuffix "s" . | int64 }}{{- end -}}
 {{- end -}}
 
 {{- define "kvquilt.millicores" -}}

@@ -139,6 +139,14 @@ livenessProbe:
 {{- if and .Values.helmTest.enabled (or (eq $mode "anonymous") $tokens $certificates) }}true{{ end -}}
 {{- end -}}
 
+{{/* Of a network policy: who may read metrics. */}}
+{{- define "kvquilt.scraped" -}}
+{{- if and .Values.metrics.enabled .Values.metrics.scrapers }}
+- from: {{- toYaml .Values.metrics.scrapers | nindent 4 }}
+  ports: [{protocol: TCP, port: metrics}]
+{{- end }}
+{{- end -}}
+
 {{/* Variables of every container of ours: where traces go, and nothing on stderr that is no line of the log. */}}
 {{- define "kvquilt.telemetry" -}}
 - {name: GRPC_VERBOSITY, value: NONE}

@@ -12,6 +12,10 @@
     "capacity" (include "kvquilt.bytes" $storage.capacity | int64)
     "memory_bytes" (include "kvquilt.bytes" .Values.node.memoryTier | int64)
     "drain_seconds" .Values.node.longestStreamSeconds -}}
+{{- if .Values.metrics.enabled -}}
+{{- $_ := set $settings "metrics_port" 9411 -}}
+{{- $_ := set $settings "metrics_host" .Values.bindAddress -}}
+{{- end -}}
 {{- if .Values.node.disk -}}
 {{- $_ := set $settings "hot_store" "file" -}}
 {{- $_ := set $settings "hot_capacity" (include "kvquilt.bytes" .Values.node.disk | int64) -}}
@@ -64,6 +68,10 @@
     "threads" (include "kvquilt.cores" $model.cpu.limit | int64)
     "namespace" $values.router.namespace
     "drain_seconds" $values.router.longestStreamSeconds -}}
+{{- if $values.metrics.enabled -}}
+{{- $_ := set $settings "metrics_port" 9410 -}}
+{{- $_ := set $settings "metrics_host" $values.bindAddress -}}
+{{- end -}}
 {{- if $values.router.statusPage }}{{ $_ := set $settings "status_port" 7413 }}{{ end -}}
 {{- with $model.profile }}{{ $_ := set $settings "profile" . }}{{ end -}}
 {{- with $model.gate }}{{ $_ := set $settings "gate" . }}{{ end -}}
