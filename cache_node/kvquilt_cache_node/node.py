@@ -1,11 +1,12 @@
 """A running cache node: store, service and server, opened and closed together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from kvquilt_cache_node.draining import Drainer
 from kvquilt_cache_node.metrics.collecting import METRICS, NodeMetrics
 from kvquilt_cache_node.metrics.meter import NodeMeter
-from kvquilt_cache_node.service import SERVICE_NAME, CacheNodeService
+from kvquilt_cache_node.service import OPERATORS, SERVICE_NAME, CacheNodeService
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import open_store
 from kvquilt_cache_node.store.sweeping import swept
@@ -18,8 +19,12 @@ from kvquilt_rpc.server import RpcServer
 
 
 @asynccontextmanager
-async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
+async def running_node(settings: NodeSettings, stop: Callable[[], None] | None = None) -> AsyncIterator[str]:
     """Run a node; yields its address. On leaving, running calls get `drain_seconds`, then the store is closed.
+
+    Args:
+        settings: see there.
+        stop: ends the process as SIGTERM does, for operators; `None`: the process is not this node's alone.
 
     Raises:
         UnavailableError: the address is taken, or the store's folder cannot be used.
@@ -34,11 +39,13 @@ async def running_node(settings: NodeSettings) -> AsyncIterator[str]:
         counters,
         settings.health_port,
         settings.max_connection_age,
+        OPERATORS,
     )
     async with AsyncExitStack() as stack:
         store = await open_store(settings, counters, meter)
         stack.push_async_callback(store.close)
-        service = CacheNodeService(store, counters, int(settings.max_object), capacities(settings), meter)
+        drainer = Drainer(server, counters, stop)
+        service = CacheNodeService(store, counters, int(settings.max_object), drainer, capacities(settings), meter)
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
         metrics = NodeMetrics(settings, server, store, counters, meter)
         stack.push_async_callback(metrics.close)

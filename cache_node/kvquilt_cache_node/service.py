@@ -5,17 +5,18 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
-import kvquilt_kernels
 from kvquilt_cache_node import bounds, forgetting, pinning, tracing
 from kvquilt_cache_node.batches import Batches, header_of
+from kvquilt_cache_node.draining import Drainer
 from kvquilt_cache_node.gates import Gates
-from kvquilt_cache_node.listing import held, listed, readable
+from kvquilt_cache_node.listing import listed, readable
 from kvquilt_cache_node.metrics.meter import NodeMeter
+from kvquilt_cache_node.node_status import node_status
 from kvquilt_cache_node.profiles import Profiles
 from kvquilt_cache_node.putting import checked
 from kvquilt_cache_node.reading import Asked, Opening, Reader
 from kvquilt_cache_node.scope import Scope
-from kvquilt_cache_node.tiers import Capacities, tiers
+from kvquilt_cache_node.tiers import Capacities
 from kvquilt_cache_node.types import Store
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES
@@ -30,9 +31,10 @@ from kvquilt_rpc.callers import caller
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.framing import Framing, Packing
 from kvquilt_rpc.status import Context
-from kvquilt_rpc.version import VERSION
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CacheNodeService"].full_name
+OPERATORS = tuple(f"/{SERVICE_NAME}/{name}" for name in ("DrainNode", "GetNodeStatus"))
+"""Methods by which operators look at a node: a node that is asked by them is not busy."""
 MAX_VARIANTS = 64
 MAX_MATCHES = 8
 MAX_FINGERPRINTS = 1 << 16
@@ -54,6 +56,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         store: Store,
         counters: Counters,
         max_object_bytes: int,
+        drainer: Drainer,
         before: Capacities | None = None,
         meter: NodeMeter | None = None,
     ) -> None:
@@ -62,6 +65,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self._before = before or {}
         self._counters = counters
         self._max_object = max_object_bytes
+        self._drainer = drainer
         self._profiles = Profiles(store, counters)
         self._gates = Gates(store, counters)
         self._reader = Reader(store, self._profiles, self._meter.codec)
@@ -280,19 +284,11 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         return pb.DescribeChunkResponse(description=data)
 
     @status.unary
+    async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
+        """Take the node out of service, or back."""
+        return await self._drainer.act(request.action, caller(), context.peer())
+
+    @status.unary
     async def GetNodeStatus(self, request: pb.GetNodeStatusRequest, context: Context) -> pb.GetNodeStatusResponse:
         """Tell how the node is."""
-        usage, counters = await self._store.usage(), self._counters.snapshot()
-        return pb.GetNodeStatusResponse(
-            version=VERSION,
-            store=self._store.name,
-            objects=usage.objects,
-            used_bytes=usage.used_bytes,
-            capacity_bytes=usage.capacity_bytes,
-            kernels=kvquilt_kernels.default().name,
-            counters=counters,
-            namespaces=await held(self._store, caller().namespace),
-            pinned_bytes=usage.pinned_bytes,
-            pending_deletions=usage.pending_deletions,
-            tiers=tiers(self._before, counters, usage),
-        )
+        return await node_status(self._store, self._counters, self._before, caller().namespace)

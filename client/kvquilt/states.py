@@ -129,7 +129,7 @@ class NodeStatus:
 class Status:
     """How the router and its nodes are; `usage` has the sums of the caller's own namespaces.
 
-    `counters` and `queues` are empty for callers that may not see all.
+    `counters` and `queues` are empty for callers that may not see all. `unix_seconds` is the router's clock.
     """
 
     version: str
@@ -144,3 +144,4 @@ class Status:
     nodes: tuple[NodeStatus, ...]
     usage: dict[str, dict[str, int]]
     queues: tuple[Queue, ...] = ()
+    unix_seconds: float = 0.0

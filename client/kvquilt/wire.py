@@ -209,6 +209,7 @@ def status(message: pb.GetStatusResponse) -> Status:
         tuple(node_status(node) for node in message.nodes),
         {own.namespace: dict(sorted(own.counters.items())) for own in message.usage},
         tuple(Queue(queue.name, queue.length, queue.limit) for queue in message.queues),
+        message.unix_seconds,
     )
 
 

@@ -1,5 +1,6 @@
 """What a router tells of itself: models, nodes, queues, sums, and the requests that were served lately."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -58,6 +59,7 @@ class Overview:
             nodes=(node_message(state, overall) for state in states),
             usage=(pb.NamespaceUsage(namespace=name, counters=own) for name, own in sums.items()),
             queues=self._queues() if overall else None,
+            unix_seconds=time.time(),
         )
 
     def requests(self, identity: Identity, request_id: str = "", limit: int = 0) -> pb.ListRequestsResponse:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import torch
 
-from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import Namespace
 from kvquilt_codec.levels import parse_level
 from kvquilt_proto.v1 import router_pb2_grpc
@@ -17,6 +16,7 @@ from kvquilt_router.access_log import AccessLog
 from kvquilt_router.auditing import Auditor
 from kvquilt_router.background import Background
 from kvquilt_router.blending import Blender
+from kvquilt_router.checking import check_settings
 from kvquilt_router.computing import ContextCache, VariantComputer
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine_thread import EngineThread
@@ -33,10 +33,11 @@ from kvquilt_router.lookup import Lookup
 from kvquilt_router.metrics.collecting import METRICS, RouterMetrics
 from kvquilt_router.metrics.lanes import SemaphoreLane
 from kvquilt_router.metrics.meter import RouterMeter
+from kvquilt_router.namespaces import master_secret
 from kvquilt_router.offering import Offers
 from kvquilt_router.overview import Overview
 from kvquilt_router.planning import Planner
-from kvquilt_router.policies import AnchorPools, policy_by_name
+from kvquilt_router.policies import AnchorPools
 from kvquilt_router.precompute import Precomputer
 from kvquilt_router.prefixes import KnownPrefixes
 from kvquilt_router.profiles import ModelProfile, open_profile
@@ -46,50 +47,21 @@ from kvquilt_router.served import ServedModel
 from kvquilt_router.service import SERVICE_NAME, RouterService
 from kvquilt_router.settings import RouterSettings
 from kvquilt_router.starting import Starter
-from kvquilt_router.status_page.checking import check_status_page
 from kvquilt_router.status_page.serving import status_page_served
 from kvquilt_router.storing import Storer
 from kvquilt_router.taking import Taker
-from kvquilt_router.tenants import Tenant, Tenants, namespace_of
+from kvquilt_router.tenants import Tenant, Tenants
 from kvquilt_router.types import COUNTERS
 from kvquilt_router.usage import NamespaceUsage
 from kvquilt_router.warming import WarmUps
 from kvquilt_router.why.explaining import Explainer
 from kvquilt_router.why.records import RequestLog
-from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.metrics.serving import metrics_served
 from kvquilt_rpc.metrics.values import Named
 from kvquilt_rpc.nodes import CacheNodes, open_nodes
 from kvquilt_rpc.pace import Pace
 from kvquilt_rpc.server import RpcServer
-
-
-def master_secret(settings: RouterSettings) -> bytes:
-    """What the secrets of namespaces are derived from; empty if there is nothing."""
-    return b"" if settings.master_secret is None else settings.master_secret.get_secret_value().encode()
-
-
-def check_settings(settings: RouterSettings) -> None:
-    """Refuse settings that no router can run with.
-
-    Raises:
-        BadRequestError: an unknown policy; a short master secret, or none for a namespace that takes one; one namespace
-            for all calls of nodes; see also `Authenticator` and `open_channel`.
-        NotFoundError: a file that is named is missing.
-    """
-    if settings.policy != wire.AUTO:
-        policy_by_name(settings.policy)
-    namespace_of(settings.namespace, master_secret(settings))
-    if settings.master_secret is not None:
-        namespace_of("any", master_secret(settings))
-    if settings.node_credentials.namespace:
-        raise BadRequestError(
-            "expected no router.node_credentials.namespace: calls of nodes act in their callers' namespaces; got "
-            f"{settings.node_credentials.namespace!r}"
-        )
-    Authenticator(settings.security, settings.host)
-    check_status_page(settings)
 
 
 @asynccontextmanager

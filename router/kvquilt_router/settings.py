@@ -16,6 +16,9 @@ from kvquilt_rpc.nodes.membership import parse_address
 from kvquilt_rpc.nodes.types import PoolOptions
 from kvquilt_rpc.security import Credentials, ServerSecurity
 
+AUTO = "auto"
+"""A policy by default: the cheapest that the gate passes."""
+
 
 def _checked_level(text: str) -> str:
     try:

@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvquilt_codec.errors import BadRequestError
 from kvquilt_codec.identity import PUBLIC, Namespace
 from kvquilt_router.heads import HeadFinder
+from kvquilt_router.namespaces import namespace_of
 from kvquilt_router.offering import Offers
 from kvquilt_router.planning import Planner
 from kvquilt_router.precompute import Precomputer
@@ -138,17 +138,3 @@ class Tenants:
         names = [*identity.namespaces, *(self._known if ANY in identity.namespaces else ()), PUBLIC]
         own = [name for name in dict.fromkeys(names) if name != ANY]
         return [namespace_of(name, self._master) for name in own if name == PUBLIC or self._master]
-
-
-def namespace_of(name: str, master_secret: bytes) -> Namespace:
-    """A namespace with its secret.
-
-    Raises:
-        BadRequestError: see `Namespace.derived`; without a master secret only the public one has a secret.
-    """
-    if name != PUBLIC and not master_secret:
-        raise BadRequestError(
-            f"expected a master secret for namespace {name!r}; this router has none: set router.master_secret",
-            reason="no_master_secret",
-        )
-    return Namespace.derived(name, master_secret)

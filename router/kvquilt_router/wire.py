@@ -13,14 +13,13 @@ from kvquilt_router.engine import LoadedModel
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.prefixes import KnownPrefixes, uncut
 from kvquilt_router.profiles import ModelProfile
-from kvquilt_router.settings import RouterSettings
+from kvquilt_router.settings import AUTO, RouterSettings
 from kvquilt_router.types import BlendOptions, Extent, Prompt, Wanted
 from kvquilt_rpc import convert
 
 MAX_DOCUMENT_TOKENS = 1 << 20
 MAX_SEGMENTS = 4096
 MAX_SECONDS_PER_TOKEN = 3600.0
-AUTO = "auto"
 _EMPTY = np.empty(0, np.uint32)
 
 

@@ -15,6 +15,7 @@ from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.limits import Admitted, Limiter
 from kvquilt_rpc.metrics.calls import CallMeter
 from kvquilt_rpc.refusing import Refusing
+from kvquilt_rpc.running import RunningCalls
 from kvquilt_rpc.serving import serving
 
 _OPEN = "/grpc.health.v1.Health/"
@@ -23,15 +24,24 @@ Parse = Callable[[bytes], Any]
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Authenticates and limits calls before their request is read; services find the identity by `caller`."""
+    """Authenticates and limits calls before their request is read; services find the identity by `caller`.
+
+    Those that were let in are counted by `running` while they run.
+    """
 
     def __init__(
-        self, authenticator: Authenticator, limiter: Limiter, counters: Counters, meter: CallMeter | None = None
+        self,
+        authenticator: Authenticator,
+        limiter: Limiter,
+        counters: Counters,
+        running: RunningCalls,
+        meter: CallMeter | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._limiter = limiter
         self._refusing = Refusing(counters)
         self._meter = meter or CallMeter(())
+        self._running = running
 
     async def intercept_service(
         self,
@@ -62,7 +72,11 @@ class Guard(grpc.aio.ServerInterceptor):
             self._meter.begun(method, context)
             try:
                 identity = self._authenticator.identify(context)
-                with self._limiter.admit(identity.name) as admitted, serving(method, context, identity):
+                with (
+                    self._limiter.admit(identity.name) as admitted,
+                    self._running.call(method),
+                    serving(method, context, identity),
+                ):
                     CALLER.set(identity)
                     if handler.request_streaming:
                         return await handler.stream_unary(_counted(requests, admitted, parse), context)
@@ -81,7 +95,11 @@ class Guard(grpc.aio.ServerInterceptor):
             self._meter.begun(method, context)
             try:
                 identity = self._authenticator.identify(context)
-                with self._limiter.admit(identity.name) as admitted, serving(method, context, identity):
+                with (
+                    self._limiter.admit(identity.name) as admitted,
+                    self._running.call(method),
+                    serving(method, context, identity),
+                ):
                     CALLER.set(identity)
                     if handler.request_streaming:
                         answers = handler.stream_stream(_counted(requests, admitted, parse), context)

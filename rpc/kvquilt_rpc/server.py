@@ -1,7 +1,7 @@
 """Server chassis: who may call, limits, health, reflection, graceful drain."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,6 +14,7 @@ from kvquilt_rpc.counters import CALL_COUNTERS, Counters
 from kvquilt_rpc.guard import Guard
 from kvquilt_rpc.limits import Limiter, Limits
 from kvquilt_rpc.metrics.calls import CallMeter
+from kvquilt_rpc.running import RunningCalls
 from kvquilt_rpc.security import ServerSecurity
 from kvquilt_rpc.tls import is_unix
 
@@ -35,11 +36,13 @@ class RpcServer:
             know no TLS and no credentials. 0 takes a free port; `None`: nowhere else.
         max_connection_age: seconds, a tenth more or less, after which a connection takes no new calls: clients make
             another one, and find servers that were added since. Running calls go on. 0: never.
+        operators: methods (`/SERVICE/NAME`) that are not counted in `running`.
 
     Attributes:
         security: as given.
         meter: of its calls.
         serving: what the health service says.
+        running: the calls that run now, those of the health service not counted.
         health_address: of the health port as `host:port`, once it is started; `None`: there is none.
 
     Raises:
@@ -55,6 +58,7 @@ class RpcServer:
         counters: Counters | None = None,
         health_port: int | None = None,
         max_connection_age: float = 0.0,
+        operators: Collection[str] = (),
     ) -> None:
         security = security or ServerSecurity()
         limits = Limits(security.calls_per_second, security.calls_at_once, int(security.bytes_per_second))
@@ -64,7 +68,9 @@ class RpcServer:
         self.security = security
         self.meter = CallMeter(services)
         self.serving = False
-        guard = Guard(authenticator, Limiter(limits, time.monotonic), counters or Counters(CALL_COUNTERS), self.meter)
+        self.running = RunningCalls(operators)
+        limiter = Limiter(limits, time.monotonic)
+        guard = Guard(authenticator, limiter, counters or Counters(CALL_COUNTERS), self.running, self.meter)
         options = [
             *MESSAGE_OPTIONS,
             ("grpc.so_reuseport", 0),
@@ -110,20 +116,22 @@ class RpcServer:
             await self._probed.start()
         await self.server.start()
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self.set_ready(True)
         return address
+
+    async def set_ready(self, ready: bool) -> None:
+        """Say by the health service whether new calls are wanted. They are served in either case."""
+        self.serving = ready
+        health_of = health_pb2.HealthCheckResponse
+        for service in self._services:
+            await self._health.set(service, health_of.SERVING if ready else health_of.NOT_SERVING)
 
     async def drain(self, grace_seconds: float) -> None:
         """Report not serving, accept no new calls, give running ones time to finish, then stop."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self.set_ready(False)
         await self.server.stop(grace_seconds)
         if self._probed is not None:
             await self._probed.stop(0)
-
-    async def _set_health(self, status: int) -> None:
-        self.serving = status == health_pb2.HealthCheckResponse.SERVING
-        for service in self._services:
-            await self._health.set(service, status)
 
 
 def _listen(server: grpc.aio.Server, host: str, port: int, tls: grpc.ServerCredentials | None) -> str:

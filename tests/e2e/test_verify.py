@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kvquilt import AsyncClient, Client, Credentials, Document
-from kvquilt.verifying import CHECKS, Options, Subject, reaching, verify
+from kvquilt import checks as vocabulary
+from kvquilt.verifying import CHECKS, Options, Subject, verify
 from kvquilt.verifying.run import CLEANED
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.settings import NodeSettings
@@ -201,7 +202,7 @@ def test_a_node_that_takes_any_size_is_seen(model, tmp_path):
 
 def test_another_version_is_seen(model, tmp_path, monkeypatch):
     with serve(model, tmp_path) as router:
-        monkeypatch.setattr(reaching, "VERSION", "9.9.9")
+        monkeypatch.setattr(vocabulary, "VERSION", "9.9.9")
         checks, _ = verified(router, "--repeats", "0", code=1)
         assert outcomes(checks, "failed") == {"gate", "versions"}
         assert "0.1.0" in checks["versions"]["got"]

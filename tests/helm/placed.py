@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kvquilt.cli.settings import load
-from kvquilt_router.router import check_settings
+from kvquilt_router.checking import check_settings
 from kvquilt_rpc.authentication import Authenticator
 from tests.helm.chart import Object, Rendered, host
 from tests.rpc.certificates import Authority

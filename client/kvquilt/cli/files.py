@@ -8,6 +8,7 @@ from rich.table import Table
 from kvquilt.cli.options import ConfigFile, Json, Set
 from kvquilt.cli.output import explained, out, print_json, print_table
 from kvquilt.cli.settings import leaves, load, value_of
+from kvquilt_router.checking import check_settings
 from kvquilt_rpc.authentication import Authenticator
 
 config_app = typer.Typer(no_args_is_help=True, help="Show and check the settings.")
@@ -33,8 +34,6 @@ def config_check(flags: Set = None, config: ConfigFile = None, as_json: Json = F
     """Check the settings: exit code 0 if they can be used, else 2 (3 if a file is missing) with the reason."""
     with explained(as_json):
         loaded = load(config, flags or [])
-        from kvquilt_router.router import check_settings
-
         check_settings(loaded.settings.router)
         Authenticator(loaded.settings.node.security, loaded.settings.node.host)
         if as_json:

@@ -11,6 +11,7 @@ from kvquilt.cli import (
     calibration,
     calls,
     connect,
+    drain,
     evaluation,
     files,
     forgetting,
@@ -61,6 +62,7 @@ app.command(rich_help_panel="Run")(servers.node)
 app.command(rich_help_panel="Run")(servers.router)
 app.command(rich_help_panel="Use")(calls.prefetch)
 app.command(rich_help_panel="Run")(repair.repair)
+app.command(rich_help_panel="Run")(drain.drain)
 app.command(rich_help_panel="Use")(ask.ask)
 app.add_typer(connect.connect_app, name="connect", rich_help_panel="Use")
 app.command(rich_help_panel="Use")(forgetting.forget)

@@ -31,6 +31,7 @@ EXIT_CODES: tuple[tuple[type[errors.KvquiltError], int], ...] = (
     (errors.PermissionDeniedError, 8),
     (errors.KvquiltError, 1),
 )
+_OF_MODELS = ("torch", "transformers", "accelerate")
 PARTIAL = 7
 """Something was done, something was not."""
 INTERRUPTED = 130
@@ -87,13 +88,26 @@ def explained(as_json: bool) -> Iterator[None]:
     try:
         yield
     except errors.KvquiltError as error:
-        if as_json:
-            message = {"error": {"reason": error.reason, "message": str(error)}}
-            err.print(msgspec.json.encode(message).decode(), markup=False)
-        else:
-            err.print(f"[bold red]{type(error).__name__}[/] ({error.reason}): ", end="")
-            err.print(str(error), markup=False)
-        raise typer.Exit(exit_code(error)) from None
+        raise _said(error, as_json) from None
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _OF_MODELS:
+            raise
+        missing = errors.BadRequestError(
+            f"expected the package {error.name} for a command that runs a model; it is not installed: "
+            "pip install 'kvquilt[model]', or call it where a router runs"
+        )
+        raise _said(missing, as_json) from None
     except KeyboardInterrupt:
         err.print("interrupted; what was stored stays stored")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _said(error: errors.KvquiltError, as_json: bool) -> typer.Exit:
+    """Tell an error; how the command ends then."""
+    if as_json:
+        message = {"error": {"reason": error.reason, "message": str(error)}}
+        err.print(msgspec.json.encode(message).decode(), markup=False)
+    else:
+        err.print(f"[bold red]{type(error).__name__}[/] ({error.reason}): ", end="")
+        err.print(str(error), markup=False)
+    return typer.Exit(exit_code(error))

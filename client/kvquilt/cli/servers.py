@@ -26,6 +26,8 @@ from kvquilt_rpc.logs import LogSettings, adopt, hide, logging_to
 log = logging.getLogger(__name__)
 
 Running = AbstractAsyncContextManager[dict[str, str]]
+Start = Callable[[KvquiltSettings, Callable[[], None]], Running]
+"""Is told how to end the process as a signal does."""
 
 Model = Annotated[str | None, typer.Option(help='Folder of a Hugging Face model, or "smollm2". Sets router.model.')]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
@@ -92,9 +94,7 @@ def router(
     _run(config, names, as_json, _router, "kvquilt-router")
 
 
-def _run(
-    config: Path | None, flags: list[str], as_json: bool, start: Callable[[KvquiltSettings], Running], service: str
-) -> None:
+def _run(config: Path | None, flags: list[str], as_json: bool, start: Start, service: str) -> None:
     # Chunks are decoded several at a time. Their small matrix products on BLAS threads of their own take many times the
     # CPU time where cores are busy: the threads wait for each other in spinning loops.
     with explained(as_json), threadpool_limits(1, user_api="blas"):
@@ -117,12 +117,12 @@ def _logged(settings: LogSettings) -> Iterator[None]:
         raise typer.Exit(exit_code(error)) from None
 
 
-async def _until_signal(settings: KvquiltSettings, as_json: bool, start: Callable[[KvquiltSettings], Running]) -> None:
+async def _until_signal(settings: KvquiltSettings, as_json: bool, start: Start) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        opening = asyncio.create_task(stack.enter_async_context(start(settings)))
+        opening = asyncio.create_task(stack.enter_async_context(start(settings, stop.set)))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
@@ -140,7 +140,7 @@ async def _until_signal(settings: KvquiltSettings, as_json: bool, start: Callabl
 
 
 @asynccontextmanager
-async def _serving(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
+async def _serving(settings: KvquiltSettings, _stop: Callable[[], None]) -> AsyncIterator[dict[str, str]]:
     from kvquilt_router.router import running_router  # imports torch
 
     adopt()
@@ -154,15 +154,15 @@ async def _serving(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
 
 
 @asynccontextmanager
-async def _node(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
+async def _node(settings: KvquiltSettings, stop: Callable[[], None]) -> AsyncIterator[dict[str, str]]:
     if settings.node.keep_freed_memory:
         keep_freed_memory()
-    async with running_node(settings.node) as address:
+    async with running_node(settings.node, stop) as address:
         yield {"node": address, "store": _where(settings.node)}
 
 
 @asynccontextmanager
-async def _router(settings: KvquiltSettings) -> AsyncIterator[dict[str, str]]:
+async def _router(settings: KvquiltSettings, _stop: Callable[[], None]) -> AsyncIterator[dict[str, str]]:
     from kvquilt_router.router import running_router  # imports torch
 
     adopt()

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
-from rich.table import Table
 
 from kvquilt.aio import AsyncClient
+from kvquilt.checks import Check, Outcome
+from kvquilt.cli.checks import print_checks
 from kvquilt.cli.options import ConfigFile, Json, Nodes, Set, overrides
 from kvquilt.cli.output import INTERRUPTED, err, explained, out, print_json
 from kvquilt.cli.settings import KvquiltSettings, load
-from kvquilt.verifying import CHECKS, Check, Options, Outcome, Recommendation, Subject, Verification
+from kvquilt.verifying import CHECKS, Options, Recommendation, Subject, Verification
 from kvquilt.verifying import verify as verified
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes.membership import parse_address
 from kvquilt_rpc.security import Credentials
 
-_COLOURS = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.SKIPPED: "yellow"}
 _WORDS = {
     Recommendation.ON: "on: loading is faster than computing, blended too",
     Recommendation.EXACT_ONLY: "on, for exact reuse; blending is not faster here, or not allowed",
@@ -151,12 +150,7 @@ async def _subject(
 
 
 def _show(found: Verification) -> None:
-    table = Table("check", "", "found", "what to do", title=f"{found.router}", title_justify="left")
-    for check in found.checks:
-        got = check.got if check.outcome is not Outcome.FAILED else f"expected: {check.expected}; got: {check.got}"
-        colour = _COLOURS[check.outcome]
-        table.add_row(check.name, f"[{colour}]{check.outcome.value}[/]", escape(got), escape(check.advice))
-    out.print(table)
+    print_checks(found.router, found.checks)
     if found.timing is not None:
         times = {
             "loaded, exact": found.timing.exact_s,

@@ -2,6 +2,6 @@
 
 from kvquilt.verifying.run import CHECKS, verify
 from kvquilt.verifying.subject import Options, Subject
-from kvquilt.verifying.types import Check, Outcome, Recommendation, Timing, Verification
+from kvquilt.verifying.types import Recommendation, Timing, Verification
 
-__all__ = ["CHECKS", "Check", "Options", "Outcome", "Recommendation", "Subject", "Timing", "Verification", "verify"]
+__all__ = ["CHECKS", "Options", "Recommendation", "Subject", "Timing", "Verification", "verify"]

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing
 
+from kvquilt.checks import Finding, Outcome, SkippedError, judged
 from kvquilt.errors import BadRequestError, CapacityError, IntegrityError, KvquiltError
 from kvquilt.verifying.subject import Subject, namespace_of
-from kvquilt.verifying.types import Finding, Outcome, SkippedError, judged
 from kvquilt_codec import container
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.forms import StorageForm

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvquilt.calibrating import calibrate_command
+from kvquilt.checks import Finding, Outcome, SkippedError, judged, one_version
 from kvquilt.errors import KvquiltError, PermissionDeniedError, UnauthenticatedError
+from kvquilt.states import ModelInfo, Status
 from kvquilt.verifying.subject import Subject
-from kvquilt.verifying.types import Finding, Outcome, SkippedError, judged
 from kvquilt_proto.v1 import router_pb2
 from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.status import translated
-from kvquilt_rpc.version import VERSION
 
 _SERVICE = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -61,11 +61,7 @@ async def versions(subject: Subject) -> Finding:
     found = {"router": subject.known.version}
     for node in subject.nodes:
         found[f"node {node.target}"] = (await node.status(deadline=subject.options.deadline)).version
-    wrong = [f"{who} {version}" for who, version in found.items() if version != VERSION]
-    got = ", ".join(wrong) or ", ".join(found)
-    if not subject.nodes:
-        got += " (nodes were not named: --node)"
-    return judged(not wrong, f"version {VERSION} everywhere", got, "install one version on all machines")
+    return one_version(found, "" if subject.nodes else " (nodes were not named: --node)")
 
 
 async def nodes(subject: Subject) -> Finding:
@@ -84,8 +80,17 @@ async def nodes(subject: Subject) -> Finding:
 
 async def gate(subject: Subject) -> Finding:
     """What may be reused out of its context."""
-    missing = subject.model.gate.missing_reason
-    if subject.known.ungated:
+    return gate_of(subject.known, subject.model)
+
+
+def gate_of(status: Status, model: ModelInfo) -> Finding:
+    """What a router may reuse of a model's text out of its context.
+
+    Raises:
+        SkippedError: there is no gate.
+    """
+    missing = model.gate.missing_reason
+    if status.ungated:
         return Finding(
             Outcome.FAILED,
             "a gate, or none and exact reuse only",
@@ -95,9 +100,9 @@ async def gate(subject: Subject) -> Finding:
     if missing:
         raise SkippedError(
             f"there is none ({missing}): only text in its exact context is reused",
-            f"run `{calibrate_command(subject.model.layout.data_type)}`, and name the file in router.profile",
+            f"run `{calibrate_command(model.layout.data_type)}`, and name the file in router.profile",
         )
-    points = subject.model.gate.points
+    points = model.gate.points
     withdrawn = sum(point.withdrawn for point in points)
     return judged(
         withdrawn < len(points),

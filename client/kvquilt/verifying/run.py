@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from kvquilt.errors import KvquiltError
+from kvquilt.checks import Check, Finding, Outcome, SkippedError, judged, made, promise
 from kvquilt.verifying import nodes, reaching, storing, tenants, timing
 from kvquilt.verifying.subject import Subject
-from kvquilt.verifying.types import Check, Finding, Outcome, Recommendation, SkippedError, Verification, judged
+from kvquilt.verifying.types import Recommendation, Verification
 from kvquilt_codec.types import TokenIds
 
 CHECKS: Mapping[str, Callable[[Subject], Awaitable[Finding]]] = {
@@ -32,6 +32,7 @@ CHECKS: Mapping[str, Callable[[Subject], Awaitable[Finding]]] = {
 }
 CLEANED = "cleaned"
 """Made after all others, also when they were interrupted."""
+_WITHOUT_STATUS = ("reachable", "allowed", CLEANED)
 
 
 async def verify(
@@ -48,8 +49,13 @@ async def verify(
 
     async def make(name: str, check: Callable[[Subject], Awaitable[Finding]]) -> None:
         begun(name)
-        finding = await _found(check, subject)
-        checks.append(Check(name, finding.outcome, finding.expected, finding.got, finding.advice))
+
+        async def possible() -> Finding:
+            if name not in _WITHOUT_STATUS:
+                subject.known  # noqa: B018  skips it if there is nobody to ask
+            return await check(subject)
+
+        checks.append(await made(name, possible, promise(check)))
         done(checks[-1])
 
     try:
@@ -77,20 +83,6 @@ async def cleaned(subject: Subject) -> Finding:
 
 async def _is_found(subject: Subject, text: TokenIds) -> bool:
     return any([not all(await subject.misses(text, level=level)) for level in (None, storing.LEVEL)])
-
-
-async def _found(check: Callable[[Subject], Awaitable[Finding]], subject: Subject) -> Finding:
-    try:
-        if check is not reaching.reachable and check is not reaching.allowed and check is not cleaned:
-            subject.known  # noqa: B018  skips it if there is nobody to ask
-        return await check(subject)
-    except SkippedError as skipped:
-        return Finding(Outcome.SKIPPED, "", skipped.reason, skipped.advice)
-    except KvquiltError as error:
-        expected = (check.__doc__ or "").split("\n")[0].rstrip(".")
-        return Finding(
-            Outcome.FAILED, expected, f"{error.reason}: {error}", "docs/reference.md, Status codes and reasons"
-        )
 
 
 def _usable(checks: list[Check]) -> bool:

@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 
+from kvquilt.checks import Finding, Outcome, SkippedError, judged
 from kvquilt.errors import DeadlineError, KvquiltError, UnavailableError
 from kvquilt.types import BlendedKV
 from kvquilt.verifying.subject import Subject
-from kvquilt.verifying.types import Finding, Outcome, SkippedError, judged
 from kvquilt_codec.types import DataType, Level
 
 PROBE_TOKENS = 1024

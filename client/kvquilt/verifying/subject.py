@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvquilt.aio import AsyncClient
+from kvquilt.checks import SkippedError
 from kvquilt.errors import BadRequestError, KvquiltError
 from kvquilt.states import ModelInfo, Status
 from kvquilt.types import BlendedKV, Document, PrefetchProgress
-from kvquilt.verifying.types import SkippedError, Timing
+from kvquilt.verifying.types import Timing
 from kvquilt_codec.lifetime import check_ttl
 from kvquilt_codec.types import TokenIds
 from kvquilt_rpc.node_client import NodeClient

@@ -1,9 +1,9 @@
 """Does another tenant find what this one stored, and can this one have it forgotten."""
 
 from kvquilt.aio import AsyncClient
+from kvquilt.checks import Finding, Outcome, SkippedError, judged
 from kvquilt.verifying.storing import LEVEL
 from kvquilt.verifying.subject import QUESTION, Subject
-from kvquilt.verifying.types import Finding, Outcome, SkippedError, judged
 
 _ONE_NAMESPACE = "both identities act in one namespace: give the tokens different ones, docs/security.md"
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from kvquilt.calibrating import calibrate_command
+from kvquilt.checks import Finding, Outcome, SkippedError, judged
 from kvquilt.errors import KvquiltError
 from kvquilt.types import BlendReport
 from kvquilt.verifying.engine import OpenAIEngine
 from kvquilt.verifying.subject import Subject
-from kvquilt.verifying.types import Finding, Outcome, Recommendation, SkippedError, Timing, judged
+from kvquilt.verifying.types import Recommendation, Timing
 from kvquilt_codec.types import TokenIds
 
 Way = Callable[[], Awaitable[float]]

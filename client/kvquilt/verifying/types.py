@@ -1,43 +1,9 @@
-"""The vocabulary of `kvquilt verify`: checks, what they found, and what follows. Read this file first."""
+"""The vocabulary of `kvquilt verify`: what follows from its checks (`kvquilt.checks`). Read this file first."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-
-class Outcome(StrEnum):
-    """How a check ended."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found.
-
-    Attributes:
-        outcome: how it ended.
-        expected: what would be right; empty if it was skipped.
-        got: what there is; of a skipped check why it was.
-        advice: what to do: so that it passes, or so that it can be made at all.
-    """
-
-    outcome: Outcome
-    expected: str
-    got: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A check that was made, by name. Other fields as in `Finding`."""
-
-    name: str
-    outcome: Outcome
-    expected: str
-    got: str
-    advice: str
+from kvquilt.checks import Check
 
 
 class Recommendation(StrEnum):
@@ -97,24 +63,3 @@ class Verification:
     timing: Timing | None
     recommendation: Recommendation
     ok: bool
-
-
-class SkippedError(Exception):
-    """A check cannot be made here.
-
-    Args:
-        reason: why.
-        advice: what would make it possible.
-    """
-
-    def __init__(self, reason: str, advice: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.advice = advice
-
-
-def judged(holds: bool, expected: str, got: str, advice: str = "") -> Finding:
-    """A finding that passes if something holds; the advice is for when it does not."""
-    if holds:
-        return Finding(Outcome.PASSED, expected, got)
-    return Finding(Outcome.FAILED, expected, got, advice)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from kvquilt_proto.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,33 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DrainAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DrainActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DrainAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DRAIN_ACTION_UNSPECIFIED: _DrainAction.ValueType  # 0
+    """Changes nothing."""
+    DRAIN_ACTION_BEGIN: _DrainAction.ValueType  # 1
+    """The health service says "not serving" from now on, so that routers send new calls elsewhere. Calls are served still."""
+    DRAIN_ACTION_UNDO: _DrainAction.ValueType  # 2
+    """The node serves again."""
+    DRAIN_ACTION_STOP: _DrainAction.ValueType  # 3
+    """The process ends, as on SIGTERM. Only while it drains."""
+
+class DrainAction(_DrainAction, metaclass=_DrainActionEnumTypeWrapper): ...
+
+DRAIN_ACTION_UNSPECIFIED: DrainAction.ValueType  # 0
+"""Changes nothing."""
+DRAIN_ACTION_BEGIN: DrainAction.ValueType  # 1
+"""The health service says "not serving" from now on, so that routers send new calls elsewhere. Calls are served still."""
+DRAIN_ACTION_UNDO: DrainAction.ValueType  # 2
+"""The node serves again."""
+DRAIN_ACTION_STOP: DrainAction.ValueType  # 3
+"""The process ends, as on SIGTERM. Only while it drains."""
+Global___DrainAction: _TypeAlias = DrainAction  # noqa: Y015
 
 @_typing.final
 class ContextSource(_message.Message):
@@ -1522,6 +1550,61 @@ class DescribeChunkResponse(_message.Message):
 Global___DescribeChunkResponse: _TypeAlias = DescribeChunkResponse  # noqa: Y015
 
 @_typing.final
+class DrainNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    action: Global___DrainAction.ValueType
+    def __init__(
+        self,
+        *,
+        action: Global___DrainAction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeRequest: _TypeAlias = DrainNodeRequest  # noqa: Y015
+
+@_typing.final
+class DrainNodeResponse(_message.Message):
+    """As it is after the action."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAINING_FIELD_NUMBER: _builtins.int
+    RUNNING_CALLS_FIELD_NUMBER: _builtins.int
+    QUIET_SECONDS_FIELD_NUMBER: _builtins.int
+    QUEUE_ENTRIES_FIELD_NUMBER: _builtins.int
+    QUEUE_BYTES_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    running_calls: _builtins.int
+    """Calls that run now, other than this one and GetNodeStatus."""
+    quiet_seconds: _builtins.float
+    """Since the last of them ended, or since the node began to drain; 0 while one runs, or if it does not drain."""
+    queue_entries: _builtins.int
+    """What waits in the write queue."""
+    queue_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        draining: _builtins.bool = ...,
+        running_calls: _builtins.int = ...,
+        quiet_seconds: _builtins.float = ...,
+        queue_entries: _builtins.int = ...,
+        queue_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "queue_bytes", b"queue_bytes", "queue_entries", b"queue_entries", "quiet_seconds", b"quiet_seconds", "running_calls", b"running_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeResponse: _TypeAlias = DrainNodeResponse  # noqa: Y015
+
+@_typing.final
 class GetNodeStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1596,6 +1679,7 @@ class GetNodeStatusResponse(_message.Message):
     PINNED_BYTES_FIELD_NUMBER: _builtins.int
     PENDING_DELETIONS_FIELD_NUMBER: _builtins.int
     TIERS_FIELD_NUMBER: _builtins.int
+    UNIX_SECONDS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     store: _builtins.str
     objects: _builtins.int
@@ -1607,6 +1691,8 @@ class GetNodeStatusResponse(_message.Message):
     """Of objects that are kept from eviction."""
     pending_deletions: _builtins.int
     """Keys whose bytes are to be deleted still."""
+    unix_seconds: _builtins.float
+    """The node's clock, in seconds since 1970."""
     @_builtins.property
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Counters since start, by name; docs/reference.md lists them."""
@@ -1633,10 +1719,11 @@ class GetNodeStatusResponse(_message.Message):
         pinned_bytes: _builtins.int = ...,
         pending_deletions: _builtins.int = ...,
         tiers: _abc.Iterable[_common_pb2.Tier] | None = ...,
+        unix_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "counters", b"counters", "kernels", b"kernels", "namespaces", b"namespaces", "objects", b"objects", "pending_deletions", b"pending_deletions", "pinned_bytes", b"pinned_bytes", "store", b"store", "tiers", b"tiers", "used_bytes", b"used_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "counters", b"counters", "kernels", b"kernels", "namespaces", b"namespaces", "objects", b"objects", "pending_deletions", b"pending_deletions", "pinned_bytes", b"pinned_bytes", "store", b"store", "tiers", b"tiers", "unix_seconds", b"unix_seconds", "used_bytes", b"used_bytes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

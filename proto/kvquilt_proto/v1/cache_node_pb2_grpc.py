@@ -120,6 +120,11 @@ class CacheNodeServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/kvquilt.v1.CacheNodeService/DrainNode',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
         self.GetNodeStatus = channel.unary_unary(
                 '/kvquilt.v1.CacheNodeService/GetNodeStatus',
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetNodeStatusRequest.SerializeToString,
@@ -252,6 +257,14 @@ class CacheNodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """Takes the node out of service without a lost call, or back into it; tells how far that is. Only for callers of all
+        namespaces. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetNodeStatus(self, request, context):
         """Tells how the node is: store, bytes, counters.
         """
@@ -346,6 +359,11 @@ def add_CacheNodeServiceServicer_to_server(servicer, server):
                     servicer.DescribeChunk,
                     request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DrainNodeRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.DrainNodeResponse.SerializeToString,
             ),
             'GetNodeStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNodeStatus,
@@ -813,6 +831,33 @@ class CacheNodeService:
             '/kvquilt.v1.CacheNodeService/DescribeChunk',
             kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_cache__node__pb2.DescribeChunkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/DrainNode',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.DrainNodeRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.DrainNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,10 @@ class CacheNodeServiceStub:
     """Tells what there is of chunks, whatever preceded them, and why objects of them left. No use of them."""
     DescribeChunk: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.DescribeChunkRequest, _cache_node_pb2.DescribeChunkResponse]
     """Serves what a stored chunk says of its text, without keys and values. No use of it."""
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.DrainNodeRequest, _cache_node_pb2.DrainNodeResponse]
+    """Takes the node out of service without a lost call, or back into it; tells how far that is. Only for callers of all
+    namespaces. Idempotent.
+    """
     GetNodeStatus: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]
     """Tells how the node is: store, bytes, counters."""
 
@@ -117,6 +121,10 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     """Tells what there is of chunks, whatever preceded them, and why objects of them left. No use of them."""
     DescribeChunk: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.DescribeChunkRequest, _cache_node_pb2.DescribeChunkResponse]  # type: ignore[assignment]
     """Serves what a stored chunk says of its text, without keys and values. No use of it."""
+    DrainNode: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.DrainNodeRequest, _cache_node_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """Takes the node out of service without a lost call, or back into it; tells how far that is. Only for callers of all
+    namespaces. Idempotent.
+    """
     GetNodeStatus: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.GetNodeStatusRequest, _cache_node_pb2.GetNodeStatusResponse]  # type: ignore[assignment]
     """Tells how the node is: store, bytes, counters."""
 
@@ -262,6 +270,16 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_node_pb2.DescribeChunkResponse, _abc.Awaitable[_cache_node_pb2.DescribeChunkResponse]]:
         """Serves what a stored chunk says of its text, without keys and values. No use of it."""
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _cache_node_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_node_pb2.DrainNodeResponse, _abc.Awaitable[_cache_node_pb2.DrainNodeResponse]]:
+        """Takes the node out of service without a lost call, or back into it; tells how far that is. Only for callers of all
+        namespaces. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def GetNodeStatus(

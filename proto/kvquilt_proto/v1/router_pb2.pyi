@@ -1832,6 +1832,7 @@ class GetStatusResponse(_message.Message):
     UNGATED_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
+    UNIX_SECONDS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     default_policy: _builtins.str
     default_recompute_ratio: _builtins.float
@@ -1841,6 +1842,8 @@ class GetStatusResponse(_message.Message):
     default_max_kl: _builtins.float
     ungated: _builtins.bool
     """True: the gate is not asked. For measurements only."""
+    unix_seconds: _builtins.float
+    """The router's clock, in seconds since 1970."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     @_builtins.property
@@ -1874,10 +1877,11 @@ class GetStatusResponse(_message.Message):
         ungated: _builtins.bool = ...,
         usage: _abc.Iterable[Global___NamespaceUsage] | None = ...,
         queues: _abc.Iterable[Global___Queue] | None = ...,
+        unix_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "default_recompute_ratio", b"default_recompute_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "counters", b"counters", "default_level", b"default_level", "default_max_kl", b"default_max_kl", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "nodes", b"nodes", "policies", b"policies", "queues", b"queues", "ungated", b"ungated", "usage", b"usage", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio", "counters", b"counters", "default_level", b"default_level", "default_max_kl", b"default_max_kl", "default_policy", b"default_policy", "default_recompute_ratio", b"default_recompute_ratio", "models", b"models", "nodes", b"nodes", "policies", b"policies", "queues", b"queues", "ungated", b"ungated", "unix_seconds", b"unix_seconds", "usage", b"usage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_recompute_ratio: _TypeAlias = _typing.Literal["default_recompute_ratio"]  # noqa: Y015
     _WhichOneofArgType__default_recompute_ratio: _TypeAlias = _typing.Literal["_default_recompute_ratio", b"_default_recompute_ratio"]  # noqa: Y015

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from kvquilt_cache_node.draining import Drainer
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.service import CacheNodeService
 from kvquilt_cache_node.settings import NodeSettings
@@ -45,7 +46,8 @@ async def servers_of_one_store(count: int) -> AsyncIterator[dict[str, RpcServer]
     store = await open_store(SETTINGS)
     servers = [RpcServer("127.0.0.1", 0, [SERVICE_NAME]) for _ in range(count)]
     for server in servers:
-        service = CacheNodeService(store, Counters(NODE_COUNTERS), 1 << 30)
+        counters = Counters(NODE_COUNTERS)
+        service = CacheNodeService(store, counters, 1 << 30, Drainer(server, counters, None))
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
     try:
         yield {await server.start(): server for server in servers}

@@ -4,7 +4,6 @@ import threading
 from contextlib import AsyncExitStack
 
 import pytest
-from grpc_health.v1 import health_pb2
 
 from kvquilt_cache_node.node import running_node
 from kvquilt_codec.errors import NotFoundError, UnavailableError
@@ -190,7 +189,7 @@ async def test_a_node_that_drains_is_asked_nothing_more_while_others_serve():
         async def seen() -> bool:
             return [state.serving for state in await nodes.states(deadline=DEADLINE)].count(False) == 1
 
-        await servers[draining]._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await servers[draining].set_ready(False)
         await until(seen)
         before = await sent(draining)
         refs = await found(nodes)
