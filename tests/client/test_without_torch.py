@@ -16,6 +16,7 @@ COMMANDS = [
     (["token", "key", "signing"], 0),
     (["token", "create", "--key", "signing", "--identity", "me", "--namespace", "a"], 0),
     (["status", *NOBODY], 5),
+    (["doctor", *NOBODY], 1),
     (["verify", "127.0.0.1:1", *NOBODY[2:]], 1),
     (["why", "abc", *NOBODY], 5),
     (["inventory", "--deadline", "2"], 5),

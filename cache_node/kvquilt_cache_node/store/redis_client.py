@@ -160,18 +160,22 @@ class RedisClient:
             raise self._translated(error) from None
         return [self._translated(one) if isinstance(one, Exception) else one for one in answers]
 
-    async def scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
-        """Names of the keys that match, page by page, of all servers; a name may come more than once."""
+    async def scan(self, pattern: str, count: int, pages: int = 0) -> AsyncIterator[list[bytes]]:
+        """Names of the keys that match, page by page, of all servers; a name may come more than once.
+
+        At most so many `pages` are read from each; 0: all.
+        """
         targets: list[ClusterNode | None] = [None]
         if isinstance(self._client, RedisCluster):
             targets = [*self._client.get_primaries()]
         for target in targets:
-            cursor = 0
+            cursor, left = 0, pages
             while True:
                 cursor, names = await self._page(target, cursor, pattern, count)
                 if names:
                     yield names
-                if not cursor:
+                left -= 1
+                if not cursor or not left:
                     break
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from kvquilt.cli import (
     calibration,
     calls,
     connect,
+    doctor,
     drain,
     evaluation,
     files,
@@ -72,6 +73,7 @@ app.command(rich_help_panel="Look")(calls.status)
 app.command(rich_help_panel="Look")(top.top)
 app.command(rich_help_panel="Look")(why.why)
 app.command(rich_help_panel="Look")(verify.verify)
+app.command(rich_help_panel="Look")(doctor.doctor)
 app.command(rich_help_panel="Look")(inspection.inspect)
 app.command(rich_help_panel="Look")(inventory.inventory)
 app.command(rich_help_panel="Look")(files.model)
