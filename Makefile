@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | test-lmcache | test-vllm | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | drills | soak | probes | proto | dashboards | check-helm | check-image
+# kvquilt: make demo | test | test-lmcache | test-vllm | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | bench-load | drills | soak | probes | proto | dashboards | check-helm | check-image
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -17,7 +17,7 @@ LMCACHE = .venv-lmcache
 CHART_TOOLS = .chart-tools
 VLLM = .venv-vllm
 
-.PHONY: demo test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft drills soak probes proto dashboards check-helm check-image clean
+.PHONY: demo test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft bench-load drills soak probes proto dashboards check-helm check-image clean
 
 demo: $(STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
@@ -52,7 +52,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP) $(LMCACHE)/installed
-	for file in $(filter-out bench/bench_blend.py bench/bench_store.py bench/bench_ttft.py,$(wildcard bench/bench_*.py)); do \
+	for file in $(filter-out bench/bench_blend.py bench/bench_store.py bench/bench_ttft.py bench/bench_load.py,$(wildcard bench/bench_*.py)); do \
 	  PYTHONPATH=bench $(BIN)/python "$$file" || exit 1; done
 	PYTHONPATH=bench:. $(BIN)/python bench/bench_store.py
 	PYTHONPATH=bench $(BIN)/python bench/bench_blend.py --quick
@@ -71,6 +71,11 @@ bench-store: $(STAMP)
 # Transformers, and vLLM if `make test-vllm` has made its environment; the first run measures a gate, some ten minutes.
 bench-ttft: $(STAMP)
 	PYTHONPATH=bench $(BIN)/python bench/bench_ttft.py $(BENCH_FLAGS)
+
+# Rates that rise beyond what nodes and a router take: a quarter of an hour, or BENCH_FLAGS=--quick.
+bench-load: $(STAMP)
+	$(BIN)/kvquilt model smollm2
+	PYTHONPATH=bench:. GRPC_VERBOSITY=ERROR $(BIN)/python bench/bench_load.py $(BENCH_FLAGS)
 
 # Real node processes, Valkey and SeaweedFS, killed and paused; the load's objects are made as those of the tests.
 drills: $(STAMP)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median, quantiles
 
+from processes import cpu_seconds
 from store.objects import Made
 from store.ways import Read, Way
 
@@ -40,10 +40,10 @@ class Samples:
     @contextmanager
     def measuring(self, pids: Sequence[int], nbytes: int) -> Iterator[None]:
         """One round: `nbytes` are moved within."""
-        cpu, began = _cpu_seconds(pids), time.perf_counter()
+        cpu, began = _cpu_of(pids), time.perf_counter()
         yield
         self.rates.append(nbytes / (time.perf_counter() - began) / 1e6)
-        self.cpu_seconds += _cpu_seconds(pids) - cpu
+        self.cpu_seconds += _cpu_of(pids) - cpu
         self.nbytes += nbytes
 
 
@@ -51,13 +51,9 @@ Measured = dict[str, Samples]
 """By the name of the way."""
 
 
-def _cpu_seconds(pids: Sequence[int]) -> float:
-    """CPU time so far of this process, and of all threads of others (Linux counts them in nanoseconds)."""
-    others = 0
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            others += int((task / "schedstat").read_text(encoding="ascii").split()[0])
-    return others / 1e9 + time.process_time()
+def _cpu_of(pids: Sequence[int]) -> float:
+    """CPU time so far of this process and of others."""
+    return cpu_seconds(pids) + time.process_time()
 
 
 async def round_of_gets(ways: Sequence[Way], objects: Sequence[Made], count: int, readers: int, into: Measured) -> None:

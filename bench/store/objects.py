@@ -31,18 +31,19 @@ class Made:
 
 @cache
 def _bytes_a_token() -> float:
-    few, many = (len(_made(tokens, 0).data) for tokens in (8, 40))
+    few, many = (len(of_tokens(tokens, 0, Level.LOSSLESS).data) for tokens in (8, 40))
     return (many - few) / 32
 
 
-def _made(tokens: int, seed: int) -> Made:
-    return Made(*make_object(make_chunk(tokens, SHAPES, seed=seed), Level.LOSSLESS, f"document {seed}"))
+def of_tokens(tokens: int, seed: int, level: Level = Level.HIGH) -> Made:
+    """One of the demo model's shapes."""
+    return Made(*make_object(make_chunk(tokens, SHAPES, seed=seed), level, f"document {seed}"))
 
 
 def of_size(size: int, count: int) -> list[Made]:
     """Different objects of about so many bytes each."""
     tokens = max(1, round(size / _bytes_a_token()))
-    return [_made(tokens, seed) for seed in range(count)]
+    return [of_tokens(tokens, seed, Level.LOSSLESS) for seed in range(count)]
 
 
 def small(count: int) -> list[Made]:

@@ -38,11 +38,17 @@ class Stage:
         pids = []
         if on_redis:
             prefix = f"node-{len(self._place.nodes)}"
-            chosen += ["node.store=redis", f"node.redis_url={self.valkey.url}", f"node.redis_prefix={prefix}"]
-            chosen += [f"node.redis_timeout={TIMEOUT}"]
+            # First, so that a caller's own prefix is the one that holds.
+            own = ["node.store=redis", f"node.redis_url={self.valkey.url}", f"node.redis_prefix={prefix}"]
+            chosen = [*own, f"node.redis_timeout={TIMEOUT}", *chosen]
             pids = [self.valkey.process.pid]
         process = self._place.node(*chosen)
         return Target(self._place.targets[-1], [process.pid, *pids])
+
+    @property
+    def node_pids(self) -> list[int]:
+        """Of the node processes."""
+        return [process.pid for process in self._place.nodes]
 
     def bare(self, objects: Sequence[Made]) -> Target:
         """The bare server with these objects."""
