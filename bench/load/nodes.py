@@ -21,7 +21,7 @@ from tests.codec.samples import FINGERPRINT, PREFIX
 from tests.rpc.nodes.cluster import until
 
 SHARED = ("node.index=redis", "node.eviction=gdsf", "node.redis_prefix=shared")
-DEADLINE = 2.0
+DEADLINE = 1.0
 """Seconds that a request has: beyond it a prompt of this length would as well be computed."""
 
 _FIND = "/kvquilt.v1.CacheNodeService/FindVariants"

@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from kvquilt_cache_node.draining import Drainer
+from kvquilt_cache_node.lanes import lanes
 from kvquilt_cache_node.metrics.collecting import METRICS, NodeMetrics
 from kvquilt_cache_node.metrics.meter import NodeMeter
+from kvquilt_cache_node.putting import PutLimits
 from kvquilt_cache_node.service import OPERATORS, SERVICE_NAME, CacheNodeService
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import open_store
@@ -40,12 +42,14 @@ async def running_node(settings: NodeSettings, stop: Callable[[], None] | None =
         settings.health_port,
         settings.max_connection_age,
         OPERATORS,
+        lanes=lanes(settings, counters),
     )
     async with AsyncExitStack() as stack:
         store = await open_store(settings, counters, meter)
         stack.push_async_callback(store.close)
         drainer = Drainer(server, counters, stop)
-        service = CacheNodeService(store, counters, int(settings.max_object), drainer, capacities(settings), meter)
+        limits = PutLimits(int(settings.max_object), int(settings.put_bytes))
+        service = CacheNodeService(store, counters, limits, drainer, capacities(settings), meter)
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
         metrics = NodeMetrics(settings, server, store, counters, meter)
         stack.push_async_callback(metrics.close)

@@ -1,5 +1,7 @@
 """What a put brings, made into the container that is stored."""
 
+from dataclasses import dataclass
+
 from kvquilt_cache_node import objects
 from kvquilt_codec import catalog
 from kvquilt_codec.container import ChunkIdentity
@@ -8,6 +10,14 @@ from kvquilt_codec.types import check_token_ids
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_rpc import convert, spans
 from kvquilt_rpc.metrics.codec import CodecMeter, Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class PutLimits:
+    """Bytes of one put, and of all that are being received at once."""
+
+    object_bytes: int
+    all_bytes: int
 
 
 def checked(

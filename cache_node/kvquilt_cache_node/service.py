@@ -13,7 +13,7 @@ from kvquilt_cache_node.listing import listed, readable
 from kvquilt_cache_node.metrics.meter import NodeMeter
 from kvquilt_cache_node.node_status import node_status
 from kvquilt_cache_node.profiles import Profiles
-from kvquilt_cache_node.putting import checked
+from kvquilt_cache_node.putting import PutLimits, checked
 from kvquilt_cache_node.reading import Asked, Opening, Reader
 from kvquilt_cache_node.scope import Scope
 from kvquilt_cache_node.tiers import Capacities
@@ -27,6 +27,7 @@ from kvquilt_codec.profile import file as profile_file
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc import convert, frames, status
+from kvquilt_rpc.admission import Room
 from kvquilt_rpc.callers import caller
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.framing import Framing, Packing
@@ -55,7 +56,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self,
         store: Store,
         counters: Counters,
-        max_object_bytes: int,
+        limits: PutLimits,
         drainer: Drainer,
         before: Capacities | None = None,
         meter: NodeMeter | None = None,
@@ -64,7 +65,8 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self._store = store
         self._before = before or {}
         self._counters = counters
-        self._max_object = max_object_bytes
+        self._max_object = limits.object_bytes
+        self._room = Room(limits.all_bytes, "puts", counters)
         self._drainer = drainer
         self._profiles = Profiles(store, counters)
         self._gates = Gates(store, counters)
@@ -84,10 +86,11 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         if digest := meta.form.profile_digest:
             await self._profiles.require(digest, meta.model_fingerprint)
             coder = await self._profiles.coder(digest) if header.HasField("tensors") else None
-        payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, self._max_object)
-        data = await asyncio.to_thread(checked, key, payload, header, meta, coder, self._meter.codec)
-        with self._meter.putting():
-            stored = await self._store.put_if_absent(key, data, meta)
+        with self._room.taken(min(header.payload_bytes, self._max_object)):
+            payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, self._max_object)
+            data = await asyncio.to_thread(checked, key, payload, header, meta, coder, self._meter.codec)
+            with self._meter.putting():
+                stored = await self._store.put_if_absent(key, data, meta)
         self._counters.add("puts_stored" if stored else "puts_present")
         return pb.PutChunkResponse(stored=stored, stored_bytes=len(data) if stored else 0)
 
@@ -210,8 +213,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         digest = check_hex_digest(header.profile_digest, "profile digest")
         limit = min(self._max_object, profile_file.MAX_BYTES)
         payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, limit)
-        stored = await self._profiles.put(digest, payload, header.model_fingerprint)
-        return pb.PutProfileResponse(stored=stored)
+        return pb.PutProfileResponse(stored=await self._profiles.put(digest, payload, header.model_fingerprint))
 
     @status.streaming
     async def GetProfile(

@@ -114,6 +114,12 @@ class NodeSettings(EncryptionSettings, TierSettings, MetricsSettings):
         5.0, gt=0, le=600, description="Between two rounds that delete what expired, or could not be deleted."
     )
     max_object: ByteSize = Field(ByteSize(1 << 30), gt=0, description="Largest payload of one put.")
+    max_calls: int = Field(256, ge=1, description="Calls at once but gets and puts; further ones are refused.")
+    max_transfers: int = Field(64, ge=1, description="Gets and puts at once; further ones wait.")
+    max_waiting: int = Field(64, ge=0, description="Gets and puts that wait; further ones are refused.")
+    put_bytes: ByteSize = Field(
+        ByteSize(1 << 30), gt=0, description="Most bytes that puts hold at once; what would be more is refused."
+    )
     fsync: bool = Field(True, description="Flush every put to the medium before it is acknowledged.")
     drain_seconds: float = Field(10.0, ge=0, description="Time that running calls get to finish at shutdown.")
     max_connection_age: float = Field(
@@ -173,6 +179,13 @@ class NodeSettings(EncryptionSettings, TierSettings, MetricsSettings):
         floors = sum(int(quota.floor) for quota in self.namespaces.values())
         if floors > self.capacity:
             raise ValueError(f"expected floors of at most node.capacity, {int(self.capacity)}, together; got {floors}")
+        return self
+
+    @model_validator(mode="after")
+    def _largest_put_fits(self) -> "NodeSettings":
+        if self.put_bytes < self.max_object:
+            least, got = int(self.max_object), int(self.put_bytes)
+            raise ValueError(f"expected node.put_bytes of at least node.max_object, {least}; got {got}")
         return self
 
     @property

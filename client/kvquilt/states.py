@@ -82,7 +82,7 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Work that waits in a router: "background", "audits", or "saves" (in bytes)."""
+    """Work that waits in a router: "background", "audits", "blends", "loads", or "saves" (in bytes)."""
 
     name: str
     length: int

@@ -72,7 +72,7 @@ class Auditor:
         while True:
             blended, told = await self._queue.get()
             try:
-                divergence = await self._thread.run_idle(self._measure, blended)
+                divergence = await self._thread.run_spare(self._measure, blended)
                 self._record(blended, divergence)
                 told(divergence.kl)
             except KvquiltError as error:

@@ -1,7 +1,7 @@
 """What a request leaves behind: chunks that it missed and neighbours that it saw are stored, off its path.
 
-Work waits in a bounded queue, runs one piece at a time while no request wants the engine, and what does not fit is
-dropped and counted.
+Work waits in a bounded queue, runs one piece at a time in the engine's pauses or its share for that, and what does not
+fit is dropped and counted.
 """
 
 import asyncio
@@ -234,7 +234,7 @@ class Background:
         return True
 
     async def run(self) -> None:
-        """Do what is queued, one piece at a time, while no request wants the engine; runs until cancelled."""
+        """Do what is queued, one piece at a time, in the engine's pauses or its share; runs until cancelled."""
         while True:
             work = await self._queue.get()
             try:

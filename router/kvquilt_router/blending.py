@@ -24,6 +24,7 @@ from kvquilt_router.starting import Choice, StartedBlend, Starter, with_question
 from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Key, Prompt, Sent, key_of
 from kvquilt_router.usage import Tally, saved_seconds
 from kvquilt_rpc import spans
+from kvquilt_rpc.admission import Slots
 from kvquilt_rpc.pace import Pace
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Blender:
         tally: counts for the namespace.
         prefill: how fast the engine computes whole prompts; shared by all namespaces, and told of those blends that
             compute most of theirs.
-        slots: blends at once, of all that share it; further ones wait, since each holds a prompt's whole KV.
+        slots: of blends, for all that share them: each holds a prompt's whole KV.
         fetch_deadline: seconds that chunks may take to come.
     """
 
@@ -101,7 +102,7 @@ class Blender:
         tally: Tally,
         prefill: Pace,
         *,
-        slots: asyncio.Semaphore,
+        slots: Slots,
         fetch_deadline: float,
     ) -> None:
         self._engine = engine
@@ -153,10 +154,11 @@ class Blender:
 
         Raises:
             BadRequestError: an empty question or document; see also `check`.
+            CapacityError: too many wait, or it would be late.
         """
         self.check(prompt, options)
         arrived = time.perf_counter()
-        async with spans.waited("kvquilt.wait", self._slots):
+        async with spans.waited("kvquilt.wait", self._slots.turn()):
             self._tally.meter.waited(time.perf_counter() - arrived)
             decided = await self.plan(prompt, options) if plan is None else plan
             async with aclosing(self._blend(prompt, options, decided, first, leaves_tail)) as parts:

@@ -15,17 +15,18 @@ from kvquilt_router.heads import Head
 from kvquilt_router.placement import ChunkPart, FetchedChunk, fits
 from kvquilt_router.types import ChunkOutcome, Key, Sent, key_of
 from kvquilt_rpc import spans
+from kvquilt_rpc.admission import Slots
 
 
 class HeadLoader:
     """Loads exact heads of one model's prompts.
 
     Args:
-        slots: loads at once; further ones wait, since each holds a head's whole KV.
+        slots: of loads: each holds a head's whole KV.
         fetch_deadline: seconds that chunks may take to come.
     """
 
-    def __init__(self, engine: Engine, fetcher: Fetcher, *, slots: asyncio.Semaphore, fetch_deadline: float) -> None:
+    def __init__(self, engine: Engine, fetcher: Fetcher, *, slots: Slots, fetch_deadline: float) -> None:
         self._engine = engine
         self._fetcher = fetcher
         self._slots = slots
@@ -40,8 +41,9 @@ class HeadLoader:
 
         Raises:
             UnavailableError: a chunk was lost after the beginning (reason `fetch_failed`).
+            CapacityError: too many wait, or it would be late.
         """
-        async with spans.waited("kvquilt.wait", self._slots):
+        async with spans.waited("kvquilt.wait", self._slots.turn()):
             keys = {key_of(outcome.found) for outcome in head.chunks if outcome.found is not None}
             arrivals = Arrivals(keys, len(self._engine.traits.layout.layers), self._fetch_deadline)
             fetching = asyncio.create_task(self._fetcher.fetch(head.chunks, (), arrivals))

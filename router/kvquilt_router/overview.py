@@ -101,6 +101,8 @@ class Overview:
             waiting = len(served.background.waiting())
             yield pb.Queue(name="background", length=waiting, limit=self._settings.background_queue)
             yield pb.Queue(name="audits", length=served.auditor.waiting, limit=WAITING)
+            for slots in served.slots:
+                yield pb.Queue(name=slots.name, length=slots.waiting, limit=slots.most_waiting)
             yield pb.Queue(name="saves", length=served.taker.held_bytes, limit=int(self._settings.save_bytes))
 
     def _usage(self, namespaces: Sequence[str] | None) -> dict[str, dict[str, int]]:

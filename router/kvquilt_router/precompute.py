@@ -189,7 +189,7 @@ class Precomputer:
         return missing
 
     async def run(self, job: VariantJob, result: PrefetchResult, pending: "_Pending | None" = None) -> None:
-        """Compute and store, when no request wants the engine.
+        """Compute and store, in the engine's pauses or its share for that.
 
         Args:
             job: what to compute.

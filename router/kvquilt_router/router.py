@@ -28,10 +28,10 @@ from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.gate.opening import open_gate
 from kvquilt_router.heads import HeadFinder
 from kvquilt_router.holding import HeldChunks
+from kvquilt_router.lanes import blend_slots, lanes, load_slots
 from kvquilt_router.loading import HeadLoader
 from kvquilt_router.lookup import Lookup
 from kvquilt_router.metrics.collecting import METRICS, RouterMetrics
-from kvquilt_router.metrics.lanes import SemaphoreLane
 from kvquilt_router.metrics.meter import RouterMeter
 from kvquilt_router.namespaces import master_secret
 from kvquilt_router.offering import Offers
@@ -89,7 +89,7 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
     )
     counters, meter = Counters(COUNTERS), RouterMeter()
     access_log = await asyncio.to_thread(_access_log, settings, counters)
-    thread = EngineThread()
+    thread = EngineThread(settings.background_share)
     credentials = settings.node_credentials
     try:
         async with open_nodes(
@@ -109,6 +109,7 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
                 counters,
                 settings.health_port,
                 settings.max_connection_age,
+                lanes=lanes(settings, counters),
             )
             overview = Overview([served], nodes, settings, counters)
             router_pb2_grpc.add_RouterServiceServicer_to_server(
@@ -163,8 +164,8 @@ def _served(
     pace, prefill = Pace(), Pace()
     usage = NamespaceUsage(counters, Named(settings.metrics_namespaces), meter)
     refusals = Refusals()
-    blends, loads = SemaphoreLane("blends", settings.max_blends), SemaphoreLane("loads", settings.max_loads)
-    meter.lanes += [blends, loads]
+    slots, loads = blend_slots(settings, counters), load_slots(settings, counters)
+    meter.lanes += [slots, loads]
     held = HeldChunks(int(settings.held_bytes))
     fetcher = Fetcher(
         nodes,
@@ -177,7 +178,7 @@ def _served(
         concurrency=settings.fetch_concurrency,
         meter=meter.codec,
     )
-    loader = HeadLoader(engine, fetcher, slots=loads.slots, fetch_deadline=settings.fetch_deadline)
+    loader = HeadLoader(engine, fetcher, slots=loads, fetch_deadline=settings.fetch_deadline)
     meter.paces[model.name] = estimates = Estimates(len(engine.traits.layout.layers), thread, prefill)
 
     def tenant(namespace: Namespace) -> Tenant:
@@ -217,7 +218,7 @@ def _served(
             gate,
             tally,
             prefill,
-            slots=blends.slots,
+            slots=slots,
             fetch_deadline=settings.fetch_deadline,
         )
         head = wire.shared_prefix(None, model)
@@ -262,4 +263,4 @@ def _served(
         refusals.forget(namespace)
 
     tenants = Tenants(tenant, master_secret(settings), settings.max_namespaces, forget)
-    return ServedModel(model, tenants, background, auditor, profile, gate, held, usage, recorder, taker)
+    return ServedModel(model, tenants, background, auditor, profile, gate, held, usage, recorder, taker, (slots, loads))

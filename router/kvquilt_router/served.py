@@ -12,6 +12,7 @@ from kvquilt_router.recording import Recorder
 from kvquilt_router.taking import Taker
 from kvquilt_router.tenants import Tenants
 from kvquilt_router.usage import NamespaceUsage
+from kvquilt_rpc.admission import Slots
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,3 +29,4 @@ class ServedModel:
     usage: NamespaceUsage
     recorder: Recorder | None
     taker: Taker
+    slots: tuple[Slots, ...]

@@ -113,9 +113,13 @@ class RouterSettings(StatusPageSettings, MetricsSettings):
     anchor_bytes: ByteSize = Field(
         ByteSize(1 << 30), ge=0, description="Memory of what the policy anchors has learned, for each model."
     )
+    max_calls: int = Field(256, ge=1, description="Calls at once, those that wait included; further ones are refused.")
     max_blends: int = Field(4, ge=1, description="Blends at once; further ones wait. Each holds a prompt's KV.")
     max_loads: int = Field(
         8, ge=1, description="Loads of exact heads at once; further ones wait. Each holds a head's KV."
+    )
+    max_waiting: int = Field(
+        32, ge=0, description="Blends that wait, and as many loads; further ones are refused, as is what would be late."
     )
     save_bytes: ByteSize = Field(
         ByteSize(1 << 30), ge=1, description="Most KV that workers' saves hold at once; beyond it they are refused."
@@ -128,6 +132,12 @@ class RouterSettings(StatusPageSettings, MetricsSettings):
     )
     background: bool = Field(
         True, description="Store what requests missed, and neighbours they saw, after them, in the background."
+    )
+    background_share: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="Share of the engine that storing and prefetching get where requests would leave them none.",
     )
     background_queue: int = Field(256, ge=1, description="Most chunks that wait for that; further ones are dropped.")
     pair_bytes: ByteSize = Field(

@@ -1,7 +1,7 @@
 """Takes KV that a worker computed, and stores it as chunks in their exact context.
 
-Never in a request's way: one chunk at a time while no request wants the engine, within a bound of memory; what does not
-fit is refused and counted.
+Hardly in a request's way: one chunk at a time in the engine's pauses or its small share of it, within a bound of
+memory; what does not fit is refused and counted.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from kvquilt_router.offered import OfferedKv
 from kvquilt_router.planning import Planner
 from kvquilt_router.tenants import Acting
 from kvquilt_rpc import frames
+from kvquilt_rpc.admission import Room
 from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
 
@@ -69,15 +70,14 @@ class Taker:
         self._thread = thread
         self._estimates = estimates
         self._counters = counters
-        self._capacity = capacity_bytes
+        self._room = Room(capacity_bytes, "KV", counters, "saves_dropped", "saves_busy")
         self._deadline = deadline
-        self._held = 0
         self._turn = asyncio.Lock()
 
     @property
     def held_bytes(self) -> int:
         """KV that is being taken, or waits for it."""
-        return self._held
+        return self._room.held
 
     async def take(
         self, offered: OfferedKv, parts: AsyncIterator[pb.StoreKvRequest], acting: Acting, point: OperatingPoint
@@ -102,15 +102,7 @@ class Taker:
         if not pieces:
             return taken
         size = self._engine.traits.layout.nbytes(end - begin)
-        if self._held + size > self._capacity:
-            self._counters.add("saves_dropped")
-            raise errors.CapacityError(
-                f"expected at most {self._capacity - self._held} bytes of KV now; got {size}: send less, or later",
-                reason="saves_busy",
-                retry_after=1.0,
-            )
-        self._held += size
-        try:
+        with self._room.taken(size):
             tensors = await self._received(parts, size, end - begin)
             for number, piece in enumerate(pieces):
                 job = self._job(offered, known, piece, acting, point)
@@ -120,8 +112,6 @@ class Taker:
                 elif not await self._stored(job, tensors, begin, offered, acting, taken):
                     taken.failed += len(pieces) - number
                     break
-        finally:
-            self._held -= size
         self._counters.add("chunks_saved", taken.stored)
         self._counters.add("chunks_unsaved", taken.failed)
         return taken
@@ -156,7 +146,7 @@ class Taker:
         acting: Acting,
         taken: Taken,
     ) -> bool:
-        """Store a chunk, when no request wants the engine; whether it is worth trying the next one."""
+        """Store a chunk, when it is the turn of storing; whether it is worth trying the next one."""
         tenant = acting.of(job.ref)
         tokens = len(job.ref.token_ids)
         each = offered.seconds_per_token or self._estimates.seconds_per_token or UNMEASURED_SECONDS_PER_TOKEN

@@ -15,6 +15,8 @@ _SERVICE_CONFIG = {
     # which would leave the other routers behind a headless service idle. Not all by turns (`round_robin`): that lets
     # calls fail for a second and more after a server has been started again.
     "loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}],
+    # Where most calls fail, few are tried again: retries do not multiply the load of what is coming back (gRFC A6).
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
     "methodConfig": [
         {
             # Every call of ours is idempotent, so a call that reached no server may be tried again. `kvquilt_rpc.nodes`

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable
 
-CALL_COUNTERS = ("calls_unauthenticated", "calls_denied", "calls_limited")
+CALL_COUNTERS = ("calls_unauthenticated", "calls_denied", "calls_limited", "calls_shed")
 """What a server refuses before a service sees it; counters of every server."""
 
 

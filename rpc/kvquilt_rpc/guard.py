@@ -1,5 +1,6 @@
 """Stands before every call of a server: who calls, within which limits. Only the health service is open to all."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -9,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from kvquilt_codec import errors
 from kvquilt_rpc import status
+from kvquilt_rpc.admission import ENDS, Lanes
 from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.callers import CALLER
 from kvquilt_rpc.counters import Counters
@@ -33,12 +35,14 @@ class Guard(grpc.aio.ServerInterceptor):
         self,
         authenticator: Authenticator,
         limiter: Limiter,
+        lanes: Lanes,
         counters: Counters,
         running: RunningCalls,
         meter: CallMeter | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._limiter = limiter
+        self._lanes = lanes
         self._refusing = Refusing(counters)
         self._meter = meter or CallMeter(())
         self._running = running
@@ -66,21 +70,23 @@ class Guard(grpc.aio.ServerInterceptor):
         return make(guarded, None, lambda answer: answer if isinstance(answer, bytes) else serialise(answer))
 
     def _unary(self, handler: Any, method: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        parse = handler.request_deserializer
+        parse, slots = handler.request_deserializer, self._lanes.of(method)
 
         async def guarded(requests: AsyncIterator[bytes], context: Any) -> Any:
             self._meter.begun(method, context)
             try:
                 identity = self._authenticator.identify(context)
+                ENDS.set(_ends(context))
                 with (
                     self._limiter.admit(identity.name) as admitted,
                     self._running.call(method),
                     serving(method, context, identity),
                 ):
-                    CALLER.set(identity)
-                    if handler.request_streaming:
-                        return await handler.stream_unary(_counted(requests, admitted, parse), context)
-                    return await handler.unary_unary(await _only(requests, admitted, parse), context)
+                    async with slots.turn():
+                        CALLER.set(identity)
+                        if handler.request_streaming:
+                            return await handler.stream_unary(_counted(requests, admitted, parse), context)
+                        return await handler.unary_unary(await _only(requests, admitted, parse), context)
             except (errors.KvquiltError, DecodeError) as error:
                 # Services answer for themselves: what comes here was refused before they were called.
                 self._refusing.refused(method, context.peer(), error)
@@ -89,31 +95,38 @@ class Guard(grpc.aio.ServerInterceptor):
         return guarded
 
     def _streaming(self, handler: Any, method: str) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        parse = handler.request_deserializer
+        parse, slots = handler.request_deserializer, self._lanes.of(method)
 
         async def guarded(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             self._meter.begun(method, context)
             try:
                 identity = self._authenticator.identify(context)
+                ENDS.set(_ends(context))
                 with (
                     self._limiter.admit(identity.name) as admitted,
                     self._running.call(method),
                     serving(method, context, identity),
                 ):
-                    CALLER.set(identity)
-                    if handler.request_streaming:
-                        answers = handler.stream_stream(_counted(requests, admitted, parse), context)
-                    else:
-                        answers = handler.unary_stream(await _only(requests, admitted, parse), context)
-                    async with aclosing(answers) as items:
-                        async for item in items:
-                            yield item
+                    async with slots.turn():
+                        CALLER.set(identity)
+                        if handler.request_streaming:
+                            answers = handler.stream_stream(_counted(requests, admitted, parse), context)
+                        else:
+                            answers = handler.unary_stream(await _only(requests, admitted, parse), context)
+                        async with aclosing(answers) as items:
+                            async for item in items:
+                                yield item
             except (errors.KvquiltError, DecodeError) as error:
                 # Services answer for themselves: what comes here was refused before they were called.
                 self._refusing.refused(method, context.peer(), error)
                 await status.abort(context, error)
 
         return guarded
+
+
+def _ends(context: Any) -> float | None:
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left
 
 
 async def _only(requests: AsyncIterator[bytes], admitted: Admitted, parse: Parse) -> Any:

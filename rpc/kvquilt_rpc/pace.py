@@ -8,9 +8,13 @@ class Pace:
     """How fast the engine computes: a running mean, in which newer and larger measurements weigh more.
 
     A layer of few tokens costs more for each of them: after small blends only, a large one is thought to be slower.
+
+    Args:
+        kept: what a measurement weighs after each further one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: float = KEPT) -> None:
+        self._kept = kept
         self._seconds = self._computed = 0.0
 
     @property
@@ -21,5 +25,5 @@ class Pace:
     def measured(self, seconds: float, tokens: int, layers: int) -> None:
         """So long it took to compute so many tokens in so many layers; nothing is learned of no tokens."""
         if tokens * layers:
-            self._seconds = KEPT * self._seconds + seconds
-            self._computed = KEPT * self._computed + tokens * layers
+            self._seconds = self._kept * self._seconds + seconds
+            self._computed = self._kept * self._computed + tokens * layers

@@ -4,6 +4,7 @@ import logging
 import time
 
 from kvquilt_codec import errors
+from kvquilt_rpc.admission import OVERLOADED
 from kvquilt_rpc.counters import Counters
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Refusing:
     def refused(self, what: str, peer: str, error: Exception) -> None:
         """Somebody was refused what it asked for."""
         counter = next((name for kind, name in _COUNTED if isinstance(error, kind)), None)
-        if counter is not None:
+        if counter is not None and getattr(error, "reason", "") != OVERLOADED:  # counted where it was refused
             self._counters.add(counter)
         now = time.monotonic()
         if now - self._logged < _LOG_SECONDS:

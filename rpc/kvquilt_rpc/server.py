@@ -8,6 +8,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from kvquilt_codec.errors import UnavailableError
+from kvquilt_rpc.admission import Lanes, Slots
 from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.channel import KEEPALIVE_MS, MESSAGE_OPTIONS
 from kvquilt_rpc.counters import CALL_COUNTERS, Counters
@@ -18,7 +19,10 @@ from kvquilt_rpc.running import RunningCalls
 from kvquilt_rpc.security import ServerSecurity
 from kvquilt_rpc.tls import is_unix
 
-MAX_CONCURRENT_CALLS = 256
+MAX_CALLS = 256
+"""Served at once where a server is not told otherwise."""
+MAX_CONCURRENT_CALLS = 1024
+"""Beyond it gRPC itself refuses, health too: it bounds what calls take that are about to be refused."""
 LIVENESS = "liveness"
 """Name under which the health service says that the process answers; it goes on saying so while it drains."""
 
@@ -32,6 +36,7 @@ class RpcServer:
         services: full names of the services that are added to `server` before `start`.
         security: whom it lets in; by default everybody, on loopback only.
         counters: `CALL_COUNTERS` count what was refused.
+        lanes: how many calls run at once, and which wait; by default `MAX_CALLS` run and none waits.
         health_port: where the health service answers in clear and alone, beside the port above: Kubernetes' gRPC probes
             know no TLS and no credentials. 0 takes a free port; `None`: nowhere else.
         max_connection_age: seconds, a tenth more or less, after which a connection takes no new calls: clients make
@@ -43,6 +48,7 @@ class RpcServer:
         meter: of its calls.
         serving: what the health service says.
         running: the calls that run now, those of the health service not counted.
+        lanes: as given, or by default.
         health_address: of the health port as `host:port`, once it is started; `None`: there is none.
 
     Raises:
@@ -59,7 +65,9 @@ class RpcServer:
         health_port: int | None = None,
         max_connection_age: float = 0.0,
         operators: Collection[str] = (),
+        lanes: Lanes | None = None,
     ) -> None:
+        counters = counters or Counters(CALL_COUNTERS)
         security = security or ServerSecurity()
         limits = Limits(security.calls_per_second, security.calls_at_once, int(security.bytes_per_second))
         authenticator = Authenticator(security, host)
@@ -68,9 +76,10 @@ class RpcServer:
         self.security = security
         self.meter = CallMeter(services)
         self.serving = False
+        self.lanes = lanes or Lanes(Slots("calls", MAX_CALLS, 0, counters, surely=MAX_CALLS), {})
         self.running = RunningCalls(operators)
         limiter = Limiter(limits, time.monotonic)
-        guard = Guard(authenticator, limiter, counters or Counters(CALL_COUNTERS), self.running, self.meter)
+        guard = Guard(authenticator, limiter, self.lanes, counters, self.running, self.meter)
         options = [
             *MESSAGE_OPTIONS,
             ("grpc.so_reuseport", 0),

@@ -116,7 +116,13 @@ def test_nobody_is_told_of_anothers_requests(model, tmp_path):
                     a.requests(unseen)
                 assert caught.value.reason == "unknown_request"
             assert a.status().queues == ()
-            assert {queue.name for queue in operator.status().queues} == {"background", "audits", "saves"}
+            assert {queue.name for queue in operator.status().queues} == {
+                "background",
+                "audits",
+                "blends",
+                "loads",
+                "saves",
+            }
             assert a.status().nodes[0].tiers == ()
             a.forget(everything=True)
             assert a.requests() == ()

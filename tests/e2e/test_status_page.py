@@ -128,7 +128,13 @@ def test_with_tokens_each_caller_gets_what_is_its_own(model, tmp_path):
         assert told(f"/status.json?request={ids['a']}")[0] == 200
         _, _, data = told(name="operator", namespaces=("*",))
         assert {request["request_id"] for request in data["requests"]} == set(ids.values())
-        assert {queue["name"] for queue in data["status"]["queues"]} == {"background", "audits", "saves"}
+        assert {queue["name"] for queue in data["status"]["queues"]} == {
+            "background",
+            "audits",
+            "blends",
+            "loads",
+            "saves",
+        }
         with Client(router, Credentials(token=signer.token("operator", "*"))) as client:
             assert client.status().counters["calls_unauthenticated"] == 4
         codes = {told(name="busy")[0] for _ in range(200)}

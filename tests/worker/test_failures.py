@@ -272,7 +272,7 @@ async def test_a_call_that_ends_after_the_close_begins_no_probe():
 def test_requests_go_before_what_workers_save(tiny_model, tmp_path, monkeypatch):
     threads = []
     made = EngineThread.__init__
-    monkeypatch.setattr(EngineThread, "__init__", lambda self: (made(self), threads.append(self))[0])
+    monkeypatch.setattr(EngineThread, "__init__", lambda self, *given: (made(self, *given), threads.append(self))[0])
     with serve(tiny_model, tmp_path, chunk_tokens=64) as address, Client(address) as client:
         worker = Worker(tiny_model, address)
         done = threading.Event()

@@ -1731,7 +1731,9 @@ class Queue(_message.Message):
     LENGTH_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"background": chunks to be stored; "audits": blends to be compared; "saves": bytes of KV that workers send."""
+    """"background": chunks to be stored; "audits": blends to be compared; "blends", "loads": calls that wait for
+    their turn; "saves": bytes of KV that workers send.
+    """
     length: _builtins.int
     limit: _builtins.int
     def __init__(

@@ -13,7 +13,7 @@ from kvquilt_rpc.metrics import names
 from kvquilt_rpc.metrics.types import Lane
 from kvquilt_rpc.metrics.values import Values
 from kvquilt_rpc.security import Credentials
-from kvquilt_rpc.server import MAX_CONCURRENT_CALLS, RpcServer
+from kvquilt_rpc.server import RpcServer
 from kvquilt_rpc.version import VERSION
 from kvquilt_rpc.watched import Watched, read
 
@@ -28,7 +28,7 @@ class ServerMetrics:
         server: see there.
         counters: of the server, `CALL_COUNTERS` among them.
         certificates: further files of certificates than the server's own, by what they are for.
-        lanes: what its calls share.
+        lanes: what its calls share beyond the server's own.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class ServerMetrics:
         """Export it."""
         values.set(names.BUILD, 1, self._component, VERSION, str(FORMAT), kvquilt_kernels.default().name)
         values.set(names.SERVING, float(self._server.serving))
-        values.set(names.CALLS_LIMIT, MAX_CONCURRENT_CALLS)
+        values.set(names.CALLS_LIMIT, self._server.lanes.most_calls)
         self._server.meter.collect(values)
-        for lane in self._lanes:
+        for lane in (*self._server.lanes.each, *self._lanes):
             values.set(names.SLOTS, lane.running, lane.name)
             values.set(names.SLOTS_LIMIT, lane.at_once, lane.name)
             values.set(names.SLOTS_WAITING, lane.waiting, lane.name)

@@ -19,7 +19,7 @@ SLOTS_LIMIT = gauge("kvquilt_slots_limit", "Most of them at once.", "lane")
 SLOTS_WAITING = gauge("kvquilt_slots_waiting", "Those that wait for a slot now.", "lane")
 CALLS_REFUSED = counter(
     "kvquilt_calls_refused_total",
-    "Calls that were refused before they were looked at, by reason: unauthenticated, denied or limited.",
+    "Calls that were refused before they were looked at, by reason: unauthenticated, denied, limited or shed.",
     "reason",
 )
 CERTIFICATE_EXPIRY = gauge(
@@ -51,6 +51,6 @@ PROCESS = (
 )
 """Metrics of the process, as clients of Prometheus have them everywhere."""
 
-CALL_REASONS = ("unauthenticated", "denied", "limited")
+CALL_REASONS = ("unauthenticated", "denied", "limited", "shed")
 """`reason` of `CALLS_REFUSED`: the counters `calls_REASON`."""
 CODEC_OPERATIONS = ("encode", "decode")

@@ -15,6 +15,7 @@ from kvquilt_codec.errors import (
     UnavailableError,
 )
 from kvquilt_rpc import spans
+from kvquilt_rpc.admission import OVERLOADED
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes.budget import RetryBudget, full_jitter
@@ -27,6 +28,8 @@ REFUSED = (UnauthenticatedError, PermissionDeniedError)
 """What says that nodes do not let the caller in; it is to be told so, not that they do not answer."""
 Answered = Callable[[str, float], None]
 """Told of a call that was answered: its kind's name, and the seconds that it took."""
+_PATIENCE = 4.0
+"""Times what is late of a call's kind that a node must have had before it counts that it did not answer."""
 Work = Callable[[NodeClient, Sequence[bytes], float], Awaitable[Result]]
 """Calls a node about these keys, within so many seconds."""
 
@@ -155,16 +158,21 @@ class Attempts:
             return [Answer(keys, first, None, DeadlineError("expected an answer within the deadline; none came"))]
         try:
             return [await self._hedged(orders, call, left if last else left / 2)]
-        except NO_ANSWER as error:
-            again = await self._again(orders, first, error, attempt, end)
+        except KvquiltError as error:
+            again = await self._again(orders, first, error, attempt, end) if self._elsewhere(error) else None
             if again is None:
                 return [Answer(keys, first, None, error)]
             return [
                 replace(answer, error=answer.error or error)
                 for answer in await self._ask(again, call, attempt + 1, end)
             ]
-        except KvquiltError as error:
-            return [Answer(keys, first, None, error)]
+
+    def _elsewhere(self, error: KvquiltError) -> bool:
+        """Whether another node may do better: this one did not answer, or has too much to do and others have the same.
+
+        Where each has a store of its own, the next one would say that there is no such object.
+        """
+        return isinstance(error, NO_ANSWER) or (self._options.shared_store and error.reason == OVERLOADED)
 
     async def _again(
         self,
@@ -221,12 +229,16 @@ class Attempts:
     async def _once(
         self, member: Member, keys: Sequence[bytes], call: Call[Result], seconds: float, *, hedged: bool = False
     ) -> Result:
-        began = self._clock()
+        began, latencies = self._clock(), self._latencies[call.name]
+        # A call that began with little time left, or among many, may be late without a fault of the node: if that
+        # opened breakers, too much to do would end in nothing being done.
+        late = latencies.late
+        had_time = late is None or seconds >= _PATIENCE * late
         told = spans.span("kvquilt.node", node=member.site.name, call=call.name, objects=len(keys), hedged=hedged)
-        with told, member.judged(), member.busy():
+        with told, member.judged(had_time=had_time), member.busy():
             result = await call.work(member.client, keys, seconds)
         seconds = self._clock() - began
-        self._latencies[call.name].add(seconds)
+        latencies.add(seconds)
         if self._answered is not None:
             self._answered(call.name, seconds)
         return result

@@ -159,14 +159,14 @@ class Batch:
             groups[self._objects[number].order[0]].append(number)
         for own in groups.values():
             for begin in range(0, len(own), MAX_CHUNKS):
-                self._run(self._group(own[begin : begin + MAX_CHUNKS]))
+                self._run(self._group, own[begin : begin + MAX_CHUNKS])
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.add(asyncio.create_task(self._guarded(work)))
+    def _run(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        self._tasks.add(asyncio.create_task(self._guarded(work, *arguments)))
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
         try:
-            await work
+            await work(*arguments)
         except Exception:
             # Nobody awaits this task: whoever waits for an object must be told, or would wait to the deadline.
             log.exception("unforeseen error in a batch")
@@ -178,7 +178,7 @@ class Batch:
         orders = {number.to_bytes(4): self._objects[number].order for number in numbers}
         for answer in await self._attempts.ask(orders, self._call, max(0.0, self._end - time.monotonic())):
             if answer.result is not None:
-                self._run(self._read(answer.member, answer.result))
+                self._run(self._read, answer.member, answer.result)
                 continue
             for key in answer.keys:
                 self._objects[int.from_bytes(key)].end(_why(answer))

@@ -80,8 +80,8 @@ class Member:
                 self._idle.set()
 
     @contextmanager
-    def judged(self) -> Iterator[None]:
-        """A call is made, and its outcome counts.
+    def judged(self, *, had_time: bool = True) -> Iterator[None]:
+        """A call is made, and its outcome counts; that it took too long only if it `had_time`.
 
         Raises:
             UnavailableError: the node is left alone now.
@@ -93,8 +93,11 @@ class Member:
         self.calls += 1
         try:
             yield
-        except NO_ANSWER:
-            self.failed()
+        except NO_ANSWER as error:
+            if had_time or isinstance(error, UnavailableError):
+                self.failed()
+            else:
+                self.breaker.abandoned()
             raise
         except KvquiltError:
             self.breaker.succeeded()

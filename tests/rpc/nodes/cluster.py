@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from kvquilt_cache_node.draining import Drainer
 from kvquilt_cache_node.node import running_node
+from kvquilt_cache_node.putting import PutLimits
 from kvquilt_cache_node.service import CacheNodeService
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import open_store
@@ -47,7 +48,8 @@ async def servers_of_one_store(count: int) -> AsyncIterator[dict[str, RpcServer]
     servers = [RpcServer("127.0.0.1", 0, [SERVICE_NAME]) for _ in range(count)]
     for server in servers:
         counters = Counters(NODE_COUNTERS)
-        service = CacheNodeService(store, counters, 1 << 30, Drainer(server, counters, None))
+        drainer = Drainer(server, counters, None)
+        service = CacheNodeService(store, counters, PutLimits(1 << 30, 1 << 30), drainer)
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
     try:
         yield {await server.start(): server for server in servers}
