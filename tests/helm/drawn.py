@@ -39,7 +39,7 @@ _NODE_SETTINGS = st.fixed_dictionaries(
         "namespaces": st.just({"team-a": {"share": 3}, "*": {"share": 1}}),
         "read_lease": st.integers(0, 600),
         "redis_prefix": st.just("kvquilt:blue"),
-        "max_object": st.sampled_from(["256MiB", 1 << 30]),
+        "max_transfers": st.sampled_from([16, 64]),
     },
 )
 _ROUTER_SETTINGS = st.fixed_dictionaries(

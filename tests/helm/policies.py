@@ -183,7 +183,8 @@ def caps_fit_volumes_and_memory(rendered: Rendered, values: Mapping[str, Any]) -
     sizes = [quantity(volume["emptyDir"]["sizeLimit"]) for volume in volumes.values() if "emptyDir" in volume]
     assert sum(sizes) <= quantity(resources["limits"]["ephemeral-storage"])
     assert node["path"] in {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
-    assert node["memory_bytes"] < quantity(resources["limits"]["memory"])
+    assert node["memory_bytes"] + node["put_bytes"] < quantity(resources["limits"]["memory"])
+    assert node["max_object"] <= node["put_bytes"]
     for server in rendered.of("StatefulSet"):
         container = server["spec"]["template"]["spec"]["containers"][0]
         command = container["command"]

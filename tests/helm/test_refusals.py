@@ -26,6 +26,13 @@ REFUSED = {
     "a setting that the chart makes": ({"node": {"settings": {"capacity": "1GiB"}}}, "invalid propertyName 'capacity'"),
     "tokens without TLS": ({"tls": {"mode": "none"}}, "tls"),
     "tokens without a master secret": ({"router": {"masterSecret": {"secret": ""}}}, "masterSecret"),
+    "a status page for callers with certificates": (
+        {
+            "router": {"statusPage": True},
+            "callers": {"mode": "certificates", "identities": {"a.example": {"identity": "a"}}},
+        },
+        "statusPage",
+    ),
     "certificates of nobody": ({"callers": {"mode": "certificates"}}, "identities"),
     "a namespace without a master secret": (
         {

@@ -1,9 +1,12 @@
 {{/* What stands in kvquilt.yaml of nodes. */}}
 {{- define "kvquilt.nodeSettings" -}}
 {{- $storage := .Values.storage -}}
+{{- $puts := div (include "kvquilt.bytes" .Values.node.workingMemory | int64) 2 -}}
 {{- $settings := dict
     "host" .Values.bindAddress
     "port" 7411
+    "put_bytes" $puts
+    "max_object" (min $puts 1073741824)
     "health_port" 7412
     "path" "/var/lib/kvquilt"
     "store" $storage.objects
