@@ -24,6 +24,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "differs from what is stored only in white space, case or Unicode form",
         "normalise text in the same way before it is prefetched and before it is asked for",
     ),
+    "slower_than_computing": (
+        "would have come later than the worker computes it, by what was measured lately",
+        "nothing, or a faster store or level; `kvquilt verify --engine-url` measures it",
+    ),
     "cut_elsewhere": ("is stored as a part of a text that is cut elsewhere", "pass documents as they were prefetched"),
     "never_stored": ("was never stored", "prefetch it, or let the router store what it misses (router.background)"),
     "undetermined": ("was not stored, and the nodes could not say why", "ask again when they answer"),
