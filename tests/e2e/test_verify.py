@@ -194,7 +194,7 @@ def test_more_bytes_than_a_capacity_are_seen(model, tmp_path):
 
 
 def test_a_node_that_takes_any_size_is_seen(model, tmp_path):
-    node = NodeSettings(port=0, path=tmp_path, max_object=1 << 63, fsync=False)
+    node = NodeSettings(port=0, path=tmp_path, max_object=1 << 63, put_bytes=1 << 63, fsync=False)
     with in_thread(lambda: running_node(node)) as address, router_only(model, [address]) as router:
         checks, _ = verified(router, "--node", address, "--repeats", "0", code=1)
         assert outcomes(checks, "failed") == {"gate", "cap-refusal"}

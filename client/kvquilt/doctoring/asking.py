@@ -33,7 +33,7 @@ async def router(patient: Patient) -> Finding:
 
 
 async def nodes(patient: Patient) -> Finding:
-    """Every node of router.nodes answers, and lets the router in."""
+    """Every node of router.nodes answers, and lets the router in, which calls it."""
     if Part.ROUTER not in patient.parts:
         raise SkippedError("the router's settings are not of this machine", "--part router")
     try:
@@ -45,6 +45,8 @@ async def nodes(patient: Patient) -> Finding:
     if not patient.nodes:
         return Finding(Outcome.FAILED, promise(nodes), "router.nodes is empty", "name the nodes")
     wrong = [f"{node.target}: {node.error}" for node in patient.nodes if node.status is None]
+    seen = patient.status.nodes if patient.status is not None else ()
+    wrong += [f"{node.target}: the router leaves it alone for now" for node in seen if node.breaker == "open"]
     got = "; ".join(wrong) or ", ".join(f"{n.target} ({n.status.store})" for n in patient.nodes if n.status is not None)
     advice = "start it, or take it out of router.nodes; if it refuses, set router.node_credentials"
     return judged(not wrong, promise(nodes), got, advice)

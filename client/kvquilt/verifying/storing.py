@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from kvquilt.checks import Finding, Outcome, SkippedError, judged
+from kvquilt.checks import Finding, Outcome, SkippedError, judged, promise
 from kvquilt.errors import DeadlineError, KvquiltError, UnavailableError
 from kvquilt.types import BlendedKV
 from kvquilt.verifying.subject import Subject
@@ -57,6 +57,9 @@ async def equal(subject: Subject) -> Finding:
     """What is loaded is the same every time, and what was computed."""
     text, first = subject.stored, subject.loaded
     again = (await subject.blend(text, level=LEVEL)).kv
+    if first is not None and again.report.tokens_exact != len(text):
+        got = f"{again.report.tokens_exact} of {len(text)} tokens found: the others were computed again"
+        return Finding(Outcome.FAILED, promise(equal), got, "store or memory is damaged: `kvquilt repair`")
     return _compared(subject, again, first)
 
 
