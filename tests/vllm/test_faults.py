@@ -45,7 +45,8 @@ def test_a_request_that_is_switched_off_is_left_alone(
 @pytest.mark.parametrize(
     ("said", "salt", "reason"),
     [
-        ({"documents": ["text"]}, None, "bad_request"),
+        ({"documents": ["a text that the prompt has not"]}, None, "document_not_found"),
+        ({"documents": [5]}, None, "bad_request"),
         ({"document_tokens": [5000]}, None, "bad_request"),
         ({"document_tokens": [-1]}, None, "bad_request"),
         ({"level": "finest"}, None, "bad_request"),
