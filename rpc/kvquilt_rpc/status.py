@@ -90,6 +90,9 @@ async def translated() -> AsyncIterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from None
+    except grpc.aio.UsageError as error:
+        # A pool closes the connection to a node that is no member any more, also while a call is about to be made.
+        raise errors.UnavailableError(f"expected an open connection; it was closed meanwhile: {error}") from None
     except asyncio.CancelledError:
         # gRPC cancels a call by itself where it cannot send on, as when the peer dies in the middle of a stream.
         task = asyncio.current_task()
