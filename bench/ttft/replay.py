@@ -30,7 +30,8 @@ def replay(
         for turn in range(max(map(len, sessions))):
             for session in sessions:
                 if turn < len(session):
-                    on = engine.on(session[turn], **options)
+                    # Of a whole prompt the router stores what it missed; of a head only, engines save it themselves.
+                    on = engine.on(session[turn], "prompt", **options)
                     settle(client)
                     pairs.append((session[turn], engine.off(session[turn]), on))
                     told()

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from kvquilt.cli.worker import Answer, Worker
+from kvquilt.worker import Extent
 from ttft.types import FirstToken, RagPrompt, Shot
 
 
@@ -26,9 +27,9 @@ class TransformersEngine:
         answer = self._worker.ask_in_full([*prompt.documents, prompt.question], max_tokens=1)
         return Shot(answer.ttft_s, _first(answer), {"computed": len(prompt.token_ids)})
 
-    def on(self, prompt: RagPrompt, extent: str = "auto", **options: Any) -> Shot:  # noqa: ARG002
-        # The integration asks for the whole prompt.
-        answer = self._worker.ask([*prompt.documents, prompt.question], max_tokens=1, **options)
+    def on(self, prompt: RagPrompt, extent: str = "auto", **options: Any) -> Shot:
+        asked = {"extent": Extent(extent), **options}
+        answer = self._worker.ask([*prompt.documents, prompt.question], max_tokens=1, **asked)
         report = answer.filled.report if answer.filled is not None else None
         if report is None:
             reason = answer.filled.fallback_reason if answer.filled is not None else ""

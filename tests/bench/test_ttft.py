@@ -95,7 +95,7 @@ def test_a_case_is_measured_and_a_session_replayed_on_a_real_router_and_without_
         assert made["tokens_exact"] + made["tokens_computed"] == len(drawn[1].token_ids)
         found = replay(engine, "questions", [[drawn[0], drawn[0]]], router, lambda: None, level="lossless")
         assert found["requests"] == 2
-        assert found["hit_rate_exact"] + found["hit_rate_blended"] > 0.5
+        assert 0.4 < found["hit_rate_exact"] + found["hit_rate_blended"] <= 0.5, "the first misses, the second hits"
     down = engine.on(drawn[0])
     assert down.note == "unavailable"
     assert engine.off(drawn[0]).first.kl(down.first) == 0
