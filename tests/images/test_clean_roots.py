@@ -3,11 +3,13 @@
 `make check-image` makes the roots that these tests start from.
 """
 
+import base64
 import json
 import os
 import shlex
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from kvquilt import Client
 from tests.helm.running import SERVING, health
+from tests.metrics import scrape
 from tests.servers import HOST, free_ports
 from tests.stack import eventually
 
@@ -51,11 +54,11 @@ def entry_point(stage: str) -> list[str]:
 
 
 @contextmanager
-def started(stage: str, **settings: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def started(stage: str, *flags: str, **settings: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """An image's entry point and command; yields its process and its port for health."""
     (port,) = free_ports(1)
     given = {"host": HOST, "port": 0, "health_port": port, **settings}
-    flags = [word for name, value in given.items() for word in ("--set", f"{stage}.{name}={value}")]
+    flags += tuple(word for name, value in given.items() for word in ("--set", f"{stage}.{name}={value}"))
     process = subprocess.Popen(command(stage, *entry_point(stage), "--json", *flags), stdout=subprocess.PIPE, text=True)
     try:
         yield process, port
@@ -115,3 +118,21 @@ def test_node_and_router_start_answer_health_serve_and_end() -> None:
                 eventually(lambda: client.blend(prompt, deadline=300).report.tokens_exact > first.tokens_exact)
             assert ended(router) == 0
         assert ended(node) == 0
+
+
+def test_what_the_chart_can_turn_on_is_installed() -> None:
+    """Metrics, traces, the status page, the access log and encryption are extras; servers start with them."""
+    node_metrics, router_metrics, page = free_ports(3)
+    key = base64.b64encode(bytes(range(32))).decode()
+    of_node = {"path": "/tmp/data", "metrics_port": node_metrics, "encryption_key": key}  # noqa: S108  in its own root
+    of_router = {"metrics_port": router_metrics, "status_port": page, "access_log": "/tmp/log"}  # noqa: S108
+    traced = ("--set", f"tracing.endpoint=http://{HOST}:1")
+    with (
+        started("node", *traced, **of_node) as (node, _),
+        started("router", *traced, nodes=address(node, "node"), **of_router) as (router, _),
+    ):
+        address(router, "router")
+        assert scrape(node_metrics).exported
+        assert scrape(router_metrics).exported
+        with urllib.request.urlopen(f"http://{HOST}:{page}/", timeout=60) as shown:
+            assert shown.status == 200
