@@ -62,7 +62,8 @@ class Bench:
         for kind, count in kinds:
             if shapes is not None:
                 with tempfile.TemporaryDirectory(prefix="kvquilt-bench-load-") as folder:
-                    async with loaded(kind, count, Path(folder), shapes) as load:
+                    throttled = not self._chosen.unthrottled
+                    async with loaded(kind, count, Path(folder), shapes, throttled=throttled) as load:
                         await self._ramp(load, self.plan, task)
         if "blends" in paths:
             self._progress.update(task, description="documents are computed")
@@ -94,6 +95,7 @@ def main() -> int:
         "shapes": f"prompts as long as {bench.lengths.source}; 10 % puts",
         "latency": "from when a request was to begin",
         "saturation": f"highest rising rate with {IN_TIME:.0%} answered within the deadline",
+        "callers": "make every call" if chosen.unthrottled else "spare nodes that refuse most of their calls",
         "cores": os.cpu_count(),
         "shared_by": "nodes, Valkey and the generator, which has priority over nodes",
         "load_average": round(os.getloadavg()[0], 2),
@@ -114,6 +116,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one and four nodes, few and short rates: two minutes")
     parser.add_argument("--paths", nargs="+", choices=PATHS, default=list(PATHS), help="what is loaded; all")
     parser.add_argument("--data", type=Path, help="folder with traces/: their lengths, instead of their deciles")
+    parser.add_argument(
+        "--unthrottled", action="store_true", help="callers make every call, also of a node that refuses most"
+    )
     parser.add_argument("--json", action="store_true", help="print the results file too")
     return parser.parse_args()
 

@@ -1,9 +1,14 @@
 """Node processes that share a Valkey, called as a router calls them."""
 
 import asyncio
+import math
+import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -11,6 +16,7 @@ from kvquilt_codec.errors import NotFoundError
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes import CacheNodes, ObjectRef, open_nodes
+from kvquilt_rpc.nodes.throttle import Throttle
 from kvquilt_rpc.nodes.types import PoolOptions
 from kvquilt_rpc.status import translated
 from load.shapes import Request, Shapes
@@ -36,8 +42,11 @@ class NodeLoad:
     deadline = DEADLINE
     workers = 8
 
-    def __init__(self, stage: Stage, count: int, pool: CacheNodes, addresses: Sequence[str], shapes: Shapes) -> None:
+    def __init__(
+        self, stage: Stage, count: int, pool: CacheNodes, options: PoolOptions, addresses: Sequence[str], shapes: Shapes
+    ) -> None:
         self.nodes = count
+        self._options = options
         self.addresses = addresses
         self.pids = {"nodes": stage.node_pids, "store": [stage.valkey.process.pid]}
         self._pool = pool
@@ -104,7 +113,8 @@ class NodeLoad:
 class LookupLoad(NodeLoad):
     """Look-ups alone, of a prompt's chunks each, by calls that cost the caller as little as they can.
 
-    Requests are written once and answers not read: a caller that does what a router does has half of a node's work.
+    Requests are written once and answers not read: a caller that does what a router does has half of a node's work. It
+    throttles itself as a router does.
     """
 
     name = "look-ups"
@@ -112,17 +122,33 @@ class LookupLoad(NodeLoad):
     async def fill(self) -> None:
         """See `NodeLoad.fill`."""
         await super().fill()
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        self._channels = [grpc.aio.insecure_channel(address, options=options) for address in self.addresses]
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        self._channels = [grpc.aio.insecure_channel(address, options=own) for address in self.addresses]
         self._calls = [channel.unary_stream(_FIND) for channel in self._channels]
         keys = [made.meta.chunk_key for made in self._shapes.stored]
         request = pb.FindVariantsRequest(chunk_keys=keys, model_fingerprint=FINGERPRINT, prefix_digest=PREFIX)
         self._request = request.SerializeToString()
+        options = self._options
+        self._throttles = [
+            Throttle(
+                address,
+                time.monotonic,
+                factor=options.throttle_factor,
+                window=options.throttle_seconds,
+                spared=lambda: None,
+            )
+            for address in self.addresses
+        ]
 
     async def ask(self, number: int) -> int:
         """See `Load.ask`."""
+        node = number % len(self._calls)
+        with self._throttles[node].call("look-up", random.random()):
+            return await self._looked_up(self._calls[node])
+
+    async def _looked_up(self, node: Any) -> int:
         async with translated():
-            call = self._calls[number % len(self._calls)](self._request, timeout=self.deadline)
+            call = node(self._request, timeout=self.deadline)
             nbytes = sum([len(answer) async for answer in call])
         if not nbytes:
             raise NotFoundError("expected chunks; none was found")
@@ -138,13 +164,18 @@ class LookupLoad(NodeLoad):
 
 
 @asynccontextmanager
-async def loaded(kind: type[NodeLoad], count: int, folder: Path, shapes: Shapes) -> AsyncIterator[NodeLoad]:
-    """Fresh processes with everything stored."""
+async def loaded(
+    kind: type[NodeLoad], count: int, folder: Path, shapes: Shapes, *, throttled: bool = True
+) -> AsyncIterator[NodeLoad]:
+    """Fresh processes with everything stored, and callers that throttle themselves, or not."""
+    options = PoolOptions(shared_store=True)
+    if not throttled:
+        options = replace(options, throttle_factor=math.inf)
     with ExitStack() as stack:
         stage = await asyncio.to_thread(Stage, folder, stack)
         addresses = [(await asyncio.to_thread(stage.node, *SHARED, on_redis=True)).address for _ in range(count)]
-        async with open_nodes(addresses, PoolOptions(shared_store=True)) as pool:
-            load = kind(stage, count, pool, addresses, shapes)
+        async with open_nodes(addresses, options) as pool:
+            load = kind(stage, count, pool, options, addresses, shapes)
             try:
                 await load.fill()
                 yield_cores(stage.node_pids)

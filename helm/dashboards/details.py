@@ -89,9 +89,12 @@ CALLS = Row(
         ),
         Lines(
             "Calls refused, by reason",
-            "A second, before they were looked at: unauthenticated, denied (not allowed), limited or shed (too many).",
+            "A second, before they were looked at: unauthenticated, denied (not allowed), limited or shed (too many). Not made: calls that routers spare nodes that refuse most of their kind.",
             "short",
-            (Query(rate("kvquilt_calls_refused_total", by="job, reason"), "{{job}} {{reason}}"),),
+            (
+                Query(rate("kvquilt_calls_refused_total", by="job, reason"), "{{job}} {{reason}}"),
+                Query(rate("kvquilt_router_node_calls_spared_total", by="cache_node"), "{{cache_node}} not made"),
+            ),
         ),
         Lines(
             "Time of routers' calls",

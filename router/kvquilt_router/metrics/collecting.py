@@ -163,6 +163,7 @@ class RouterMetrics:
             values.set(names.NODE_RUNNING, member.outstanding, member.target)
             values.set(names.NODE_CALLS, member.calls, member.target)
             values.set(names.NODE_FAILURES, member.failures, member.target)
+            values.set(names.NODE_SPARED, member.spared, member.target)
 
 
 def _export_usage(values: Values, usage: NamespaceUsage) -> None:

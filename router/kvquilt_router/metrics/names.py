@@ -122,6 +122,11 @@ NODE_BREAKER = gauge("kvquilt_router_node_breaker", "1 for the state of a node's
 NODE_RUNNING = gauge("kvquilt_router_node_calls_running", "Calls of a node that run now.", "cache_node")
 NODE_CALLS = counter("kvquilt_router_node_calls_total", "Calls of a node, health probes included.", "cache_node")
 NODE_FAILURES = counter("kvquilt_router_node_failures_total", "Calls of a node without an answer.", "cache_node")
+NODE_SPARED = counter(
+    "kvquilt_router_node_calls_spared_total",
+    "Calls of a node that were not made because it refuses most of their kind.",
+    "cache_node",
+)
 NODE_SECONDS = histogram(
     "kvquilt_router_node_call_seconds", "Time until a node answered, or began to, by operation.", "operation"
 )

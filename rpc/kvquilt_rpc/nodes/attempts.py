@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from kvquilt_codec.errors import (
+    CapacityError,
     DeadlineError,
     KvquiltError,
     PermissionDeniedError,
@@ -21,6 +23,7 @@ from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes.budget import RetryBudget, full_jitter
 from kvquilt_rpc.nodes.latency import Latencies
 from kvquilt_rpc.nodes.member import NO_ANSWER, Member
+from kvquilt_rpc.nodes.throttle import SparedError
 from kvquilt_rpc.nodes.types import PoolOptions
 
 Result = TypeVar("Result")
@@ -43,12 +46,14 @@ class Call(Generic[Result]):
         work: makes it.
         hedged: whether a late one may be made a second time, on the next node.
         discard: what to do with the answer of which the other one was faster.
+        optional: whether it may be left out while its node refuses most of its kind: its caller does without.
     """
 
     name: str
     work: Work[Result]
     hedged: bool = False
     discard: Callable[[Result], Awaitable[None]] | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class Attempts:
     Args:
         options: see there.
         counters: see `COUNTERS`.
-        chance: uniform numbers in 0..1.
+        chance: uniform numbers in 0..1, of waits and of throttles.
         clock: seconds that only grow.
         answered: told of every call that was answered.
     """
@@ -167,12 +172,14 @@ class Attempts:
                 for answer in await self._ask(again, call, attempt + 1, end)
             ]
 
-    def _elsewhere(self, error: KvquiltError) -> bool:
+    def _elsewhere(self, error: BaseException) -> bool:
         """Whether another node may do better: this one did not answer, or has too much to do and others have the same.
 
         Where each has a store of its own, the next one would say that there is no such object.
         """
-        return isinstance(error, NO_ANSWER) or (self._options.shared_store and error.reason == OVERLOADED)
+        if isinstance(error, CapacityError):
+            return self._options.shared_store and error.reason == OVERLOADED
+        return isinstance(error, NO_ANSWER)
 
     async def _again(
         self,
@@ -192,7 +199,7 @@ class Attempts:
             wait = full_jitter(attempt, self._options.first_backoff, self._options.last_backoff, self._chance)
             if not isinstance(error, UnavailableError) or not failed.breaker.ready or self._clock() + wait >= end:
                 return None
-        if not self.again():
+        if not isinstance(error, SparedError) and not self.again():
             return None
         await asyncio.sleep(wait)
         return others or dict(orders)
@@ -219,7 +226,7 @@ class Attempts:
                 self._counters.add("node_hedges")
                 hedge = self._once(order[1], keys, call, seconds - late, hedged=True)
                 racing[asyncio.create_task(hedge)] = order[1]
-            winner = await _first(racing)
+            winner = await self._first(racing)
             if racing[winner] is not order[0] and winner.exception() is None:
                 self._counters.add("node_hedges_won")
             return Answer(keys, racing.pop(winner), winner.result())
@@ -235,13 +242,24 @@ class Attempts:
         late = latencies.late
         had_time = late is None or seconds >= _PATIENCE * late
         told = spans.span("kvquilt.node", node=member.site.name, call=call.name, objects=len(keys), hedged=hedged)
-        with told, member.judged(had_time=had_time), member.busy():
+        made = member.throttle(call.name).call(call.name, self._chance()) if call.optional else nullcontext()
+        with told, made, member.judged(had_time=had_time), member.busy():
             result = await call.work(member.client, keys, seconds)
         seconds = self._clock() - began
         latencies.add(seconds)
         if self._answered is not None:
             self._answered(call.name, seconds)
         return result
+
+    async def _first(self, racing: Mapping["asyncio.Task[Result]", Member]) -> "asyncio.Task[Result]":
+        """The first that gives an answer; if none does, the error of the last."""
+        pending = set(racing)
+        while True:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            errors = {task: task.exception() for task in done}
+            answered = [task for task, error in errors.items() if error is None or not self._elsewhere(error)]
+            if answered or not pending:
+                return (answered or list(done))[0]
 
 
 def answers(found: Sequence[Answer[Result]]) -> list[Result]:
@@ -252,16 +270,6 @@ def answers(found: Sequence[Answer[Result]]) -> list[Result]:
     """
     given = [answer.result for answer in found if answer.result is not None]
     return given if given or not found else [found[0].given]
-
-
-async def _first(racing: Mapping["asyncio.Task[Result]", Member]) -> "asyncio.Task[Result]":
-    """The first that gives an answer; if none does, the error of the last."""
-    pending = set(racing)
-    while True:
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        answered = [task for task in done if not isinstance(task.exception(), NO_ANSWER)]
-        if answered or not pending:
-            return (answered or list(done))[0]
 
 
 async def _end(racing: Iterable["asyncio.Task[Any]"], call: Call[Any]) -> None:

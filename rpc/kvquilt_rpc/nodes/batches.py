@@ -121,7 +121,7 @@ class Batch:
             self._numbers[ref.key, layers].append(number)
         self._fingerprint = model_fingerprint
         self._attempts = attempts
-        self._call = Call("get_chunks", self._open, shared, lambda opened: opened.rest.aclose())
+        self._call = Call("get_chunks", self._open, shared, lambda opened: opened.rest.aclose(), optional=True)
         self._end = time.monotonic() + deadline
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_bytes = 0

@@ -12,6 +12,7 @@ from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes.breaker import BreakerState, CircuitBreaker
 from kvquilt_rpc.nodes.placement import Site
+from kvquilt_rpc.nodes.throttle import Throttle
 from kvquilt_rpc.nodes.types import NodeState, PoolOptions
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Member:
         outstanding: calls that run now.
         calls: since it came.
         failures: of those, calls without an answer.
+        spared: calls that were not made, because it refuses most of their kind.
         round_trip_seconds: what the latest probe took that was answered.
     """
 
@@ -47,6 +49,9 @@ class Member:
             first_wait=options.breaker_wait,
             last_wait=options.breaker_last_wait,
         )
+        self._options = options
+        self._clock = clock
+        self._throttles: dict[str, Throttle] = {}
         self._counters = counters
         self._idle = asyncio.Event()
         self._idle.set()
@@ -54,6 +59,7 @@ class Member:
         self.outstanding = 0
         self.calls = 0
         self.failures = 0
+        self.spared = 0
         self.round_trip_seconds: float | None = None
 
     @property
@@ -65,7 +71,20 @@ class Member:
         """How it is, with what it said of itself."""
         breaker = self.breaker.state.value
         calls = (self.outstanding, self.calls, self.failures)
-        return NodeState(self.site.name, self.serving, breaker, *calls, status, self.round_trip_seconds)
+        return NodeState(self.site.name, self.serving, breaker, *calls, status, self.round_trip_seconds, self.spared)
+
+    def throttle(self, kind: str) -> Throttle:
+        """What keeps calls of a kind from it while it refuses most of them."""
+        if kind not in self._throttles:
+            options = self._options
+            self._throttles[kind] = Throttle(
+                self.site.name,
+                self._clock,
+                factor=options.throttle_factor,
+                window=options.throttle_seconds,
+                spared=self._spared,
+            )
+        return self._throttles[kind]
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -113,6 +132,10 @@ class Member:
         if self.breaker.failed():
             self._counters.add("node_breakers_opened")
             log.warning("node %s does not answer: it is left alone for a while", self.site.name)
+
+    def _spared(self) -> None:
+        self.spared += 1
+        self._counters.add("node_calls_spared")
 
     async def probe(self, seconds: float) -> None:
         """Ask its health service, unless it is left alone now; this also ends that."""

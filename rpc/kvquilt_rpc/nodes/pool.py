@@ -87,7 +87,7 @@ class NodePool(Everywhere):
             return await client.put(key, container, meta, deadline=seconds)
 
         orders = {meta.chunk_key: self._routing.store(meta.chunk_key)}
-        (answer,) = await self._attempts.ask(orders, Call("put", work), deadline)
+        (answer,) = await self._attempts.ask(orders, Call("put", work, optional=True), deadline)
         return answer.given
 
     async def get(
@@ -113,7 +113,7 @@ class NodePool(Everywhere):
         order, spread = self._routing.read(ref)
         if spread:
             self._counters.add("node_spread_reads")
-        call = Call("get", work, self._options.shared_store, lambda opened: opened.rest.aclose())
+        call = Call("get", work, self._options.shared_store, lambda opened: opened.rest.aclose(), optional=True)
         (answer,) = await self._attempts.ask({ref.chunk_key: order}, call, deadline)
         async with aclosing(answer.given.rest) as rest:
             yield answer.given.first
@@ -180,7 +180,7 @@ class NodePool(Everywhere):
             return {key: replace(info, node=client.target) for key, info in found.items()}
 
         found: dict[bytes, ObjectInfo] = {}
-        for own in await self._split(refs, Call("stat", work, self._options.shared_store), deadline):
+        for own in await self._split(refs, Call("stat", work, self._options.shared_store, optional=True), deadline):
             found |= own
         return found
 
@@ -190,7 +190,7 @@ class NodePool(Everywhere):
         async def work(client: NodeClient, keys: Sequence[bytes], seconds: float) -> set[bytes]:
             return await client.touch(keys, documents, deadline=seconds)
 
-        return set().union(*await self._split(refs, Call("touch", work), deadline))
+        return set().union(*await self._split(refs, Call("touch", work, optional=True), deadline))
 
     async def _split(self, refs: Sequence[ObjectRef], call: Call[Result], deadline: float) -> list[Result]:
         """Ask about objects, each node about its own; what those said that answered."""
@@ -223,7 +223,7 @@ class NodePool(Everywhere):
         shared = self._options.shared_store
         anywhere = self._routing.anywhere(usable) if shared else None
         orders = {key: anywhere or self._routing.chunk(key, usable) for key in chunk_keys}
-        found = await self._attempts.ask(orders, Call("find_variants", work, shared), deadline)
+        found = await self._attempts.ask(orders, Call("find_variants", work, shared, optional=True), deadline)
         answers(found)
         return merging.variants(found, self._routing.home, shared=shared)
 
@@ -235,7 +235,7 @@ class NodePool(Everywhere):
         async def work(client: NodeClient, _: Sequence[bytes], seconds: float) -> list[ChunkMatch]:
             return await client.find_chunks(fingerprints, model_fingerprint, deadline=seconds, limit=limit)
 
-        call = Call("find_chunks", work, self._options.shared_store)
+        call = Call("find_chunks", work, self._options.shared_store, optional=True)
         order = self._routing.anywhere(self._routing.usable())
         if self._options.shared_store:
             (answer,) = await self._attempts.ask({b"": order}, call, deadline)

@@ -21,6 +21,7 @@ NO_NODES = "no_nodes"
 
 COUNTERS = (
     "nodes_changed",
+    "node_calls_spared",
     "node_retries",
     "node_retries_refused",
     "node_hedges",
@@ -53,6 +54,8 @@ class PoolOptions:
         breaker_wait: for so long at first, in seconds; it doubles while the node does not answer.
         breaker_last_wait: most of it.
         asked_for_text: most nodes that one search by fingerprints asks.
+        throttle_factor: calls of a kind that a node is sent for each that it takes, above 1; see `Throttle`.
+        throttle_seconds: over which that is counted, and after which it is forgotten.
     """
 
     shared_store: bool = False
@@ -72,6 +75,8 @@ class PoolOptions:
     breaker_wait: float = 0.5
     breaker_last_wait: float = 10.0
     asked_for_text: int = 32
+    throttle_factor: float = 1.25
+    throttle_seconds: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ class NodeState:
         failures: of those, calls that found no node or no answer in time.
         status: what it said of itself just now; `None` if it did not answer.
         round_trip_seconds: what the latest health probe took; `None`: none was answered yet.
+        spared: calls that were not made, because it refuses most of their kind.
     """
 
     target: str
@@ -112,6 +118,7 @@ class NodeState:
     failures: int
     status: cache_node_pb2.GetNodeStatusResponse | None
     round_trip_seconds: float | None = None
+    spared: int = 0
 
 
 class StoredObjects(Protocol):
