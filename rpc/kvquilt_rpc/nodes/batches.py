@@ -4,14 +4,14 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
 from kvquilt_codec.errors import DeadlineError, KvquiltError, UnavailableError
 from kvquilt_rpc.node_batches import MAX_CHUNKS, Piece, Wanted
 from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.nodes.arriving import Arriving, Opened, Part, Pieces, Stream
 from kvquilt_rpc.nodes.attempts import Answer, Attempts, Call
 from kvquilt_rpc.nodes.member import NO_ANSWER, Member
 from kvquilt_rpc.nodes.refs import ObjectRef
@@ -21,81 +21,6 @@ log = logging.getLogger(__name__)
 
 _AHEAD = 16 << 20
 """Bytes that came and wait for their readers; beyond these no more is taken from the nodes."""
-
-_Part = tuple[int, Piece | KvquiltError | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A stream that has begun."""
-
-    numbers: Sequence[int]
-    first: _Part
-    rest: AsyncGenerator[_Part, None]
-
-
-@dataclass(slots=True, eq=False)
-class _Stream:
-    """One that is being read: from whom, of which objects, and since when nothing came (`None`: nothing is asked)."""
-
-    member: Member
-    numbers: Sequence[int]
-    since: float | None
-    failed: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Arriving:
-    """One object.
-
-    Attributes:
-        order: nodes that may be asked, the best first.
-        stream: that it comes from; what others bring of it is not looked at.
-        begun: whether anything of it came: then no other node is asked.
-    """
-
-    ref: ObjectRef
-    quality_layers: int
-    order: Sequence[Member] = ()
-    stream: _Stream | None = None
-    begun: bool = False
-    ended: bool = False
-    error: KvquiltError | None = None
-    closed: bool = False
-    waiting: deque[Piece] = field(default_factory=deque)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def end(self, error: KvquiltError | None = None) -> None:
-        """Nothing more comes."""
-        self.ended, self.error = True, error
-        self.changed.set()
-
-
-class _Pieces(AsyncIterator[Piece]):
-    """See `ObjectPieces`."""
-
-    def __init__(self, arriving: _Arriving, taken: Callable[[Iterable[Piece]], None]) -> None:
-        self._arriving = arriving
-        self._taken = taken
-
-    async def __anext__(self) -> Piece:
-        arriving = self._arriving
-        while not arriving.waiting:
-            if arriving.error is not None:
-                raise arriving.error
-            if arriving.ended or arriving.closed:
-                raise StopAsyncIteration
-            arriving.changed.clear()
-            await arriving.changed.wait()
-        piece = arriving.waiting.popleft()
-        self._taken([piece])
-        return piece
-
-    async def aclose(self) -> None:
-        """See `ObjectPieces.aclose`."""
-        self._arriving.closed = True
-        self._taken(self._arriving.waiting)
-        self._arriving.waiting.clear()
 
 
 class Batch:
@@ -115,7 +40,7 @@ class Batch:
         shared: bool,
         deadline: float,
     ) -> None:
-        self._objects = [_Arriving(ref, layers) for ref, layers in wanted]
+        self._objects = [Arriving(ref, layers) for ref, layers in wanted]
         self._numbers: defaultdict[tuple[bytes, int], deque[int]] = defaultdict(deque)
         for number, (ref, layers) in enumerate(wanted):
             self._numbers[ref.key, layers].append(number)
@@ -127,9 +52,9 @@ class Batch:
         self._waiting_bytes = 0
         self._room = asyncio.Event()
 
-    def pieces(self, ref: ObjectRef, quality_layers: int = 0) -> "_Pieces":
+    def pieces(self, ref: ObjectRef, quality_layers: int = 0) -> Pieces:
         """See `ObjectBatch.pieces`."""
-        return _Pieces(self._objects[self._numbers[ref.key, quality_layers].popleft()], self._taken)
+        return Pieces(self._objects[self._numbers[ref.key, quality_layers].popleft()], self._taken)
 
     def start(self, routing: Routing) -> int:
         """Ask for everything; how many objects are read from several nodes because they are hot."""
@@ -183,23 +108,23 @@ class Batch:
             for key in answer.keys:
                 self._objects[int.from_bytes(key)].end(_why(answer))
 
-    async def _open(self, client: NodeClient, keys: Sequence[bytes], seconds: float) -> _Opened:
+    async def _open(self, client: NodeClient, keys: Sequence[bytes], seconds: float) -> Opened:
         numbers = [int.from_bytes(key) for key in keys]
         wanted = [Wanted(self._objects[number].ref.key, self._objects[number].quality_layers) for number in numbers]
         left = max(0.0, self._end - time.monotonic())
         parts = client.batches.get(wanted, self._fingerprint, deadline=left)
         try:
             async with asyncio.timeout(seconds):
-                return _Opened(numbers, await anext(parts), parts)
+                return Opened(numbers, await anext(parts), parts)
         except BaseException as error:
             await parts.aclose()
             if isinstance(error, TimeoutError):
                 raise DeadlineError(f"expected an object within {seconds:.3g} s; none began to come") from None
             raise
 
-    async def _read(self, member: Member, opened: _Opened) -> None:
+    async def _read(self, member: Member, opened: Opened) -> None:
         """Hand out what a stream brings, to its end."""
-        stream = _Stream(member, opened.numbers, time.monotonic())
+        stream = Stream(member, opened.numbers, time.monotonic())
         for number in stream.numbers:
             self._objects[number].stream = stream
         watch = asyncio.create_task(self._watch(stream))
@@ -213,15 +138,13 @@ class Batch:
         except KvquiltError as error:
             if isinstance(error, UnavailableError):
                 self._failed(stream)
-            left = [number for number in stream.numbers if self._is_of(stream, number)]
-            moved = self._moved(stream, left) if isinstance(error, NO_ANSWER) else []
-            for number in left:
-                if number not in moved:
-                    self._objects[number].end(error)
+            for number in self._left(stream):
+                self._not_given(stream, number, error)
         finally:
             watch.cancel()
+        self._ask_others(stream)
 
-    async def _take(self, stream: _Stream, part: _Part) -> None:
+    async def _take(self, stream: Stream, part: Part) -> None:
         place, piece = part
         number = stream.numbers[place]
         arriving = self._objects[number]
@@ -232,8 +155,7 @@ class Batch:
         elif isinstance(piece, KvquiltError):
             if isinstance(piece, NO_ANSWER):
                 self._failed(stream)
-            if not isinstance(piece, NO_ANSWER) or not self._moved(stream, [number]):
-                arriving.end(piece)
+            self._not_given(stream, number, piece)
         else:
             arriving.begun = True
             if arriving.closed:
@@ -243,6 +165,7 @@ class Batch:
             self._waiting_bytes += _size(piece)
             while self._waiting_bytes > _AHEAD:
                 stream.since = None
+                self._ask_others(stream)  # or their reader might wait for them, and the stream for that reader
                 self._room.clear()
                 await self._room.wait()
             stream.since = time.monotonic()
@@ -252,37 +175,58 @@ class Batch:
         if self._waiting_bytes <= _AHEAD:
             self._room.set()
 
-    async def _watch(self, stream: _Stream) -> None:
+    async def _watch(self, stream: Stream) -> None:
         """When nothing comes for half of the time that was left, ask others for what has not begun to come."""
         patience = max(0.0, self._end - time.monotonic()) / 2
         while True:
             waited = 0.0 if stream.since is None else time.monotonic() - stream.since
             if waited >= patience:
                 self._failed(stream)
-                self._moved(stream, [number for number in stream.numbers if self._is_of(stream, number)])
+                self._moved(stream, self._left(stream))
                 return
             await asyncio.sleep(patience - waited)
 
-    def _moved(self, stream: _Stream, numbers: Sequence[int]) -> list[int]:
-        """Those that another node is asked for now."""
-        moved = []
-        for number in numbers:
-            arriving = self._objects[number]
-            others = [member for member in arriving.order if member is not stream.member and member.available]
-            if not arriving.begun and others:
-                arriving.order = others
-                moved.append(number)
-        if not moved or not self._attempts.again():
-            return []
-        for number in moved:
-            self._objects[number].stream = None
-        self._ask(moved)
-        return moved
+    def _not_given(self, stream: Stream, number: int, error: KvquiltError) -> None:
+        """An object does not come from there: others are to be asked for it, or it has failed."""
+        if isinstance(error, NO_ANSWER) and self._others(stream, number):
+            stream.put_off.setdefault(number, error)
+        elif number not in stream.put_off:
+            self._objects[number].end(error)
 
-    def _is_of(self, stream: _Stream, number: int) -> bool:
+    def _ask_others(self, stream: Stream) -> None:
+        """Ask others for what was put off, for all of it at once; what they are not asked for has failed."""
+        put_off = {number: error for number, error in stream.put_off.items() if self._is_of(stream, number)}
+        stream.put_off.clear()
+        moved = self._moved(stream, put_off)
+        for number, error in put_off.items():
+            if number not in moved:
+                self._objects[number].end(error)
+
+    def _moved(self, stream: Stream, numbers: Iterable[int]) -> list[int]:
+        """Those that another node is asked for now."""
+        others = {number: found for number in numbers if (found := self._others(stream, number))}
+        if not others or not self._attempts.again():
+            return []
+        for number, order in others.items():
+            self._objects[number].order = order
+            self._objects[number].stream = None
+        self._ask(others)
+        return list(others)
+
+    def _others(self, stream: Stream, number: int) -> list[Member]:
+        """Nodes that may be asked for an object instead."""
+        arriving = self._objects[number]
+        if arriving.begun:
+            return []
+        return [member for member in arriving.order if member is not stream.member and member.available]
+
+    def _left(self, stream: Stream) -> list[int]:
+        return [number for number in stream.numbers if self._is_of(stream, number)]
+
+    def _is_of(self, stream: Stream, number: int) -> bool:
         return self._objects[number].stream is stream and not self._objects[number].ended
 
-    def _failed(self, stream: _Stream) -> None:
+    def _failed(self, stream: Stream) -> None:
         """Its node did not answer; that counts once."""
         if not stream.failed:
             stream.failed = True
@@ -293,5 +237,5 @@ def _size(piece: Piece) -> int:
     return len(piece) if isinstance(piece, bytes) else 0
 
 
-def _why(answer: Answer[_Opened]) -> KvquiltError:
+def _why(answer: Answer[Opened]) -> KvquiltError:
     return answer.error or UnavailableError(f"expected an answer of node {answer.member.site.name}; there is none")

@@ -108,8 +108,7 @@ async def beside(answer: Answer) -> AsyncIterator[tuple[CacheNodes, Counters, li
     odd = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     counters = Counters(COUNTERS)
-    # How many objects the odd node is the first of follows from its port; each that it fails alone costs an attempt.
-    options = PoolOptions(shared_store=True, health_seconds=60, hot_uses=0, reserve=len(KEYS))
+    options = PoolOptions(shared_store=True, health_seconds=60, hot_uses=0, reserve=2)
     try:
         async with one_store(1) as addresses, open_nodes(addresses) as good:
             await put_all(good)
@@ -146,10 +145,12 @@ async def refuses(request: pb.GetChunksRequest) -> AsyncIterator[pb.GetChunksRes
             yield pb.GetChunksResponse(chunk=number, failure=failure)
 
 
-async def test_an_object_that_a_node_cannot_give_is_asked_of_the_next() -> None:
-    async with beside(refuses) as (nodes, _, asked):
+async def test_objects_that_a_node_cannot_give_are_asked_of_the_next_in_one_call() -> None:
+    async with beside(refuses) as (nodes, counters, asked):
         assert await read(nodes, REFS) == DATA
         assert len(asked) == 1
+        assert len(asked[0]) > 4, "of which it does not give half"
+        assert counters.snapshot()["node_retries"] == 1
         failures = {state.target: state.failures for state in await nodes.states(deadline=DEADLINE)}
         assert sorted(failures.values()) == [0, 1], "once for the batch"
 
