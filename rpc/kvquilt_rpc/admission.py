@@ -37,14 +37,41 @@ class _Waiter:
     ends: float | None
 
 
+class Turn:
+    """A call that runs.
+
+    Args:
+        slots: that it has one of.
+        since: the virtual time now.
+    """
+
+    def __init__(self, slots: "Slots", since: float) -> None:
+        self._slots = slots
+        self._since = since
+        self._used = 0.0
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Its caller is what it waits for within, to read or to send: no demand of the call, and it shares nothing."""
+        self._used += self._slots.shares_less() - self._since
+        try:
+            yield
+        finally:
+            self._since = self._slots.shares_more()
+
+    def used(self, virtual: float) -> float:
+        """What it has demanded by a virtual time, in seconds."""
+        return self._used + virtual - self._since
+
+
 class Slots:
     """A kind of call that runs so many times at once; so many more wait, in order; further ones are refused.
 
     Those that run share something: a core, a store, an engine. A call's demand is the time that it would take alone:
-    while n run, each has an n-th of the time (the virtual time of processor sharing: Parekh and Gallager, "A
-    generalized processor sharing approach to flow control", 1993). With k before it a newcomer is done after about
-    k + 1 demands; if its caller does not wait for twice as long, it is refused. That is right on average only, so a
-    few always go in.
+    while n run, those left out that only wait for their callers, each has an n-th of the time (the virtual time of
+    processor sharing: Parekh and Gallager, "A generalized processor sharing approach to flow control", 1993). With k
+    before it a newcomer is done after about k + 1 demands; if its caller does not wait for twice as long, it is
+    refused. That is right on average only, so a few always go in.
 
     Args:
         name: of the kind, in messages.
@@ -71,7 +98,7 @@ class Slots:
         self._counters = counters
         self._surely = surely
         self._clock = clock
-        self._running = 0
+        self._running = self._sharing = 0
         self._waiters: deque[_Waiter] = deque()
         self._virtual = 0.0
         self._at = clock()
@@ -93,7 +120,7 @@ class Slots:
         return self._demand.seconds or 0.0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncIterator[Turn]:
         """Runs within, when it is this call's turn.
 
         Raises:
@@ -101,16 +128,28 @@ class Slots:
         """
         self._check()
         if self._running < self.at_once:
-            self._start()
+            self._running += 1
         else:
             await self._wait()
-        began = self._virtual
+        turn = Turn(self, self.shares_more())
         try:
-            yield
+            yield turn
         except BaseException:
-            self._end(began, whole=False)
+            self._end(turn, whole=False)
             raise
-        self._end(began, whole=True)
+        self._end(turn, whole=True)
+
+    def shares_more(self) -> float:
+        """A call takes its share of the time from now on; returns the virtual time."""
+        self._advance()
+        self._sharing += 1
+        return self._virtual
+
+    def shares_less(self) -> float:
+        """One does not any more."""
+        self._advance()
+        self._sharing -= 1
+        return self._virtual
 
     def _check(self) -> None:
         before = self._running + len(self._waiters)
@@ -142,12 +181,7 @@ class Slots:
                 self._leave()  # cancelled when it was its turn already
             raise
 
-    def _start(self) -> None:
-        self._advance()
-        self._running += 1
-
     def _leave(self) -> None:
-        self._advance()
         self._running -= 1
         while self._waiters and self._running < self.at_once:
             waiter = self._waiters.popleft()
@@ -159,17 +193,17 @@ class Slots:
             self._running += 1
             waiter.turn.set_result(None)
 
-    def _end(self, began: float, *, whole: bool) -> None:
-        self._advance()
+    def _end(self, turn: Turn, *, whole: bool) -> None:
+        used = turn.used(self.shares_less())
         # What was cut off tells how long it takes at least.
-        if whole or self._virtual - began > self.demand:
-            self._demand.measured(self._virtual - began, 1, 1)
+        if whole or used > self.demand:
+            self._demand.measured(used, 1, 1)
         self._leave()
 
     def _advance(self) -> None:
         now = self._clock()
-        if self._running:
-            self._virtual += (now - self._at) / self._running
+        if self._sharing:
+            self._virtual += (now - self._at) / self._sharing
         self._at = now
 
 

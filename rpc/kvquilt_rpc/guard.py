@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from kvquilt_codec import errors
 from kvquilt_rpc import status
-from kvquilt_rpc.admission import ENDS, Lanes
+from kvquilt_rpc.admission import ENDS, Lanes, Turn
 from kvquilt_rpc.authentication import Authenticator
 from kvquilt_rpc.callers import CALLER
 from kvquilt_rpc.counters import Counters
@@ -82,10 +82,10 @@ class Guard(grpc.aio.ServerInterceptor):
                     self._running.call(method),
                     serving(method, context, identity),
                 ):
-                    async with slots.turn():
+                    async with slots.turn() as turn:
                         CALLER.set(identity)
                         if handler.request_streaming:
-                            return await handler.stream_unary(_counted(requests, admitted, parse), context)
+                            return await handler.stream_unary(_counted(requests, admitted, parse, turn), context)
                         return await handler.unary_unary(await _only(requests, admitted, parse), context)
             except (errors.KvquiltError, DecodeError) as error:
                 # Services answer for themselves: what comes here was refused before they were called.
@@ -107,15 +107,16 @@ class Guard(grpc.aio.ServerInterceptor):
                     self._running.call(method),
                     serving(method, context, identity),
                 ):
-                    async with slots.turn():
+                    async with slots.turn() as turn:
                         CALLER.set(identity)
                         if handler.request_streaming:
-                            answers = handler.stream_stream(_counted(requests, admitted, parse), context)
+                            answers = handler.stream_stream(_counted(requests, admitted, parse, turn), context)
                         else:
                             answers = handler.unary_stream(await _only(requests, admitted, parse), context)
                         async with aclosing(answers) as items:
                             async for item in items:
-                                yield item
+                                with turn.apart():
+                                    yield item
             except (errors.KvquiltError, DecodeError) as error:
                 # Services answer for themselves: what comes here was refused before they were called.
                 self._refusing.refused(method, context.peer(), error)
@@ -137,7 +138,12 @@ async def _only(requests: AsyncIterator[bytes], admitted: Admitted, parse: Parse
     raise errors.BadRequestError("expected a request; the call ended without one")
 
 
-async def _counted(requests: AsyncIterator[bytes], admitted: Admitted, parse: Parse) -> AsyncIterator[Any]:
-    async for request in requests:
+async def _counted(requests: AsyncIterator[bytes], admitted: Admitted, parse: Parse, turn: Turn) -> AsyncIterator[Any]:
+    coming = aiter(requests)
+    while True:
+        with turn.apart():
+            request = await anext(coming, None)
+        if request is None:
+            return
         admitted.sent(len(request))
         yield parse(request)

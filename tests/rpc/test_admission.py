@@ -120,6 +120,36 @@ async def test_a_call_that_shares_with_others_is_known_to_be_quicker_alone() -> 
     assert calls.slots.demand == pytest.approx(1.0)
 
 
+async def test_time_that_callers_take_is_no_demand_and_those_that_wait_for_them_share_nothing() -> None:
+    calls = Calls(at_once=10, waiting=0)
+
+    async def reading() -> None:
+        async with calls.slots.turn() as turn:
+            calls.now += 1.0
+            with turn.apart():
+                calls.now += 100.0
+            calls.now += 1.0
+
+    await reading()
+    assert calls.slots.demand == pytest.approx(2.0)
+    stuck, gone = asyncio.Event(), calls.begin("beside")
+
+    async def slow() -> None:
+        async with calls.slots.turn() as turn:
+            with turn.apart():
+                await stuck.wait()
+
+    readers = [asyncio.create_task(slow()) for _ in range(8)]
+    await settle()
+    calls.now += 2.0  # of which the one beside them has all
+    await gone.end()
+    assert calls.slots.demand == pytest.approx(2.0)
+    assert calls.slots.running == 8, "they keep their places"
+    stuck.set()
+    await asyncio.gather(*readers)
+    assert calls.slots.running == 0
+
+
 async def test_a_few_are_let_in_whatever_is_foretold() -> None:
     calls = Calls(at_once=10, waiting=0, surely=3)
     await took(calls, 100.0)
