@@ -117,7 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--paths", nargs="+", choices=PATHS, default=list(PATHS), help="what is loaded; all")
     parser.add_argument("--data", type=Path, help="folder with traces/: their lengths, instead of their deciles")
     parser.add_argument(
-        "--unthrottled", action="store_true", help="callers make every call, also of a node that refuses most"
+        "--unthrottled", action="store_true", help="callers of nodes make every call, also of one that refuses most"
     )
     parser.add_argument("--json", action="store_true", help="print the results file too")
     return parser.parse_args()
