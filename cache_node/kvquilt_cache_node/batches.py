@@ -32,6 +32,7 @@ def header_of(opening: Opening) -> pb.GetChunkHeader:
         layout=None if opening.layout is None else convert.layout_to_wire(opening.layout),
         token_count=header.tokens,
         rotated_from=header.rotated_from,
+        tier=convert.tier_to_wire(opening.tier),
     )
 
 

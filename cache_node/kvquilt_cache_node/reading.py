@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kvquilt_cache_node.heads import Heads
 from kvquilt_cache_node.profiles import Profiles
+from kvquilt_cache_node.store.answering import listening
 from kvquilt_cache_node.types import Namespaces, ObjectReading, Store
 from kvquilt_codec import container
 from kvquilt_codec.container import ArrivingContainer, ContainerHead, DecodedChunk
@@ -14,6 +15,7 @@ from kvquilt_codec.container.decoder import check_section
 from kvquilt_codec.container.head import PREFIX, Section
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.tiers import Tier
 from kvquilt_codec.types import KVLayout
 from kvquilt_rpc import spans
 from kvquilt_rpc.metrics.codec import CodecMeter, Stopwatch
@@ -27,10 +29,15 @@ Buffers = Sequence[bytes | memoryview]
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a read begins with: the object's head, how many bytes follow, and their layout if they are tensors."""
+    """What a read begins with: the object's head, how many bytes follow, and their layout if they are tensors.
+
+    Attributes:
+        tier: that they come from; if they were read in parts from several, the slowest of them.
+    """
 
     head: ContainerHead
     nbytes: int
+    tier: Tier
     layout: KVLayout | None = None
 
 
@@ -120,25 +127,30 @@ class Reader:
         arriving = ArrivingContainer(self._heads.parse)
         opened = False
         async with aclosing(source.pieces()) as pieces:
-            async for piece in pieces:
+            while True:
+                with listening() as heard:
+                    piece = await anext(pieces, None)
+                if piece is None:
+                    break
                 for begin in range(0, len(piece), STEP_BYTES):
                     verified = arriving.feed(memoryview(piece)[begin : begin + STEP_BYTES])
                     if not opened and arriving.head is not None:
                         opened = True
                         arriving.head.check_fingerprint(model_fingerprint)
-                        yield Opening(arriving.head, arriving.head.total_bytes)
+                        yield Opening(arriving.head, arriving.head.total_bytes, heard.tier)
                     yield verified
         arriving.finish()
 
     async def _part(
         self, source: ObjectReading, model_fingerprint: str, asked: Asked
     ) -> AsyncGenerator[Opening | Buffers, None]:
-        (prefix,) = await source.read([(0, PREFIX.size)])
-        (head_data,) = await source.read([(0, container.head_bytes(prefix))])
-        head = self._heads.parse(head_data)
-        head.check_fingerprint(model_fingerprint)
-        layers = range(len(head.layout.layers)) if asked.layers is None else asked.layers
-        found = await source.read(head.byte_ranges(layers, asked.quality_layers, asked.held))
+        with listening() as heard:
+            (prefix,) = await source.read([(0, PREFIX.size)])
+            (head_data,) = await source.read([(0, container.head_bytes(prefix))])
+            head = self._heads.parse(head_data)
+            head.check_fingerprint(model_fingerprint)
+            layers = range(len(head.layout.layers)) if asked.layers is None else asked.layers
+            found = await source.read(head.byte_ranges(layers, asked.quality_layers, asked.held))
         buffers: Buffers = [head_data, *found]
         layout = None
         if asked.decoded:
@@ -149,7 +161,7 @@ class Reader:
             layout = KVLayout(head.layout.data_type, head.layout.layers[layers.start : layers.stop])
         else:
             _check(head.select(layers, asked.quality_layers, asked.held), found)
-        yield Opening(head, sum(map(len, buffers)), layout)
+        yield Opening(head, sum(map(len, buffers)), heard.tier, layout)
         yield buffers
 
     def _decode(

@@ -19,6 +19,7 @@ from kvquilt_codec.identity import DIGEST_BYTES, PUBLIC
 from kvquilt_codec.levels import KlBound, LevelRequest
 from kvquilt_codec.lifetime import Lifetime
 from kvquilt_codec.receipts import ForgetReceipt
+from kvquilt_codec.tiers import Tier
 from kvquilt_codec.types import MAX_CHUNK_TOKENS, MAX_LAYERS, DataType, KVLayout, LayerShape, Level, VariantKind
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2
 
@@ -39,6 +40,13 @@ _VARIANTS = {
     common_pb2.VARIANT_KIND_PAIR: VariantKind.PAIR,
     common_pb2.VARIANT_KIND_WARM: VariantKind.WARM,
 }
+_TIERS = {
+    common_pb2.TIER_KIND_MEMORY: Tier.MEMORY,
+    common_pb2.TIER_KIND_HOT: Tier.HOT,
+    common_pb2.TIER_KIND_QUEUE: Tier.QUEUE,
+    common_pb2.TIER_KIND_STORE: Tier.STORE,
+}
+_TIER_NUMBERS = {value: number for number, value in _TIERS.items()}
 _DATA_TYPE_NUMBERS = {value: number for number, value in _DATA_TYPES.items()}
 _LEVEL_NUMBERS = {value: number for number, value in _LEVELS.items()}
 _VARIANT_NUMBERS = {value: number for number, value in _VARIANTS.items()}
@@ -97,6 +105,16 @@ def level_from_wire(number: int) -> Level:
     if level is None:
         raise BadRequestError(f"expected a level in {[level.value for level in Level]}; got number {number}")
     return level
+
+
+def tier_to_wire(tier: Tier) -> common_pb2.TierKind.ValueType:
+    """Encode where a read came from; unspecified if that is not known."""
+    return _TIER_NUMBERS.get(tier, common_pb2.TIER_KIND_UNSPECIFIED)
+
+
+def tier_from_wire(number: int) -> Tier:
+    """Decode where a read came from; unknown if the node does not say, or a tier that this version does not know."""
+    return _TIERS.get(common_pb2.TierKind.ValueType(number), Tier.UNKNOWN)
 
 
 def variant_to_wire(variant: VariantKind) -> common_pb2.VariantKind.ValueType:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from kvquilt_cache_node.index_types import Stored
+from kvquilt_cache_node.store.answering import answered, listening
 from kvquilt_cache_node.store.changes import Changes
 from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.hedging import Hedge
@@ -19,6 +20,7 @@ from kvquilt_cache_node.store.whole import InOnePiece
 from kvquilt_cache_node.types import Blobs, ByteRange
 from kvquilt_codec.errors import IntegrityError, KvquiltError
 from kvquilt_codec.identity import check_digest
+from kvquilt_codec.tiers import Tier
 
 log = logging.getLogger(__name__)
 
@@ -150,12 +152,16 @@ class HotFirstBlobs(InOnePiece):
         """What the hot tier has, or the tier below where that is faster; `None` if it has to be asked yet."""
         chosen = [(0, stored.size)] if ranges is None else ranges
         check_ranges(chosen, stored.size)
-        raced = await self._hedge.race(
-            lambda: self._hot.read(key, chosen, stored), lambda: self._from_lower(key, ranges), self._hot.was_late
-        )
+        with listening() as both:  # the loser may have read all of it too
+            raced = await self._hedge.race(
+                lambda: self._hot.read(key, chosen, stored), lambda: self._from_lower(key, ranges), self._hot.was_late
+            )
         if raced.first:
             self._count("hot_hits", 1)
             self._hot.use(key)
+            answered(Tier.HOT)
+        elif raced.found is not None:
+            answered(both.tier)
         return raced.found
 
     async def _from_lower(self, key: bytes, ranges: Ranges) -> list[bytes]:

@@ -4,7 +4,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from kvquilt_cache_node.metrics.meter import NodeMeter
+from kvquilt_cache_node.store.answering import answered
 from kvquilt_cache_node.types import Blobs, ByteRange, Piece
+from kvquilt_codec.tiers import Tier
 from kvquilt_rpc import spans
 
 
@@ -13,14 +15,15 @@ class ObservedBlobs:
 
     Args:
         blobs: of the medium; closed with this.
-        tier: what the medium is to the store: "store", or "hot".
+        tier: what the medium is to the store: the store itself, or the hot tier.
         meter: told of every operation.
     """
 
-    def __init__(self, blobs: Blobs, tier: str, meter: NodeMeter) -> None:
+    def __init__(self, blobs: Blobs, tier: Tier, meter: NodeMeter) -> None:
         self._meter = meter
         self._blobs = blobs
-        self._tier = tier
+        self._answers = tier
+        self._tier = tier.value
 
     @property
     def name(self) -> str:
@@ -45,6 +48,7 @@ class ObservedBlobs:
             nbytes = sum(map(len, found))
             span.set(bytes=nbytes)
         self._meter.read(self._tier, nbytes)
+        answered(self._answers)
         return found
 
     async def pieces(self, key: bytes) -> AsyncGenerator[Piece, None]:
@@ -56,6 +60,7 @@ class ObservedBlobs:
                 async with aclosing(self._blobs.pieces(key)) as found:
                     async for piece in found:
                         nbytes += len(piece)
+                        answered(self._answers)
                         with operation.given():
                             yield piece
         except BaseException as error:

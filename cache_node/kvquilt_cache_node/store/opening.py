@@ -21,6 +21,7 @@ from kvquilt_codec.container.head import MAGIC
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file as profile_file
+from kvquilt_codec.tiers import Tier
 from kvquilt_rpc.counters import Counters
 
 
@@ -64,7 +65,7 @@ async def open_parts(
         As `open_store`.
     """
     meter = meter or NodeMeter()
-    blobs: Blobs = ObservedBlobs(await open_blobs(settings), "store", meter)
+    blobs: Blobs = ObservedBlobs(await open_blobs(settings), Tier.STORE, meter)
     try:
         blobs = with_queue(blobs, settings, (counters or Counters(COUNTERS)).add)
         return blobs, metered_index(await open_index(settings, anew=anew), meter)

@@ -18,6 +18,7 @@ from kvquilt_cache_node.store.tiered import Check, TieredBlobs
 from kvquilt_cache_node.store.write_back import WriteBackBlobs
 from kvquilt_cache_node.store.write_queue import WriteQueue
 from kvquilt_cache_node.types import Blobs
+from kvquilt_codec.tiers import Tier
 
 
 def with_queue(cold: Blobs, settings: NodeSettings, count: Count) -> Blobs:
@@ -50,7 +51,7 @@ async def with_tiers(
     """
     if settings.hot_store != "none":
         capacity = int(settings.hot_capacity)
-        medium = ObservedBlobs(await _hot_medium(settings), "hot", meter)
+        medium = ObservedBlobs(await _hot_medium(settings), Tier.HOT, meter)
         policy = _policy(settings.hot_eviction, capacity)
         hot = HotTier(medium, capacity, policy, count, timeout=settings.hot_timeout)
         try:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from kvquilt_cache_node.index_types import Stored
+from kvquilt_cache_node.store.answering import Heard, answered, listening
 from kvquilt_cache_node.store.changes import Changes
 from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.hot import Count, HotBlob, HotBlobs, Ranges, Recent
@@ -15,6 +16,7 @@ from kvquilt_cache_node.store.ranges import check_ranges
 from kvquilt_cache_node.types import Blobs, ByteRange, Piece
 from kvquilt_codec.errors import IntegrityError, KvquiltError
 from kvquilt_codec.identity import check_digest
+from kvquilt_codec.tiers import Tier
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +30,15 @@ Check = Callable[[bytes, bytes], Awaitable[object]]
 
 
 class _Flight:
-    """A read below that others may wait for; its result is `None` where each had better read by itself."""
+    """A read below that others may wait for; its result is `None` where each had better read by itself.
+
+    Attributes:
+        heard: which tier answers it: where what it finds comes from, whoever gets it.
+    """
 
     def __init__(self) -> None:
         self.task: asyncio.Task[list[bytes] | None]
+        self.heard = Heard()
         self.overtaken = False
 
 
@@ -102,6 +109,7 @@ class TieredBlobs:
                     self._hot.use(key)
                 cut = _cut(blob.data, asked)
                 self._count("memory_bytes_read", sum(map(len, cut)))
+                answered(Tier.MEMORY)
                 return cut
             self._hot.drop(key)
         if key not in self._changes:
@@ -151,11 +159,15 @@ class TieredBlobs:
         """Begin a read below that others may join, and wait for it."""
         flight = _Flight()
         work = self._load(key, flight) if load else self._lower.read(key, ranges)
-        flight.task = asyncio.create_task(work)
+        with listening() as flight.heard:
+            flight.task = asyncio.create_task(work)
         self._flights.setdefault(key, {})[ranges] = flight
         self._tasks.add(flight.task)
         flight.task.add_done_callback(partial(self._landed, key, ranges, flight))
-        return await asyncio.shield(flight.task)
+        found = await asyncio.shield(flight.task)
+        if found is not None:
+            answered(flight.heard.tier)
+        return found
 
     def _landed(self, key: bytes, ranges: Ranges, flight: _Flight, task: asyncio.Future[Any]) -> None:
         self._ended(task)
@@ -176,7 +188,10 @@ class TieredBlobs:
             found = await asyncio.shield(flight.task)
         except KvquiltError:
             return None  # what was not there then may be there now
-        return None if found is None or await self._look_up(key) is None else found
+        if found is None or await self._look_up(key) is None:
+            return None
+        answered(flight.heard.tier)
+        return found
 
     async def _load(self, key: bytes, flight: _Flight) -> list[bytes] | None:
         """Read a whole blob into memory; `None` if it cannot be kept there or is damaged."""

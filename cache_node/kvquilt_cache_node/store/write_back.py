@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 
+from kvquilt_cache_node.store.answering import answered
 from kvquilt_cache_node.store.changes import Changes
 from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.flushing import Flusher
@@ -14,6 +15,7 @@ from kvquilt_cache_node.store.write_queue import WriteQueue
 from kvquilt_cache_node.types import Blobs, ByteRange
 from kvquilt_codec.errors import CapacityError, NotFoundError, UnavailableError
 from kvquilt_codec.identity import check_digest
+from kvquilt_codec.tiers import Tier
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ class WriteBackBlobs(InOnePiece):
                 raise NotFoundError(f"expected object {key.hex()[:16]}... in the store; it is being deleted")
             found = await self._queue.read(entry, ranges)
             if found is not None:
+                answered(Tier.QUEUE)
                 self._count("queue_hits", 1)
                 self._count("queue_bytes_read", sum(map(len, found)))
                 return found

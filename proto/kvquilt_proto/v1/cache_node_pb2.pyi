@@ -361,10 +361,13 @@ class GetChunkHeader(_message.Message):
     LAYOUT_FIELD_NUMBER: _builtins.int
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     ROTATED_FROM_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     payload_bytes: _builtins.int
     container_bytes: _builtins.int
     token_count: _builtins.int
     rotated_from: _builtins.int
+    tier: _common_pb2.TierKind.ValueType
+    """That answered; of an object that was read in parts the slowest that did."""
     @_builtins.property
     def layout(self) -> _common_pb2.KvLayout:
         """Set for decoded payloads."""
@@ -377,10 +380,11 @@ class GetChunkHeader(_message.Message):
         layout: _common_pb2.KvLayout | None = ...,
         token_count: _builtins.int = ...,
         rotated_from: _builtins.int | None = ...,
+        tier: _common_pb2.TierKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_layout", b"_layout", "_rotated_from", b"_rotated_from", "layout", b"layout", "rotated_from", b"rotated_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_layout", b"_layout", "_rotated_from", b"_rotated_from", "container_bytes", b"container_bytes", "layout", b"layout", "payload_bytes", b"payload_bytes", "rotated_from", b"rotated_from", "token_count", b"token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_layout", b"_layout", "_rotated_from", b"_rotated_from", "container_bytes", b"container_bytes", "layout", b"layout", "payload_bytes", b"payload_bytes", "rotated_from", b"rotated_from", "tier", b"tier", "token_count", b"token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__layout: _TypeAlias = _typing.Literal["layout"]  # noqa: Y015
     _WhichOneofArgType__layout: _TypeAlias = _typing.Literal["_layout", b"_layout"]  # noqa: Y015

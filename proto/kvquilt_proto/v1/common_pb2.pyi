@@ -97,6 +97,38 @@ VARIANT_KIND_WARM: VariantKind.ValueType  # 4
 """The shared prefix and fixed passages of the same corpus."""
 Global___VariantKind: _TypeAlias = VariantKind  # noqa: Y015
 
+class _TierKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TierKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TierKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TIER_KIND_UNSPECIFIED: _TierKind.ValueType  # 0
+    """It does not say."""
+    TIER_KIND_MEMORY: _TierKind.ValueType  # 1
+    """Memory in front of the store."""
+    TIER_KIND_HOT: _TierKind.ValueType  # 2
+    """The hot tier."""
+    TIER_KIND_QUEUE: _TierKind.ValueType  # 3
+    """The write queue: the store has not got them yet."""
+    TIER_KIND_STORE: _TierKind.ValueType  # 4
+    """The store itself."""
+
+class TierKind(_TierKind, metaclass=_TierKindEnumTypeWrapper):
+    """Where a node read the bytes of an object."""
+
+TIER_KIND_UNSPECIFIED: TierKind.ValueType  # 0
+"""It does not say."""
+TIER_KIND_MEMORY: TierKind.ValueType  # 1
+"""Memory in front of the store."""
+TIER_KIND_HOT: TierKind.ValueType  # 2
+"""The hot tier."""
+TIER_KIND_QUEUE: TierKind.ValueType  # 3
+"""The write queue: the store has not got them yet."""
+TIER_KIND_STORE: TierKind.ValueType  # 4
+"""The store itself."""
+Global___TierKind: _TypeAlias = TierKind  # noqa: Y015
+
 @_typing.final
 class LayerShape(_message.Message):
     """Shape of one model layer's KV."""
