@@ -61,6 +61,7 @@ class ChunkExplanation:
         wanted_form: and what was looked for.
         predicted_kl: least that the gate would predict, of the cause "gate_closed"; `None`: not measured.
         detail: why it was not kept, or why the cause could not be found out.
+        tier: where it was read, as in `ChunkReport`.
     """
 
     segment: int
@@ -81,6 +82,7 @@ class ChunkExplanation:
     wanted_form: str
     predicted_kl: float | None
     detail: str
+    tier: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ def _chunk(message: pb.ChunkExplanation) -> ChunkExplanation:
         message.wanted_form,
         message.predicted_kl if message.HasField("predicted_kl") else None,
         message.detail,
+        message.tier,
     )
 
 

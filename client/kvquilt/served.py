@@ -26,7 +26,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class ServedChunk:
-    """What became of one chunk of a request, as in `ChunkExplanation`; `node` had it, stored in `form`."""
+    """What became of one chunk of a request, as in `ChunkExplanation`; `node` had it in `tier`, stored in `form`."""
 
     segment: int
     begin: int
@@ -39,6 +39,7 @@ class ServedChunk:
     node: str
     stored_bytes: int
     form: str
+    tier: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class ServedRequest:
         patches: all tokens of the prompt in its order, each in one of them.
         patches_merged: they were too many: tokens of one chunk or prompt that are of one kind are together.
         chunks: only of a request that was asked for by its id.
+        tokens_by_tier: tokens with stored KV by where it was read, as `tier` of `ChunkReport`.
     """
 
     request_id: str
@@ -83,6 +85,7 @@ class ServedRequest:
     patches: tuple[Patch, ...]
     patches_merged: bool
     chunks: tuple[ServedChunk, ...]
+    tokens_by_tier: dict[str, int]
 
     def tokens(self) -> dict[str, int]:
         """Tokens by kind of patch; kinds without any are left out."""
@@ -119,6 +122,7 @@ def served_request(message: pb.ServedRequest) -> ServedRequest:
         tuple(Patch(p.kind, p.begin, p.tokens, p.chunk if p.HasField("chunk") else None) for p in message.patches),
         message.patches_merged,
         tuple(map(_chunk, message.chunks)),
+        dict(message.tokens_by_tier),
     )
 
 
@@ -135,4 +139,5 @@ def _chunk(message: pb.ServedChunk) -> ServedChunk:
         message.node,
         message.stored_bytes,
         message.form,
+        message.tier,
     )

@@ -75,6 +75,9 @@ class ChunkReport:
     in_exact_context: bool
     context: str = ""
     """What the stored KV's context is to the prompt: "exact", "pair", "warm", "base"; empty if it missed."""
+    tier: str = ""
+    """Where it was read: "memory", "hot", "queue" or "store" of a node, "router", which had kept it, or "unknown".
+    Empty: it missed, or was not fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,14 @@ class BlendReport:
     def hit(self) -> bool:
         """Whether no chunk missed."""
         return not any(chunk.miss_reason for chunk in self.chunks)
+
+    def tokens_by_tier(self) -> dict[str, int]:
+        """Tokens of the chunks that were served, by where these were read; tiers without any are left out."""
+        found: dict[str, int] = {}
+        for chunk in self.chunks:
+            if chunk.tier:
+                found[chunk.tier] = found.get(chunk.tier, 0) + chunk.end - chunk.begin
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

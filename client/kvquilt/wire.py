@@ -84,6 +84,7 @@ def chunks(messages: Iterable[pb.ChunkReport]) -> tuple[ChunkReport, ...]:
             m.fetched_bytes,
             m.in_exact_context,
             m.context,
+            m.tier,
         )
         for m in messages
     )

@@ -9,6 +9,7 @@ COLUMNS = {
     "stored_bytes": "int64",
     "compute_seconds": "double",
     "found": "bool",
+    "tier": "string",
 }
 """Columns of the Parquet files and their Arrow types; nothing is null.
 
@@ -17,10 +18,10 @@ COLUMNS = {
 chunk once. `namespace`: whose the chunk is. `key`: of the chunk, under its namespace's secret: the same whether it was
 found or not, and in which variant. `stored_bytes`: what the object that served it takes, or, if none did, what one
 would take, estimated. `compute_seconds`: measured, or estimated, seconds that computing it takes. `found`: it was
-served from the cache.
+served from the cache. `tier`: where it was read (a value of `Tier`); empty if it was not found.
 """
 
-Row = tuple[float, str, str, bytes, int, int, float, bool]
+Row = tuple[float, str, str, bytes, int, int, float, bool, str]
 """Values in the order of `COLUMNS`."""
 
 SUFFIX = ".parquet"

@@ -127,10 +127,15 @@ WELL = Row(
             decimals=0,
         ),
         Lines(
-            "Hits, by context",
-            "Chunks a second whose stored KV was used, by what its context was to the prompt: exact, pair (after the same neighbour), warm, base.",
+            "Hits, by context and tier",
+            "Tokens a second that had stored KV, by what its context was to the prompt: exact, pair (after the same neighbour), warm, base; and by where it was read: memory, hot, queue or store of a node, router (which had kept it). Much from a store that is far away: memory or the hot tier is too small for what comes back.",
             "short",
-            (Query(rate("kvquilt_router_chunk_hits_total", by="context"), "{{context}}"),),
+            (
+                Query(
+                    rate("kvquilt_router_stored_tokens_total", by="context, tier") + " > 0",
+                    "{{context}} from {{tier}}",
+                ),
+            ),
             stacked=True,
         ),
         Lines(

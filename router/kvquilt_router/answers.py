@@ -84,6 +84,7 @@ def chunk_message(outcome: ChunkOutcome) -> pb.ChunkReport:
         end=ref.end,
         miss_reason=outcome.miss_reason,
         fetched_bytes=outcome.fetched_bytes,
+        tier="" if outcome.tier is None else outcome.tier.value,
     )
     if found is not None:
         message.variant_kind = convert.variant_to_wire(found.info.meta.variant)

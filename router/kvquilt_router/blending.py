@@ -13,15 +13,16 @@ from kvquilt_codec.container import DecodedChunk
 from kvquilt_codec.errors import KvquiltError
 from kvquilt_router.arriving import Arrivals
 from kvquilt_router.assembly import Assembly
+from kvquilt_router.counting import count_blended
 from kvquilt_router.engine import Engine
 from kvquilt_router.fetching import Fetcher
-from kvquilt_router.finding import Finder, Guess, changed
+from kvquilt_router.finding import Came, Finder, Guess, changed
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.lookup import Lookup
 from kvquilt_router.planning import Planner
 from kvquilt_router.policies import policy_by_name
 from kvquilt_router.starting import Choice, StartedBlend, Starter, with_question
-from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Indices, Key, Prompt, Sent, key_of
+from kvquilt_router.types import BlendOptions, BlendReport, ChunkOutcome, Key, Prompt, Sent, key_of
 from kvquilt_router.usage import Tally, saved_seconds
 from kvquilt_rpc import spans
 from kvquilt_rpc.admission import Slots
@@ -205,8 +206,10 @@ class Blender:
         chunks, blend = await self._fetched(prompt, options, plan, guessed, least)
         if blend is None:
             if plan.guesses:
-                tokens = {o.found: chunks[key_of(o.found)].token_ids for o in guessed if o.found is not None}
-                report.chunks = self._finder.aligned(report.chunks, plan.guesses, tokens)
+                came = {
+                    o.found: Came(chunks[key_of(o.found)].token_ids, o.tier) for o in guessed if o.found is not None
+                }
+                report.chunks = self._finder.aligned(report.chunks, plan.guesses, came)
             fetched = time.perf_counter()
             blend = self._starter.now(Choice.of(prompt, report.chunks, report.decision, least), chunks, options)
         else:
@@ -231,7 +234,7 @@ class Blender:
         if 2 * computed > assembly.kv.tokens:
             self._prefill.measured(computation.engine_seconds, computed, layers)
         report.observed_deviation = assembly.observed_deviation
-        self._count_tokens(report, blend.choice.prompt, assembly.recomputed)
+        count_blended(report, blend.choice.prompt, assembly.recomputed, self.elements_per_token)
         if self._prefill.seconds is not None:
             report.prefill_seconds_per_token = self._prefill.seconds * layers
         fresh = computed - report.tokens_recomputed
@@ -277,23 +280,3 @@ class Blender:
                 await blend.computation.dropped()
             raise
         return chunks, blend
-
-    def _count_tokens(self, report: BlendReport, prompt: Prompt, recomputed: Indices) -> None:
-        again = np.zeros(prompt.context_tokens, bool)
-        again[recomputed] = True
-        elements = self.elements_per_token
-        read: dict[Key, int] = {}
-        for outcome in report.chunks:
-            if outcome.found is None:
-                continue
-            ref, found = outcome.ref, outcome.found
-            read[key_of(found)] = found.info.meta.tokens
-            fresh = int(again[ref.begin : ref.end].sum())
-            report.tokens_recomputed += fresh
-            if found.context == "exact":
-                report.tokens_exact += ref.end - ref.begin - fresh
-            else:
-                report.tokens_reused += ref.end - ref.begin - fresh
-        known = report.tokens_exact + report.tokens_reused + report.tokens_recomputed
-        report.tokens_computed = len(prompt.token_ids) - known
-        report.bf16_bytes = sum(read.values()) * elements * 2

@@ -10,16 +10,18 @@ from kvquilt_codec import errors
 from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.container import ContainerDecoder, DecodedChunk, HeldContainer
 from kvquilt_codec.levels import OperatingPoint
+from kvquilt_codec.tiers import Tier
 from kvquilt_router.arriving import Arrivals
 from kvquilt_router.holding import HeldChunks
 from kvquilt_router.misses import miss_reason
 from kvquilt_router.placement import check_fits
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.types import ChunkOutcome, Found, Key, key_of
-from kvquilt_rpc import spans
+from kvquilt_rpc import convert, spans
 from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.metrics.codec import CodecMeter, Stopwatch
+from kvquilt_rpc.node_batches import Piece
 from kvquilt_rpc.nodes import CacheNodes, ObjectBatch, ObjectPieces, ObjectRef
 
 log = logging.getLogger(__name__)
@@ -69,18 +71,25 @@ class Fetcher:
         Returns:
             The chunks that came.
         """
-        chunks, reasons, sizes = await self._fetch_found([*guessed, *outcomes], arrivals)
+        chunks, reasons, received = await self._fetch_found([*guessed, *outcomes], arrivals)
         for outcome in guessed:
-            if outcome.found is not None and reasons[key_of(outcome.found)]:
-                outcome.found = None
+            if outcome.found is not None:
+                key = key_of(outcome.found)
+                if reasons[key]:
+                    outcome.found = None
+                else:
+                    outcome.tier = received[key].tier
         for outcome in outcomes:
             if outcome.found is not None and not reasons[key_of(outcome.found)]:
                 reasons[key_of(outcome.found)] = self._checked(outcome, outcome.found, chunks[key_of(outcome.found)])
             if outcome.found is not None:
                 key = key_of(outcome.found)
-                outcome.fetched_bytes = sizes.pop(key, 0)
+                if key in received:
+                    outcome.fetched_bytes = received[key].taken()
                 if reasons[key]:
                     outcome.found, outcome.miss_reason = None, reasons[key]
+                else:
+                    outcome.tier = received[key].tier
             if outcome.found is None:
                 self._counters.add(f"chunks_missed_{outcome.miss_reason}")
             else:
@@ -94,8 +103,8 @@ class Fetcher:
 
     async def _fetch_found(
         self, outcomes: Sequence[ChunkOutcome], arrivals: Arrivals
-    ) -> tuple[dict[Key, DecodedChunk], dict[Key, str], dict[Key, int]]:
-        """Chunks that came, the reason (or "") for each that was tried, and the bytes received."""
+    ) -> tuple[dict[Key, DecodedChunk], dict[Key, str], dict[Key, "_Received"]]:
+        """Chunks that came, the reason (or "") for each that was tried, and what was received in time."""
         wanted = {key_of(outcome.found): outcome.found for outcome in outcomes if outcome.found is not None}
         together = {} if self._held.capacity else wanted
         asked = [(ObjectRef.of(found.info), point.quality_layers) for (_, point), found in together.items()]
@@ -115,31 +124,31 @@ class Fetcher:
                 await asyncio.gather(*tasks.values(), return_exceptions=True)
         chunks: dict[Key, DecodedChunk] = {}
         reasons: dict[Key, str] = {}
-        sizes: dict[Key, int] = {}
+        received: dict[Key, _Received] = {}
         for key, task in tasks.items():
             if task.cancelled():
                 reasons[key] = "fetch_deadline"
                 continue
-            chunk, reasons[key], sizes[key] = task.result()
+            chunk, reasons[key], received[key] = task.result()
             if chunk is not None:
                 chunks[key] = chunk
-        return chunks, reasons, sizes
+        return chunks, reasons, received
 
     async def _fetch_one(
         self, found: Found, point: OperatingPoint, batch: ObjectBatch, slots: asyncio.Semaphore, arrivals: Arrivals
-    ) -> tuple[DecodedChunk | None, str, int]:
+    ) -> tuple[DecodedChunk | None, str, "_Received"]:
         received = _Received()
         ref = ObjectRef.of(found.info)
         try:
             if self._held.capacity:
                 async with slots:
-                    return await self._continued(ref, point, received), "", received.bytes
+                    return await self._continued(ref, point, received), "", received
             async with aclosing(batch.pieces(ref, point.quality_layers)) as pieces:
-                return await self._streamed(ref, point, pieces, received, arrivals), "", received.bytes
+                return await self._streamed(ref, point, pieces, received, arrivals), "", received
         except errors.KvquiltError as error:
             arrivals.fail()
             arrivals.move()
-            return None, self._missed(found.info, error), received.bytes
+            return None, self._missed(found.info, error), received
 
     def _checked(self, outcome: ChunkOutcome, found: Found, chunk: DecodedChunk) -> str:
         """The reason why a chunk that came cannot be used; empty if it can."""
@@ -172,14 +181,15 @@ class Fetcher:
                 decoder.feed(data)
 
         async for piece in pieces:
+            received.add(piece)
             if isinstance(piece, bytes):
-                received.add(len(piece))
                 await asyncio.to_thread(feed, piece)
                 arriving.received = received.bytes
                 arrivals.move()
         chunk = decoder.finish()
         self._meter.coded("decode", watch.seconds, received.bytes)
-        spans.note(bytes=received.bytes, tokens=len(chunk.token_ids), busy_seconds=watch.seconds)
+        tokens, tier = len(chunk.token_ids), received.tier.value
+        spans.note(bytes=received.bytes, tokens=tokens, tier=tier, busy_seconds=watch.seconds)
         return chunk
 
     async def _continued(self, ref: ObjectRef, point: OperatingPoint, received: "_Received") -> DecodedChunk:
@@ -190,7 +200,7 @@ class Fetcher:
             held = await self._extended(held, ref, depth, received)
             self._held.put(ref.key, held)
         watch = Stopwatch()
-        with spans.span("kvquilt.decode", bytes=received.bytes), watch.running():
+        with spans.span("kvquilt.decode", bytes=received.bytes, tier=received.tier.value), watch.running():
             chunk = await asyncio.to_thread(held.decode, self._profile.coder, depth or None)
         self._meter.coded("decode", watch.seconds, held.nbytes)
         return chunk
@@ -227,10 +237,24 @@ class Fetcher:
 
 @dataclass(slots=True)
 class _Received:
-    """Bytes that came for one chunk, also if it is missed in the end."""
+    """What came for one chunk, also if it is missed in the end.
+
+    Attributes:
+        bytes: of it.
+        tier: that a node read it from; the router's own memory as long as nothing comes.
+    """
 
     bytes: int = 0
+    tier: Tier = Tier.ROUTER
 
-    def add(self, count: int) -> None:
-        """Count some more."""
-        self.bytes += count
+    def add(self, piece: Piece) -> None:
+        """Some more came."""
+        if isinstance(piece, bytes):
+            self.bytes += len(piece)
+        else:
+            self.tier = convert.tier_from_wire(piece.tier)
+
+    def taken(self) -> int:
+        """The bytes, for whoever asks first: what is used twice came once."""
+        taken, self.bytes = self.bytes, 0
+        return taken

@@ -13,6 +13,7 @@ from kvquilt_codec.catalog import ObjectInfo
 from kvquilt_codec.fingerprints import Fingerprint, K, fingerprints
 from kvquilt_codec.identity import context_digest
 from kvquilt_codec.levels import OperatingPoint
+from kvquilt_codec.tiers import Tier
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.matching import Diagonal, FoundChunk, diagonals, runs, whole_chunks
 from kvquilt_router.planning import Planner
@@ -39,6 +40,14 @@ class Guess:
     found: Found
     outcome: ChunkOutcome
     diagonals: tuple[Diagonal, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Came:
+    """What a guess is compared by: the stored chunk's tokens, and the tier that they were read from."""
+
+    token_ids: TokenIds
+    tier: Tier | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,29 +205,27 @@ class Finder:
         return guesses
 
     def aligned(
-        self, outcomes: Sequence[ChunkOutcome], guesses: Sequence[Guess], tokens: Mapping[Found, TokenIds]
+        self, outcomes: Sequence[ChunkOutcome], guesses: Sequence[Guess], came: Mapping[Found, Came]
     ) -> list[ChunkOutcome]:
         """Outcomes with the parts of guessed chunks that are in the prompt, compared token by token.
 
         Args:
             outcomes: ascending.
             guesses: for some of them.
-            tokens: of the guessed chunks that came.
+            came: of the guessed chunks those that did.
         """
         result: list[ChunkOutcome] = []
         for outcome in outcomes:
-            own = [guess for guess in guesses if guess.outcome is outcome and guess.found in tokens]
-            result += self._parts(outcome, own, tokens) if own else [outcome]
+            own = [guess for guess in guesses if guess.outcome is outcome and guess.found in came]
+            result += self._parts(outcome, own, came) if own else [outcome]
         return result
 
-    def _parts(
-        self, outcome: ChunkOutcome, guesses: Sequence[Guess], tokens: Mapping[Found, TokenIds]
-    ) -> list[ChunkOutcome]:
+    def _parts(self, outcome: ChunkOutcome, guesses: Sequence[Guess], came: Mapping[Found, Came]) -> list[ChunkOutcome]:
         ref = outcome.ref
         taken: list[tuple[int, int]] = []
         found: list[tuple[int, int, int, Found]] = []
         for guess in guesses:
-            for run in runs(ref.token_ids, tokens[guess.found], guess.diagonals, taken=taken):
+            for run in runs(ref.token_ids, came[guess.found].token_ids, guess.diagonals, taken=taken):
                 taken.append((run.begin, run.end))
                 found.append((run.begin, run.end, run.source_begin, guess.found))
         pieces: list[ChunkOutcome] = []
@@ -231,7 +238,8 @@ class Finder:
             exact = stored.context == "exact" and source_begin == 0 and begin == 0
             context = stored if exact else Found(stored.info, changed(stored), stored.point)
             repair = min(REPAIRED, end - begin) if edited or (pieces and not exact) else 0
-            pieces.append(ChunkOutcome(part, context, source_begin=source_begin, repair=repair))
+            tier = came[stored].tier
+            pieces.append(ChunkOutcome(part, context, source_begin=source_begin, repair=repair, tier=tier))
             position = end
         if position < len(ref.token_ids):
             pieces.append(self._missed_part(ref, position, len(ref.token_ids)))

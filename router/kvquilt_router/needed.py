@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kvquilt_codec.tiers import Tier
 from kvquilt_codec.types import KVLayout, TokenIds
 from kvquilt_router.blending import Blended
 from kvquilt_router.estimates import UNMEASURED_SECONDS_PER_TOKEN
@@ -25,6 +26,7 @@ class Need:
         stored_bytes: what the object that served it takes, or one would take.
         compute_seconds: seconds that computing it takes.
         found: it was served from the cache.
+        tier: that it was read from; `None` if it was not found.
     """
 
     chunk_key: bytes
@@ -33,6 +35,7 @@ class Need:
     stored_bytes: int
     compute_seconds: float
     found: bool
+    tier: Tier | None = None
 
 
 @dataclass(slots=True)
@@ -72,7 +75,8 @@ def needs(done: Blended | Loaded, planner: Planner, sizes: Sizes) -> list[Need]:
             info, ref = outcome.found.info, outcome.ref
             meta = info.meta
             sizes.learn(meta.form.name, meta.tokens, info.stored_bytes)
-            need = Need(meta.chunk_key, ref.public, meta.tokens, info.stored_bytes, meta.compute_seconds, True)
+            size, seconds = info.stored_bytes, meta.compute_seconds
+            need = Need(meta.chunk_key, ref.public, meta.tokens, size, seconds, True, outcome.tier)
             needed.append((ref.begin, need))
     if isinstance(done, Blended):
         lacking, each = [*_missed_prefix(done), *missed(done, planner)], done.seconds_per_token

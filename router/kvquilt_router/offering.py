@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from kvquilt_codec.errors import BadRequestError
 from kvquilt_router.blending import Blended, Blender, BlendPlan
+from kvquilt_router.counting import stored_tokens
 from kvquilt_router.estimates import Estimates, Way, earliest
 from kvquilt_router.gate.choose import EXACT
 from kvquilt_router.gate.held import HeldGate
@@ -199,6 +200,7 @@ class Offers:
         report = self.shown(prompt, options, offer)
         report.tokens_exact = sent.end - sent.first
         report.tokens_computed = len(prompt.token_ids) - report.tokens_exact
+        report.tokens_stored = stored_tokens(report.chunks, sent.first, sent.end)
         seconds = time.perf_counter() - started
         report.seconds = {"fetch": seconds, "select": 0.0, "compute": 0.0, "total": seconds, "overlap": 0.0}
         chunks = offer.head.chunks if offer.head is not None and offer.extent is Extent.EXACT else []

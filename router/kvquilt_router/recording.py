@@ -44,6 +44,7 @@ class Recorder:
                     need.stored_bytes,
                     need.compute_seconds,
                     need.found,
+                    "" if need.tier is None else need.tier.value,
                 )
                 for need in needs(done, planner, self._sizes)
             ]

@@ -18,6 +18,7 @@ from kvquilt_router.background import Background
 from kvquilt_router.blending import Blender
 from kvquilt_router.checking import check_settings
 from kvquilt_router.computing import ContextCache, VariantComputer
+from kvquilt_router.counters import COUNTERS
 from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.engine_thread import EngineThread
 from kvquilt_router.estimates import Estimates
@@ -51,7 +52,6 @@ from kvquilt_router.status_page.serving import status_page_served
 from kvquilt_router.storing import Storer
 from kvquilt_router.taking import Taker
 from kvquilt_router.tenants import Tenant, Tenants
-from kvquilt_router.types import COUNTERS
 from kvquilt_router.usage import NamespaceUsage
 from kvquilt_router.warming import WarmUps
 from kvquilt_router.why.explaining import Explainer

@@ -7,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvquilt_codec.catalog import ObjectInfo
-from kvquilt_codec.gate import CONTEXTS
 from kvquilt_codec.levels import OperatingPoint
+from kvquilt_codec.tiers import Tier
 from kvquilt_codec.types import TokenIds
-from kvquilt_router.gate.types import REFUSALS, Decision
-from kvquilt_rpc.counters import CALL_COUNTERS
-from kvquilt_rpc.nodes.types import COUNTERS as NODE_COUNTERS
+from kvquilt_router.gate.types import Decision
 from kvquilt_rpc.nodes.types import NO_NODES
 
 SLOWER = "slower_than_computing"
@@ -40,43 +38,6 @@ MISS_REASONS = (
     SLOWER,
 )
 """Why it was not used; docs/reference.md says what each means."""
-
-COUNTERS = (
-    "blends",
-    *(f"loads_{what}" for what in ("exact", "nothing", "less")),
-    "bytes_fetched",
-    "chunks_hit",
-    *(f"chunks_hit_{context}" for context in CONTEXTS),
-    *(f"chunks_missed_{reason}" for reason in MISS_REASONS),
-    "tokens_exact",
-    "tokens_reused",
-    "tokens_recomputed",
-    "tokens_computed",
-    "tokens_written",
-    "bytes_written",
-    "milliseconds_saved",
-    "milliseconds_lost",
-    "documents_prefetched",
-    "saves",
-    "saves_dropped",
-    "chunks_saved",
-    "chunks_saved_before",
-    "chunks_unsaved",
-    "puts_failed",
-    "background_stored",
-    "background_dropped",
-    "background_failed",
-    "access_log_requests",
-    "access_log_dropped",
-    *(f"blends_refused_{reason}" for reason in REFUSALS),
-    "audits",
-    "audits_exceeded",
-    "audits_dropped",
-    "points_withdrawn",
-    *CALL_COUNTERS,
-    *NODE_COUNTERS,
-)
-"""Counters of a router."""
 
 Indices = NDArray[np.int64]
 """Positions of tokens in a prompt, ascending."""
@@ -175,6 +136,7 @@ class ChunkOutcome:
         source_begin: first token of the run within the stored chunk.
         repair: how many of its first tokens are computed again, because an edit precedes them.
         kept_out: context of the stored KV that the gate did not let be used.
+        tier: that its KV was read from; `None` if it was missed, or not fetched.
     """
 
     ref: ChunkRef
@@ -184,6 +146,7 @@ class ChunkOutcome:
     source_begin: int = 0
     repair: int = 0
     kept_out: str = ""
+    tier: Tier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +226,7 @@ class BlendReport:
         tokens_reused: stored KV computed in another context, used as it is.
         tokens_recomputed: stored KV replaced by a fresh computation.
         tokens_computed: no stored KV; the question is among them, its last token computed by the worker.
+        tokens_stored: those with stored KV, recomputed ones included, by its context and the tier that it came from.
         bf16_bytes: what the fetched tensors take as bfloat16.
         seconds: wall time by step: fetch (look up, fetch, decode), select (merge, choose), compute, total, and overlap:
             how long chunks were fetched while the engine computed, which is counted in fetch and in the others.
@@ -281,6 +245,7 @@ class BlendReport:
     tokens_reused: int = 0
     tokens_recomputed: int = 0
     tokens_computed: int = 0
+    tokens_stored: dict[tuple[str, Tier], int] = field(default_factory=dict)
     bf16_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     observed_deviation: float = 0.0

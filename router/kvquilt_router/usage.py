@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from kvquilt_proto.v1 import router_pb2 as pb
+from kvquilt_router.counters import USAGE
 from kvquilt_router.metrics.meter import RouterMeter
 from kvquilt_router.types import BlendReport, Extent
 from kvquilt_rpc import spans
@@ -11,19 +12,6 @@ from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.metrics.types import OTHER
 from kvquilt_rpc.metrics.values import Named
 
-USAGE = (
-    "blends",
-    "tokens_exact",
-    "tokens_reused",
-    "tokens_recomputed",
-    "tokens_computed",
-    "tokens_written",
-    "bytes_fetched",
-    "bytes_written",
-    "milliseconds_saved",
-    "milliseconds_lost",
-)
-"""Counters that are kept of each namespace, and of all together."""
 _KINDS = ("exact", "reused", "recomputed", "computed")
 
 
@@ -61,6 +49,8 @@ class Tally:
         tokens = {f"tokens_{kind}": getattr(report, f"tokens_{kind}") for kind in _KINDS}
         for name, amount in tokens.items():
             self.add(name, amount)
+        for (_, tier), amount in report.tokens_stored.items():
+            self.add(f"tokens_from_{tier.value}", amount)
         spans.note(**tokens, bytes=report.fetched_bytes, misses=sum(bool(o.miss_reason) for o in report.chunks))
         self.add("bytes_fetched", report.fetched_bytes)
         if report.saved_seconds is not None:

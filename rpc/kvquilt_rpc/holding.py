@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from kvquilt_codec.container import HeldContainer
-from kvquilt_proto.v1 import cache_node_pb2
+from kvquilt_rpc.node_batches import Piece
 
-Pieces = AsyncIterator[cache_node_pb2.GetChunkHeader | bytes]
+Pieces = AsyncIterator[Piece]
 """What `NodeClient.get` gives."""
-Received = Callable[[int], None] | None
-"""Told of the bytes that come."""
+Received = Callable[[Piece], None] | None
+"""Told of what comes: the header, then the bytes."""
 
 
 async def held_of(pieces: Pieces, model_fingerprint: str, quality_layers: int, received: Received) -> HeldContainer:
@@ -26,8 +26,8 @@ async def extended(held: HeldContainer, pieces: Pieces, quality_layers: int, rec
 async def _joined(pieces: Pieces, received: Received) -> bytes:
     came: list[bytes] = []
     async for piece in pieces:
+        if received is not None:
+            received(piece)
         if isinstance(piece, bytes):
             came.append(piece)
-            if received is not None:
-                received(len(piece))
     return b"".join(came)

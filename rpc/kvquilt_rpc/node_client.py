@@ -16,7 +16,7 @@ from kvquilt_rpc.callers import acting_in
 from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.framing import Framing
 from kvquilt_rpc.holding import extended, held_of
-from kvquilt_rpc.node_batches import NodeBatches
+from kvquilt_rpc.node_batches import NodeBatches, Piece
 from kvquilt_rpc.node_files import NodeGates, NodeProfiles
 from kvquilt_rpc.node_objects import NodeObjects
 from kvquilt_rpc.node_pins import NodePins
@@ -155,7 +155,7 @@ class NodeClient:
         *,
         quality_layers: int,
         deadline: float,
-        received: Callable[[int], None] | None = None,
+        received: Callable[[Piece], None] | None = None,
     ) -> HeldContainer:
         """Read an object, or its coarser quality layers only, and keep the bytes, so that it can be upgraded.
 
@@ -164,7 +164,7 @@ class NodeClient:
             model_fingerprint: of the caller's model.
             quality_layers: how many, the coarsest first; 0 is all.
             deadline: seconds.
-            received: told of the bytes that come.
+            received: told of what comes: the header, then the bytes.
         """
         pieces = self.get(key, model_fingerprint, deadline=deadline, quality_layers=quality_layers)
         return await held_of(pieces, model_fingerprint, quality_layers, received)
@@ -177,7 +177,7 @@ class NodeClient:
         *,
         quality_layers: int,
         deadline: float,
-        received: Callable[[int], None] | None = None,
+        received: Callable[[Piece], None] | None = None,
     ) -> HeldContainer:
         """A finer version of what `read` gave, by its arguments: only head and missing sections are transferred.
 

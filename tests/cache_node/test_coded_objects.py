@@ -16,9 +16,12 @@ from kvquilt_codec.errors import (
     NotFoundError,
 )
 from kvquilt_codec.profile import file
+from kvquilt_codec.tiers import Tier
 from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1 import common_pb2
+from kvquilt_rpc import convert
+from kvquilt_rpc.node_batches import Piece
 from tests.cache_node.calls import DEADLINE, Node, answer, raw_bytes, serving
 from tests.cache_node.coded import BAD, CHUNK, CODER, CONTAINER, DATA, DIGEST, KEY, META, got
 from tests.codec.profiles import make_coder, make_profile
@@ -65,16 +68,19 @@ async def test_one_object_serves_every_level_encoded_and_decoded(
 
 
 async def test_fewer_quality_layers_take_fewer_bytes_and_an_upgrade_the_missing_ones(holding: Node) -> None:
-    counted: list[int] = []
-    read = {"deadline": DEADLINE, "received": counted.append}
+    came: list[Piece] = []
+    read = {"deadline": DEADLINE, "received": came.append}
     low = await holding.client.read(KEY, FINGERPRINT, quality_layers=1, **read)
     high = await holding.client.upgrade(KEY, FINGERPRINT, low, quality_layers=0, **read)
     head = container.parse_head(CONTAINER).head_bytes
-    assert sum(counted) == len(CONTAINER) + head, "the head twice, everything else once"
+    size = sum(len(piece) for piece in came if isinstance(piece, bytes))
+    assert size == len(CONTAINER) + head, "the head twice, everything else once"
+    tiers = [convert.tier_from_wire(piece.tier) for piece in came if not isinstance(piece, bytes)]
+    assert tiers == [Tier.STORE, Tier.STORE], "who keeps bytes is told where they came from"
     assert high.decode(lambda _: CODER).chunk().keys[1].tobytes() == (
         container.decode(CONTAINER, FINGERPRINT, coders=lambda _: CODER).chunk().keys[1].tobytes()
     )
-    assert (await holding.counters())["bytes_sent"] == sum(counted)
+    assert (await holding.counters())["bytes_sent"] == size
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ Line = tuple[float, str, bytes, int, float, bool]
 
 def write_log(path: Path, lines: list[Line], **changed: str) -> Path:
     """A file of lines with time, request, key, stored bytes, compute seconds and whether it was found."""
-    rows = [(time, request, "n", key, 1, *rest) for time, request, key, *rest in lines]
+    rows = [(time, request, "n", key, 1, *rest, "") for time, request, key, *rest in lines]
     fields = [(name, pyarrow.type_for_alias(kind)) for name, kind in (COLUMNS | changed).items()]
     columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
     parquet.write_table(pyarrow.table(columns, schema=pyarrow.schema(fields)), path)

@@ -21,6 +21,7 @@ from kvquilt_cache_node import types as node_types
 from kvquilt_codec import errors
 from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import cache_node_pb2, common_pb2, router_pb2
+from kvquilt_router import counters as router_counters
 from kvquilt_router import types as router_types
 from kvquilt_router.gate.types import REFUSALS
 from kvquilt_router.policies import EVALUATION_ONLY, POLICIES
@@ -162,7 +163,7 @@ def test_names_of_levels_policies_reasons_and_counters() -> None:
     assert first_words(section(PAGE, "Miss causes")) == set(CAUSES)
     assert first_words(section(PAGE, "Gate refusals")) == set(REFUSALS)
     of_router, of_node = section(PAGE, "Counters").split("`GetNodeStatus` shows the node's")
-    assert first_words(of_router) == set(router_types.COUNTERS)
+    assert first_words(of_router) == set(router_counters.COUNTERS)
     assert first_words(of_node) == set(node_types.COUNTERS)
 
 

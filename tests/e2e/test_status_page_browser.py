@@ -95,6 +95,12 @@ def test_each_request_is_shown_with_the_tokens_of_its_report(window, used):
         shown = window.run("return document.getElementById('shown').innerText")
         assert f"{total} tokens" in shown
         assert report.level in shown
+        for tier, count in report.tokens_by_tier().items():
+            assert f"{count} {tier}" in shown
+        sources = window.run("return [...document.querySelectorAll('#patches tr')].map((tr) => tr.textContent)")
+        assert any("127.0.0.1:" in source and "from the store" in source for source in sources) == bool(
+            report.tokens_by_tier()
+        )
         label = window.run("return document.getElementById('quilt').getAttribute('aria-label')")
         for kind, count in rows.items():
             assert f"{count} {kind}" in label
@@ -112,6 +118,9 @@ def test_each_request_is_shown_with_the_tokens_of_its_report(window, used):
     )
     for name in ("exact", "reused", "recomputed", "computed"):
         assert sums[f"tokens_{name}"] == sum(getattr(report, f"tokens_{name}") for report in reports), name
+    read = "return [...document.querySelectorAll('#tiers li')].map((li) => li.textContent)"
+    stored = sum(report.tokens_by_tier().get("store", 0) for report in reports)
+    assert window.run(read) == [f"{stored} from the store (100 %)"]
     assert "Healthy" in window.run("return document.getElementById('health').textContent")
     quiet(window, url)
 

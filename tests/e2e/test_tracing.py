@@ -99,6 +99,7 @@ def test_a_request_is_one_tree_from_the_callers_own_span_to_the_store(model, tmp
         == report.fetched_bytes
         == sum(attributes(s)["bytes"] for s in traces.spans("kvquilt.decode", blended))
     )
+    assert {attributes(s)["tier"] for s in traces.spans("kvquilt.decode", blended)} == {"store"}
     on_nodes = [s for s in traces.spans(trace=blended) if s.name.startswith(NODE) and s.kind.name == "SERVER"]
     assert {attributes(s)["request_id"] for s in on_nodes} == {report.request_id}
     assert {attributes(s)["tier"] for s in traces.spans("kvquilt.store.read", blended)} == {"store"}

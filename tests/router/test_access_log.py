@@ -14,7 +14,7 @@ from kvquilt_codec.access_log import COLUMNS
 from kvquilt_codec.errors import BadRequestError, UnavailableError
 from kvquilt_router import access_log
 from kvquilt_router.access_log import MIN_BYTES, AccessLog
-from kvquilt_router.types import COUNTERS
+from kvquilt_router.counters import COUNTERS
 from kvquilt_rpc.counters import Counters
 from tests.stack import eventually
 
@@ -28,7 +28,7 @@ class Logging:
 
     def add(self, request, rows=3):
         self.log.add(
-            [(float(request), f"r{request}", "n", bytes([place]) * 32, 5, 100, 0.5, False) for place in range(rows)]
+            [(float(request), f"r{request}", "n", bytes([place]) * 32, 5, 100, 0.5, False, "") for place in range(rows)]
         )
 
     @property
@@ -151,12 +151,12 @@ def test_a_process_killed_at_any_time_leaves_whole_files_only(tmp_path):
 import sys
 from pathlib import Path
 from kvquilt_router.access_log import AccessLog
-from kvquilt_router.types import COUNTERS
+from kvquilt_router.counters import COUNTERS
 from kvquilt_rpc.counters import Counters
 limits = dict(seconds=0.001, max_bytes=1 << 30, max_files=10_000)
 log = AccessLog(Path({str(tmp_path)!r}), counters=Counters(COUNTERS), **limits)
 while True:
-    log.add([(1.0, "r", "n", bytes(32), 5, 100, 0.5, False)] * 500)
+    log.add([(1.0, "r", "n", bytes(32), 5, 100, 0.5, False, "")] * 500)
 """
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", program])

@@ -42,7 +42,7 @@ def records(draw):
             expected[position] = "computed" if expected[position] == "computed" else "recomputed"
     else:
         expected = [kind if first <= at < end else "computed" for at, kind in enumerate(expected)]
-    served = Served(extent, first, end, {}, 0, {}, None, 0.0)
+    served = Served(extent, first, end, {}, {}, 0, {}, None, 0.0)
     options = BlendOptions(None, None, LOSSLESS_POINT, 0.3)
     decision = Decision("none", 0.0, None)
     return RequestRecord("a", 0.0, ids, 0, options, decision, tuple(chunks), recomputed, served), expected

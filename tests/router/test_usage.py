@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvquilt_router.counters import COUNTERS, USAGE
 from kvquilt_router.gate.types import Decision
-from kvquilt_router.types import COUNTERS, BlendReport, Extent
-from kvquilt_router.usage import USAGE, NamespaceUsage, saved_seconds
+from kvquilt_router.types import BlendReport, Extent
+from kvquilt_router.usage import NamespaceUsage, saved_seconds
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.metrics.values import Named
 

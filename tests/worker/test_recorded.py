@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from kvquilt import Client
 from kvquilt.cli.main import app
 from kvquilt.worker import Extent, KvToSave
+from kvquilt_codec.tiers import Tier
 from kvquilt_router.types import NODE_REASONS
 from tests.stack import router_only, serve
 from tests.worker.conftest import Worker, asked, tokens
@@ -105,6 +106,7 @@ def test_sums_of_a_namespace_hold_loads_and_offers_of_nothing(running):
 
     def sums():
         (own,) = client.status().usage.values()
+        assert sum(own[f"tokens_from_{tier.value}"] for tier in Tier) == own["tokens_from_store"] == own["tokens_exact"]
         return {name: own[name] for name in ("blends", "tokens_exact", "tokens_computed")}
 
     worker.cache.plan(asked(TEXT, extent=Extent.EXACT, **SEGMENTS), 30)

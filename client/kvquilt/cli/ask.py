@@ -7,7 +7,7 @@ import typer
 
 from kvquilt.cli.calls import client_settings
 from kvquilt.cli.options import ConfigFile, Json, Level, MaxKl, Policy, Ratio, Router, Set
-from kvquilt.cli.output import explained, out, print_json, print_table, size
+from kvquilt.cli.output import explained, out, print_json, print_table, size, tiers
 from kvquilt.documents import read_documents
 from kvquilt.types import BlendReport
 
@@ -82,6 +82,7 @@ def _rows(result: dict[str, Any], report: BlendReport | None) -> dict[str, objec
             f"{report.tokens_computed} computed"
         )
         rows["fetched"] = f"{size(report.fetched_bytes)} ({size(report.bf16_bytes)} as bf16), level {report.level}"
+        rows["tokens read from"] = tiers(report.tokens_by_tier()) or "nothing"
         missed = {chunk.miss_reason for chunk in report.chunks if chunk.miss_reason}
         rows["to be stored"] = f"{report.tokens_queued} tokens, after this request"
         rows["saved"] = saved_words(report)

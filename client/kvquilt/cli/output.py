@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kvquilt_codec import errors
+from kvquilt_codec.tiers import Tier
 
 out = Console(highlight=False, soft_wrap=True)
 """Results."""
@@ -66,6 +67,13 @@ def print_table(title: str, rows: Mapping[str, object]) -> None:
     for name, value in rows.items():
         table.add_row(name, str(value))
     out.print(table)
+
+
+def tiers(tokens: Mapping[str, int]) -> str:
+    """Where stored KV was read: tokens by tier, the fastest first."""
+    order = {tier.value: place for place, tier in enumerate(Tier)}
+    named = sorted(tokens.items(), key=lambda item: order.get(item[0], len(order)))
+    return ", ".join(f"{count} {name}" for name, count in named)
 
 
 def size(count: float) -> str:

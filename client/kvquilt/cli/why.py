@@ -12,7 +12,7 @@ from rich.table import Table
 from kvquilt.cli.advice import ADVICE
 from kvquilt.cli.calls import client_settings
 from kvquilt.cli.options import ConfigFile, Json, Level, MaxKl, Policy, Ratio, Router, Set
-from kvquilt.cli.output import explained, out, print_json
+from kvquilt.cli.output import explained, out, print_json, tiers
 from kvquilt.documents import read_documents
 from kvquilt.explanations import ChunkExplanation, Divergence, MissReport
 from kvquilt.sync import Client
@@ -74,6 +74,12 @@ def _show(report: MissReport) -> None:
     }
     words = ", ".join(f"{count} {name}" for name, count in served.items() if count)
     out.print(f"[bold]{when}[/]: {report.prompt_tokens} tokens, level {report.level}; of the context {words or 'none'}")
+    read: dict[str, int] = {}
+    for chunk in report.chunks:
+        if chunk.tier:
+            read[chunk.tier] = read.get(chunk.tier, 0) + chunk.end - chunk.begin
+    if read:
+        out.print(f"tokens read from: {escape(tiers(read))}")
     missed = [chunk for chunk in report.chunks if chunk.cause]
     if not missed:
         out.print("Nothing was missed.")

@@ -1,7 +1,7 @@
 """Snapshots for people: a screen of tables, or a line."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -55,7 +55,10 @@ def screen(snapshot: Snapshot, width: int, *, letters: bool, live: bool = True) 
     """All that a snapshot has; `live` says that another will follow."""
     if snapshot.error:
         return Group(_title(snapshot), Text(printable(snapshot.error)), Text("Trying again; q ends this.", style="dim"))
-    parts: list[RenderableType] = [_title(snapshot), _saved(snapshot), _tokens(snapshot), _nodes(snapshot.nodes)]
+    parts: list[RenderableType] = [_title(snapshot), _saved(snapshot), _tokens(snapshot)]
+    if read := _read(snapshot):
+        parts.append(read)
+    parts.append(_nodes(snapshot.nodes))
     if snapshot.queues:
         parts.append(Text("queues  " + "   ".join(map(_queue, snapshot.queues))))
     parts += [_requests(snapshot.slowest, width, letters=letters), _legend(letters=letters)]
@@ -71,8 +74,10 @@ def line(snapshot: Snapshot) -> str:
         return f"{at} {snapshot.router} does not answer: {printable(snapshot.error)}"
     tokens = snapshot.tokens or {}
     kinds = ", ".join(f"{count} {kind}" for kind, count in tokens.items())
+    read = ", ".join(f"{count} {tier}" for tier, count in (snapshot.tiers or {}).items() if count) or "nothing"
+    known = f"tokens: {kinds}; read from: {read}"
     nodes = f"{sum(map(well, snapshot.nodes))}/{len(snapshot.nodes)} nodes"
-    return f"{at} {_health(snapshot)}; {nodes}; {snapshot.blends} requests; tokens: {kinds}; {_speed(snapshot)}"
+    return f"{at} {_health(snapshot)}; {nodes}; {snapshot.blends} requests; {known}; {_speed(snapshot)}"
 
 
 def _title(snapshot: Snapshot) -> Text:
@@ -113,15 +118,27 @@ def _bar(share: float) -> str:
 
 
 def _tokens(snapshot: Snapshot) -> Table:
+    return _counts("tokens since start", snapshot.tokens or {}, snapshot.recent or {})
+
+
+def _read(snapshot: Snapshot) -> Table | None:
+    """Where stored KV was read; tiers from which nothing was are left out."""
+    since = {tier: count for tier, count in (snapshot.tiers or {}).items() if count}
+    recent = {tier: count for tier, count in (snapshot.recent_tiers or {}).items() if count}
+    return _counts("of them read from", since, recent) if since or recent else None
+
+
+def _counts(title: str, counted: Mapping[str, int], latest: Mapping[str, int]) -> Table:
+    """Sums since the start with their shares, and beside them those of the latest requests."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("tokens since start")
+    table.add_column(title)
     table.add_column("", justify="right")
     table.add_column("")
     table.add_column(f"of the latest {REQUESTS} requests")
     table.add_column("", justify="right")
-    since = list((snapshot.tokens or {}).items())
+    since = list(counted.items())
     total = sum(count for _, count in since) or 1
-    recent = list((snapshot.recent or {}).items())
+    recent = [(printable(name), count) for name, count in latest.items()]
     for number in range(max(len(since), len(recent))):
         row = ["", "", "", "", ""]
         if number < len(since):

@@ -1,19 +1,21 @@
 """Samples of a router's state, and what two of them tell of the time between."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from kvquilt.aio import AsyncClient
 from kvquilt.served import ServedRequest
 from kvquilt.states import NodeStatus, Queue, Status
 from kvquilt_codec.errors import DeadlineError, UnavailableError
+from kvquilt_codec.tiers import Tier
 
 WINDOW_SECONDS = 60.0
 """Rates are means over so long, or since the first sample."""
 REQUESTS = 64
 """Latest requests that are looked at."""
 KINDS = ("exact", "pair", "warm", "base", "recomputed", "computed")
+TIERS = tuple(tier.value for tier in Tier)
 SUMS = ("tokens_exact", "tokens_reused", "tokens_recomputed", "tokens_computed")
 
 
@@ -30,6 +32,8 @@ class Snapshot:
         blends: that were served since it started.
         tokens: by what became of them, since it started.
         recent: tokens of the latest requests, by kind.
+        tiers: tokens with stored KV by where it was read, since it started.
+        recent_tiers: those of the latest requests.
         tokens_per_second: of prompts; `None`: not known yet, as the next one.
         saved_seconds_per_minute: estimated time saved.
         saved_seconds: since it started.
@@ -46,6 +50,8 @@ class Snapshot:
     blends: int = 0
     tokens: dict[str, int] | None = None
     recent: dict[str, int] | None = None
+    tiers: dict[str, int] | None = None
+    recent_tiers: dict[str, int] | None = None
     tokens_per_second: float | None = None
     saved_seconds_per_minute: float | None = None
     saved_seconds: float = 0.0
@@ -91,10 +97,10 @@ class Sampler:
         tokens = {name.removeprefix("tokens_"): total(name) for name in SUMS}
         saved = (total("milliseconds_saved") - total("milliseconds_lost")) / 1000
         speed, saving = self._rates(time.monotonic(), sum(tokens.values()), saved)
-        recent = dict.fromkeys(KINDS, 0)
+        recent, recent_tiers = Counter(dict.fromkeys(KINDS, 0)), Counter(dict.fromkeys(TIERS, 0))
         for request in requests:
-            for kind, count in request.tokens().items():
-                recent[kind] = recent.get(kind, 0) + count
+            recent.update(request.tokens())
+            recent_tiers.update(request.tokens_by_tier)
         slowest = sorted(requests, key=lambda request: request.seconds["total"], reverse=True)
         return Snapshot(
             self._client.target,
@@ -103,7 +109,9 @@ class Sampler:
             healthy=bool(status.nodes) and all(map(well, status.nodes)),
             blends=total("blends"),
             tokens=tokens,
-            recent=recent,
+            recent=dict(recent),
+            tiers={tier: total(f"tokens_from_{tier}") for tier in TIERS},
+            recent_tiers=dict(recent_tiers),
             tokens_per_second=speed,
             saved_seconds_per_minute=saving,
             saved_seconds=saved,

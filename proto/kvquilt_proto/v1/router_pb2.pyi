@@ -364,6 +364,7 @@ class ChunkReport(_message.Message):
     FETCHED_BYTES_FIELD_NUMBER: _builtins.int
     IN_EXACT_CONTEXT_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
     """Which piece of the prompt: 0 is the shared prefix, 1 the first document."""
     begin: _builtins.int
@@ -378,6 +379,10 @@ class ChunkReport(_message.Message):
     """What the stored KV's context is to this prompt, the nearest first: "exact" (the same tokens precede it), "pair" (what
     precedes it directly is the same), "warm" (some other text), "base" (the shared prefix alone). Empty: missed.
     """
+    tier: _builtins.str
+    """Where its KV was read: "memory", "hot", "queue" or "store" of a node, the slowest that it came from; "router", which
+    had kept it; "unknown", if the node does not say. Empty: missed, or not fetched.
+    """
     def __init__(
         self,
         *,
@@ -389,10 +394,11 @@ class ChunkReport(_message.Message):
         fetched_bytes: _builtins.int = ...,
         in_exact_context: _builtins.bool = ...,
         context: _builtins.str = ...,
+        tier: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "context", b"context", "end", b"end", "fetched_bytes", b"fetched_bytes", "in_exact_context", b"in_exact_context", "miss_reason", b"miss_reason", "segment", b"segment", "variant_kind", b"variant_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "context", b"context", "end", b"end", "fetched_bytes", b"fetched_bytes", "in_exact_context", b"in_exact_context", "miss_reason", b"miss_reason", "segment", b"segment", "tier", b"tier", "variant_kind", b"variant_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -995,6 +1001,7 @@ class ChunkExplanation(_message.Message):
     WANTED_FORM_FIELD_NUMBER: _builtins.int
     PREDICTED_KL_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
     begin: _builtins.int
     end: _builtins.int
@@ -1024,6 +1031,8 @@ class ChunkExplanation(_message.Message):
     """
     detail: _builtins.str
     """Why it could not be stored, of the cause "not_kept", or why the cause is not known, of "undetermined"."""
+    tier: _builtins.str
+    """As in ChunkReport."""
     @_builtins.property
     def divergence(self) -> Global___Divergence: ...
     @_builtins.property
@@ -1049,10 +1058,11 @@ class ChunkExplanation(_message.Message):
         wanted_form: _builtins.str = ...,
         predicted_kl: _builtins.float | None = ...,
         detail: _builtins.str = ...,
+        tier: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_departed_unix_seconds", b"_departed_unix_seconds", "_divergence", b"_divergence", "_predicted_kl", b"_predicted_kl", "departed_unix_seconds", b"departed_unix_seconds", "divergence", b"divergence", "predicted_kl", b"predicted_kl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_departed_unix_seconds", b"_departed_unix_seconds", "_divergence", b"_divergence", "_predicted_kl", b"_predicted_kl", "begin", b"begin", "cause", b"cause", "context", b"context", "departed_unix_seconds", b"departed_unix_seconds", "detail", b"detail", "divergence", b"divergence", "end", b"end", "miss_reason", b"miss_reason", "model_differences", b"model_differences", "namespace", b"namespace", "other_model_fingerprint", b"other_model_fingerprint", "outcome", b"outcome", "predicted_kl", b"predicted_kl", "segment", b"segment", "stored_form", b"stored_form", "stored_since", b"stored_since", "tokens_recomputed", b"tokens_recomputed", "wanted_form", b"wanted_form"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_departed_unix_seconds", b"_departed_unix_seconds", "_divergence", b"_divergence", "_predicted_kl", b"_predicted_kl", "begin", b"begin", "cause", b"cause", "context", b"context", "departed_unix_seconds", b"departed_unix_seconds", "detail", b"detail", "divergence", b"divergence", "end", b"end", "miss_reason", b"miss_reason", "model_differences", b"model_differences", "namespace", b"namespace", "other_model_fingerprint", b"other_model_fingerprint", "outcome", b"outcome", "predicted_kl", b"predicted_kl", "segment", b"segment", "stored_form", b"stored_form", "stored_since", b"stored_since", "tier", b"tier", "tokens_recomputed", b"tokens_recomputed", "wanted_form", b"wanted_form"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__departed_unix_seconds: _TypeAlias = _typing.Literal["departed_unix_seconds"]  # noqa: Y015
     _WhichOneofArgType__departed_unix_seconds: _TypeAlias = _typing.Literal["_departed_unix_seconds", b"_departed_unix_seconds"]  # noqa: Y015
@@ -1968,6 +1978,7 @@ class ServedChunk(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     STORED_BYTES_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
     begin: _builtins.int
     end: _builtins.int
@@ -1983,6 +1994,8 @@ class ServedChunk(_message.Message):
     stored_bytes: _builtins.int
     """What the stored object takes, and the form that it is stored in."""
     form: _builtins.str
+    tier: _builtins.str
+    """As in ChunkReport."""
     def __init__(
         self,
         *,
@@ -1997,10 +2010,11 @@ class ServedChunk(_message.Message):
         node: _builtins.str = ...,
         stored_bytes: _builtins.int = ...,
         form: _builtins.str = ...,
+        tier: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "context", b"context", "end", b"end", "fetched_bytes", b"fetched_bytes", "form", b"form", "miss_reason", b"miss_reason", "node", b"node", "outcome", b"outcome", "segment", b"segment", "stored_bytes", b"stored_bytes", "tokens_recomputed", b"tokens_recomputed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "context", b"context", "end", b"end", "fetched_bytes", b"fetched_bytes", "form", b"form", "miss_reason", b"miss_reason", "node", b"node", "outcome", b"outcome", "segment", b"segment", "stored_bytes", b"stored_bytes", "tier", b"tier", "tokens_recomputed", b"tokens_recomputed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2011,6 +2025,26 @@ class ServedRequest(_message.Message):
     """A request as it was served. Of a plain prompt the question is what follows the last known text."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TokensByTierEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
@@ -2040,6 +2074,7 @@ class ServedRequest(_message.Message):
     PATCHES_MERGED_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    TOKENS_BY_TIER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     namespace: _builtins.str
     unix_seconds: _builtins.float
@@ -2079,6 +2114,10 @@ class ServedRequest(_message.Message):
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedChunk]:
         """Only with `request_id`."""
 
+    @_builtins.property
+    def tokens_by_tier(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Tokens with stored KV, recomputed ones included, by where it was read, as `tier` in ChunkReport."""
+
     def __init__(
         self,
         *,
@@ -2110,10 +2149,11 @@ class ServedRequest(_message.Message):
         patches_merged: _builtins.bool = ...,
         chunks: _abc.Iterable[Global___ServedChunk] | None = ...,
         model: _builtins.str = ...,
+        tokens_by_tier: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_audited_kl", b"_audited_kl", "_predicted_kl", b"_predicted_kl", "_saved_seconds", b"_saved_seconds", "audited_kl", b"audited_kl", "predicted_kl", b"predicted_kl", "saved_seconds", b"saved_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audited_kl", b"_audited_kl", "_predicted_kl", b"_predicted_kl", "_saved_seconds", b"_saved_seconds", "audited_kl", b"audited_kl", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "extent", b"extent", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "max_kl", b"max_kl", "model", b"model", "namespace", b"namespace", "observed_deviation", b"observed_deviation", "overlap_seconds", b"overlap_seconds", "patches", b"patches", "patches_merged", b"patches_merged", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio", "request_id", b"request_id", "saved_seconds", b"saved_seconds", "select_seconds", b"select_seconds", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds", "unix_seconds", b"unix_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audited_kl", b"_audited_kl", "_predicted_kl", b"_predicted_kl", "_saved_seconds", b"_saved_seconds", "audited_kl", b"audited_kl", "chunks", b"chunks", "compute_seconds", b"compute_seconds", "extent", b"extent", "fetch_seconds", b"fetch_seconds", "fetched_bytes", b"fetched_bytes", "gate_refusal", b"gate_refusal", "level", b"level", "max_kl", b"max_kl", "model", b"model", "namespace", b"namespace", "observed_deviation", b"observed_deviation", "overlap_seconds", b"overlap_seconds", "patches", b"patches", "patches_merged", b"patches_merged", "policy", b"policy", "predicted_kl", b"predicted_kl", "prompt_tokens", b"prompt_tokens", "recompute_ratio", b"recompute_ratio", "request_id", b"request_id", "saved_seconds", b"saved_seconds", "select_seconds", b"select_seconds", "tokens_by_tier", b"tokens_by_tier", "tokens_computed", b"tokens_computed", "tokens_exact", b"tokens_exact", "tokens_recomputed", b"tokens_recomputed", "tokens_reused", b"tokens_reused", "total_seconds", b"total_seconds", "unix_seconds", b"unix_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audited_kl: _TypeAlias = _typing.Literal["audited_kl"]  # noqa: Y015
     _WhichOneofArgType__audited_kl: _TypeAlias = _typing.Literal["_audited_kl", b"_audited_kl"]  # noqa: Y015

@@ -3,10 +3,12 @@
 from time import perf_counter
 from typing import Protocol
 
+from kvquilt_codec.gate import CONTEXTS
+from kvquilt_codec.tiers import Tier
 from kvquilt_router.metrics import names
 from kvquilt_router.types import BlendReport, Extent
 from kvquilt_rpc.metrics.codec import CodecMeter
-from kvquilt_rpc.metrics.measured import Histogram
+from kvquilt_rpc.metrics.measured import Histogram, Sums
 from kvquilt_rpc.metrics.types import Lane
 from kvquilt_rpc.metrics.values import Values
 
@@ -39,6 +41,7 @@ class RouterMeter:
         self._predicted = Histogram(names.PREDICTED_KL)
         self._audited = Histogram(names.AUDITED_KL)
         self._nodes = Histogram(names.NODE_SECONDS)
+        self._stored = Sums(names.STORED_TOKENS, [(context, tier.value) for context in CONTEXTS for tier in Tier])
         self.codec = CodecMeter()
         self.lanes: list[Lane] = []
         self.paces: dict[str, Paced] = {}
@@ -46,6 +49,8 @@ class RouterMeter:
     def reported(self, report: BlendReport, extent: Extent) -> None:
         """A request is done."""
         self._requests.observe(report.seconds.get("total", 0.0), extent.value)
+        for (context, tier), tokens in report.tokens_stored.items():
+            self._stored.add(tokens, context, tier.value)
         decision = report.decision
         if extent is Extent.PROMPT:
             for stage in report.seconds.keys() & STAGES:
@@ -72,6 +77,7 @@ class RouterMeter:
     def collect(self, values: Values) -> None:
         """Export it."""
         values.measured(self._requests, self._first, self._stages, self._predicted, self._audited, self._nodes)
+        values.measured(self._stored)
         self.codec.collect(values)
         for name, pace in self.paces.items():
             if (seconds := pace.seconds_per_token) is not None:

@@ -25,6 +25,12 @@ TOKENS = counter(
     "Tokens of requests: exact, reused, recomputed or computed; together all tokens of their prompts.",
     *("kind", "tenant"),
 )
+STORED_TOKENS = counter(
+    "kvquilt_router_stored_tokens_total",
+    "Tokens of requests with stored KV, recomputed ones included, by what its context is to the prompt, and by where "
+    "it was read: memory, hot, queue or store of a node, router (which had kept it) or unknown.",
+    *("context", "tier"),
+)
 FETCHED_BYTES = counter("kvquilt_router_fetched_bytes_total", "Bytes that requests fetched from nodes.", "tenant")
 WRITTEN_TOKENS = counter("kvquilt_router_written_tokens_total", "Tokens of objects that were stored.", "tenant")
 WRITTEN_BYTES = counter("kvquilt_router_written_bytes_total", "Bytes of objects that were stored.", "tenant")

@@ -11,6 +11,8 @@ const KINDS = {
 const SUMS = { tokens_exact: "exact", tokens_reused: "base", tokens_recomputed: "recomputed", tokens_computed: "computed" };
 const SUM_NAMES = { tokens_exact: "exact", tokens_reused: "reused in another context", tokens_recomputed: "recomputed",
   tokens_computed: "computed" };
+const TIERS = { router: "kept by the router", memory: "from memory", hot: "from the hot tier", queue: "from the write queue",
+  store: "from the store", unknown: "tier not known" };
 const EVERY = 2000;
 const MINUTE = 60000;
 const FEW = 24;
@@ -60,6 +62,9 @@ function tokensByKind(patches) {
 function inWords(found) {
   return Object.keys(KINDS).filter((kind) => found[kind]).map((kind) => `${number(found[kind])} ${kind}`).join(", ");
 }
+function readFrom(tokens) {
+  return Object.keys(TIERS).filter((tier) => tokens[tier]).map((tier) => `${number(tokens[tier])} ${tier}`).join(", ");
+}
 function swatch(kind) {
   return make("span", { class: `swatch ${kind}`, "aria-hidden": "true" }, make("span", { class: "letter" }, KINDS[kind][0]));
 }
@@ -100,9 +105,10 @@ function place(request, patch) {
   if (chunk === undefined) return patch.kind === "computed" ? "computed here" : "";
   const text = chunk.segment === 0 ? "shared prefix" : `document ${chunk.segment}`;
   if (patch.kind === "computed") return chunk.miss_reason ? `${text}: missed, ${chunk.miss_reason}` : text;
-  if (patch.kind === "recomputed") return `${text}: computed again`;
+  const source = `${chunk.node || "the node"}, ${TIERS[chunk.tier] || TIERS.unknown}`;
+  if (patch.kind === "recomputed") return `${text}: computed again; it was read: ${source}`;
   const fetched = Number(chunk.fetched_bytes) ? `, ${bytes(chunk.fetched_bytes)} fetched` : "";
-  return `${text}: ${chunk.node || "the node"}${fetched}, stored as ${bytes(chunk.stored_bytes)}, ${chunk.form.slice(0, 16)}`;
+  return `${text}: ${source}${fetched}, stored as ${bytes(chunk.stored_bytes)}, ${chunk.form.slice(0, 16)}`;
 }
 function drawPatches(request) {
   const many = request.patches_merged;
@@ -141,7 +147,7 @@ function drawDetail(data) {
       ["Gate", request.gate_refusal || (data.status.ungated ? "not asked" : "no objection")], ["Predicted divergence, below", kl(request.predicted_kl)],
       ["Audited divergence", request.audited_kl === undefined ? "not audited" : kl(request.audited_kl)],
       ["Asked to stay below", kl(request.max_kl)], ["Observed deviation", request.observed_deviation.toPrecision(2)],
-      ["Fetched", bytes(request.fetched_bytes)], ["Time to fetch", seconds(request.fetch_seconds)],
+      ["Fetched", bytes(request.fetched_bytes)], ["Tokens read from", readFrom(request.tokens_by_tier) || "nothing"], ["Time to fetch", seconds(request.fetch_seconds)],
       ["to select", seconds(request.select_seconds)], ["to compute", seconds(request.compute_seconds)],
       ["both at once", seconds(request.overlap_seconds)], ["in all", seconds(request.total_seconds)],
       ["Saved", request.saved_seconds === undefined ? "not known" : seconds(request.saved_seconds)],
@@ -182,6 +188,13 @@ function drawRequests(data) {
   }
   byId("none").hidden = data.requests.length > 0;
 }
+function bar(name, words, kind, count, all) {
+  const share = all ? (100 * count) / all : 0;
+  const fill = make("span", { class: kind });
+  fill.style.width = `${share}%`;
+  return make("li", { "data-sum": name }, `${number(count)} ${words} (${share.toFixed(0)} %)`,
+    make("span", { class: "bar", "aria-hidden": "true" }, fill));
+}
 function drawSums(data) {
   const sums = {};
   for (const own of Object.values(data.status.usage))
@@ -200,13 +213,11 @@ function drawSums(data) {
     ["Requests", number(sums.blends || 0)],
     ["Fetched", bytes(sums.bytes_fetched || 0)],
   ]);
-  byId("tokens").replaceChildren(...Object.entries(SUMS).map(([name, kind]) => {
-    const share = prompt ? (100 * (sums[name] || 0)) / prompt : 0;
-    const fill = make("span", { class: kind });
-    fill.style.width = `${share}%`;
-    return make("li", { "data-sum": name }, `${number(sums[name] || 0)} ${SUM_NAMES[name]} (${share.toFixed(0)} %)`,
-      make("span", { class: "bar", "aria-hidden": "true" }, fill));
-  }));
+  byId("tokens").replaceChildren(...Object.entries(SUMS).map(([name, kind]) => bar(name, SUM_NAMES[name], kind, sums[name] || 0, prompt)));
+  const read = Object.keys(TIERS).map((tier) => [tier, sums[`tokens_from_${tier}`] || 0]).filter(([, count]) => count);
+  const stored = read.reduce((all, [, count]) => all + count, 0);
+  byId("tiers").replaceChildren(...read.map(([tier, count]) => bar(`tokens_from_${tier}`, TIERS[tier], "pair", count, stored)));
+  byId("tiers-part").hidden = !read.length;
 }
 function drawState(state) {
   const away = state.nodes.filter((node) => !node.reachable || !node.serving || node.breaker !== "closed");

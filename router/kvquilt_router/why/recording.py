@@ -1,10 +1,12 @@
 """From what was done for a request to the record of it, which holds neither its KV nor anything that refers to it."""
 
+from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import numpy as np
 
+from kvquilt_codec.tiers import Tier
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.blending import Blended
 from kvquilt_router.offers import Loaded
@@ -45,11 +47,15 @@ def _served(done: Blended | Loaded) -> Served:
     if isinstance(done, Loaded):
         first, end = done.sent.first, done.sent.end
         extent = Extent.EXACT if end > first else Extent.NOTHING
+    tiers: Counter[Tier] = Counter()
+    for (_, tier), count in report.tokens_stored.items():
+        tiers[tier] += count
     return Served(
         extent,
         first,
         end,
         {kind: getattr(report, f"tokens_{kind}") for kind in _KINDS},
+        tiers,
         report.fetched_bytes,
         dict(report.seconds),
         report.saved_seconds,
@@ -96,6 +102,7 @@ def _chunks(
                 int(last - first),
                 stored is None and ref.chunk_key in waiting,
                 outcome.fetched_bytes,
+                outcome.tier,
             )
         )
     return found

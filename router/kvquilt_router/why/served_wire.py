@@ -27,6 +27,7 @@ def request_message(record: RequestRecord, model: str, namespace: str, *, whole:
         predicted_kl=record.decision.predicted_kl,
         audited_kl=record.audited_kl,
         gate_refusal=record.decision.refusal,
+        tokens_by_tier={tier.value: count for tier, count in served.tiers.items()},
         fetched_bytes=served.fetched_bytes,
         saved_seconds=served.saved_seconds,
         observed_deviation=served.observed_deviation,
@@ -51,6 +52,7 @@ def _chunk(chunk: ChunkRecord) -> pb.ServedChunk:
         tokens_recomputed=chunk.recomputed,
         miss_reason=chunk.miss_reason,
         fetched_bytes=chunk.fetched_bytes,
+        tier="" if chunk.tier is None else chunk.tier.value,
     )
     if chunk.source is not None:
         info = chunk.source[0]

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from kvquilt_codec.catalog import ObjectInfo
+from kvquilt_codec.tiers import Tier
 from kvquilt_codec.traces import DEPARTURES
 from kvquilt_codec.types import TokenIds
 from kvquilt_router.gate.types import Decision
@@ -44,6 +45,7 @@ class ChunkRecord:
         recomputed: how many of its tokens were computed again.
         queued: it was missed while it waited to be stored.
         fetched_bytes: what came for it.
+        tier: that it was read from; `None` if it was missed.
     """
 
     ref: ChunkRef
@@ -53,6 +55,7 @@ class ChunkRecord:
     recomputed: int
     queued: bool = False
     fetched_bytes: int = 0
+    tier: Tier | None = None
 
     @property
     def outcome(self) -> str:
@@ -73,6 +76,7 @@ class Served:
         first: of an exact head: of which token on, ...
         end: ... and up to which one.
         tokens: by what became of them: "exact", "reused", "recomputed", "computed".
+        tiers: tokens with stored KV by the tier that it was read from.
         fetched_bytes: what came from cache nodes.
         seconds: by step; see `BlendReport`.
         saved_seconds: see there, as the next one.
@@ -83,13 +87,16 @@ class Served:
     first: int
     end: int
     tokens: Mapping[str, int]
+    tiers: Mapping[Tier, int]
     fetched_bytes: int
     seconds: Mapping[str, float]
     saved_seconds: float | None
     observed_deviation: float
 
 
-NOTHING_SERVED = Served(Extent.NOTHING, 0, 0, MappingProxyType({}), 0, MappingProxyType({}), None, 0.0)
+NOTHING_SERVED = Served(
+    Extent.NOTHING, 0, 0, MappingProxyType({}), MappingProxyType({}), 0, MappingProxyType({}), None, 0.0
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

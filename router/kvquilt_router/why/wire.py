@@ -49,6 +49,7 @@ def _chunk(chunk: ChunkRecord, why: Explanation) -> pb.ChunkExplanation:
         wanted_form=chunk.ref.point.form.name if why.stored_form else "",
         predicted_kl=why.predicted_kl,
         detail=why.detail,
+        tier="" if chunk.tier is None else chunk.tier.value,
     )
 
 

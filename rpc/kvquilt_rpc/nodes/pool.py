@@ -11,9 +11,9 @@ from typing import TypeVar
 from kvquilt_codec.catalog import ChunkMatch, ObjectInfo, ObjectMeta
 from kvquilt_codec.container import HeldContainer
 from kvquilt_codec.errors import DeadlineError, UnavailableError
-from kvquilt_proto.v1 import cache_node_pb2
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.holding import extended, held_of
+from kvquilt_rpc.node_batches import Piece
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes import merging
 from kvquilt_rpc.nodes.attempts import Answer, Answered, Attempts, Call, answers
@@ -30,7 +30,6 @@ from kvquilt_rpc.nodes.watching import Watch
 from kvquilt_rpc.security import Credentials
 
 Result = TypeVar("Result")
-Piece = cache_node_pb2.GetChunkHeader | bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ class NodePool(Everywhere):
         *,
         quality_layers: int,
         deadline: float,
-        received: Callable[[int], None] | None = None,
+        received: Callable[[Piece], None] | None = None,
     ) -> HeldContainer:
         """See `CacheNodes`."""
         pieces = self.get(ref, model_fingerprint, deadline=deadline, quality_layers=quality_layers)
@@ -165,7 +164,7 @@ class NodePool(Everywhere):
         *,
         quality_layers: int,
         deadline: float,
-        received: Callable[[int], None] | None = None,
+        received: Callable[[Piece], None] | None = None,
     ) -> HeldContainer:
         """See `CacheNodes`."""
         known = held.quality_layers

@@ -11,6 +11,7 @@ from kvquilt_codec.errors import KvquiltError
 from kvquilt_codec.receipts import ForgetReceipt, PinReceipt
 from kvquilt_codec.traces import ChunkPlace, Trace
 from kvquilt_proto.v1 import cache_node_pb2
+from kvquilt_rpc.node_batches import Piece
 from kvquilt_rpc.node_objects import ListedPage
 from kvquilt_rpc.nodes.batch_types import ObjectBatch
 from kvquilt_rpc.nodes.file_types import StoredGates, StoredProfiles
@@ -191,7 +192,7 @@ class CacheNodes(Protocol):
         *,
         quality_layers: int,
         deadline: float,
-        received: Callable[[int], None] | None = None,
+        received: Callable[[Piece], None] | None = None,
     ) -> HeldContainer:
         """See `NodeClient.read`."""
 
@@ -203,7 +204,7 @@ class CacheNodes(Protocol):
         *,
         quality_layers: int,
         deadline: float,
-        received: Callable[[int], None] | None = None,
+        received: Callable[[Piece], None] | None = None,
     ) -> HeldContainer:
         """See `NodeClient.upgrade`."""
 
