@@ -33,7 +33,7 @@ def model():
 
 
 def prefetch(client, *texts):
-    done = client.prefetch([Document(f"d{n}", text) for n, text in enumerate(texts)], shared_prefix=PREFIX)
+    done = client.prefetch([Document(f"paper-{n}", text) for n, text in enumerate(texts)], shared_prefix=PREFIX)
     assert not any(item.failed for item in done)
 
 
@@ -188,7 +188,7 @@ def test_nothing_that_a_caller_sent_or_the_cache_keeps_is_in_a_trace(model, tmp_
             client.blend_plain([*PREFIX, *OTHER, *TEXT, *QUESTION], policy="none")
             with pytest.raises(NotFoundError):
                 client.why("no such request, but a text of mine")
-            client.forget("d0")
+            client.forget("paper-0")
         with (
             Client(address, Credentials(token=token, namespace="another-tenant")) as stranger,
             pytest.raises(PermissionDeniedError),
@@ -200,7 +200,7 @@ def test_nothing_that_a_caller_sent_or_the_cache_keeps_is_in_a_trace(model, tmp_
     assert keys
     assert {event for span in written for event in span["events"]} == set()
     said = json.dumps([[span[name] for name in ("name", "attributes", "events", "status")] for span in written])
-    for secret in (master, token, *token.split("."), "a text of mine", "d0", "another-tenant", *keys):
+    for secret in (master, token, *token.split("."), "a text of mine", "paper-0", "another-tenant", *keys):
         assert secret not in said
     assert not re.search(r"(\d+, ){6}", said), "no run of token ids"
     assert not re.search(r"[0-9a-f]{33,}", said), "no key of an object or a chunk"
