@@ -100,7 +100,7 @@ def test_only_names_of_its_own_are_answered(model, tmp_path, host, code):
 
 def test_with_tokens_each_caller_gets_what_is_its_own(model, tmp_path):
     signer = Signer.new(tmp_path / "key")
-    security = ServerSecurity(token_key=signer.public, calls_per_second=50)
+    security = ServerSecurity(token_key=signer.public, calls_per_second=10)
     options = {"security": security, "master_secret": MASTER}
     with paged(model, tmp_path / "store", **options) as (router, url):
 
