@@ -1,4 +1,4 @@
-"""What happens to requests when a part fails, measured: `make drills`, or `python -m drills` (see docs/operations.md).
+"""What happens to requests when a part fails, measured: `make drills`, or `python -m drills` (see docs/drills.md).
 
 Ends with 1 if a request failed, a byte was wrong or something acknowledged was lost.
 """

@@ -1,4 +1,4 @@
-"""What a tenant can find out of another's objects: `make probes`, or `python -m probes` (see docs/operations.md).
+"""What a tenant can find out of another's objects: `make probes`, or `python -m probes` (see docs/drills.md).
 
 Ends with 1 if a probe hit, if look-up times tell another's keys from absent ones, or if the test of that has no power.
 """

@@ -1,1 +1,1 @@
-"""What nodes deliver beside their stores by themselves (docs/operations.md, "Throughput"); what is below a node."""
+"""What nodes deliver beside their stores by themselves (docs/performance.md, "Throughput"); what is below a node."""

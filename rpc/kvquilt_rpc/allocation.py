@@ -2,7 +2,7 @@
 
 By default an allocation of 128 KiB or more is a mapping of its own, which the kernel makes, fills with zeros page by
 page and takes back (`M_MMAP_THRESHOLD`, mallopt(3)). That costs more than what the bytes are needed for:
-docs/operations.md, "Allocation", has figures. One threshold without the other brings little or nothing.
+docs/performance.md, "Allocation", has figures. One threshold without the other brings little or nothing.
 """
 
 import ctypes

@@ -72,7 +72,7 @@ async def test_when_the_servers_memory_is_full_nothing_is_entered_and_all_else_g
 
 
 async def test_a_user_with_the_rights_that_the_page_on_operations_gives_can_do_everything(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "stores.md").read_text()
     (blobs,) = re.findall(r"^(ACL SETUSER kvquilt on .*)$", page, re.MULTILINE)
     pattern, more = re.findall(r"For `node.index=redis` also `(\S+)` and `([^`]*)`", page)[0]
     with servers.valkey(tmp_path) as server:

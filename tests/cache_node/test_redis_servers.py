@@ -146,7 +146,7 @@ async def test_wrong_credentials_are_refused_and_never_shown(tmp_path: Path, cap
 
 
 async def test_the_documented_rights_are_enough_and_reach_no_other_key(tmp_path: Path) -> None:
-    rights = next(line for line in section("operations.md", "Redis and Valkey").splitlines() if line.startswith("ACL "))
+    rights = next(line for line in section("stores.md", "Redis and Valkey").splitlines() if line.startswith("ACL "))
     rights = rights.replace("PASSWORD", "secret").replace("kvquilt:*", f"{prefix_of(tmp_path)}:*")
     with servers.valkey(tmp_path / "server", "--requirepass", SECRET) as server:
         async with Redis(port=server.port, password=SECRET) as raw:

@@ -35,8 +35,8 @@ def user(server, name, rights):
 
 
 def documented():
-    """The rights that docs/operations.md gives: of objects, and what an index takes beside them."""
-    text = section("operations.md", "Redis and Valkey")
+    """The rights that docs/stores.md gives: of objects, and what an index takes beside them."""
+    text = section("stores.md", "Redis and Valkey")
     (objects,) = re.findall(r"ACL SETUSER kvquilt on >PASSWORD resetkeys (.*)", text)
     (index,) = re.findall(r"For `node.index=redis` also `(.*?)` and `(.*?)`", text)
     return objects, " ".join(index)

@@ -61,7 +61,7 @@ async def redis_rights(patient: Patient) -> Finding:
             wrong.append(f"{use} at {url.where}: the user has no right to {' '.join(missing)}")
         else:
             good.append(f"{use} at {url.where}")
-    advice = "ACL SETUSER USER with what is missing; docs/operations.md, Redis and Valkey, has the whole line"
+    advice = "ACL SETUSER USER with what is missing; docs/stores.md, Redis and Valkey, has the whole line"
     return judged(not wrong, promise(redis_rights), "; ".join(wrong or good), advice)
 
 
@@ -111,7 +111,7 @@ async def object_storage(patient: Patient) -> Finding:
         said.append("reads that must be of one version (If-Match) are answered whatever the version")
     expected = promise(object_storage)
     if said:
-        advice = "let the identity put, get, list and delete below the prefix (docs/operations.md, Object storage)"
+        advice = "let the identity put, get, list and delete below the prefix (docs/stores.md, Object storage)"
         return Finding(Outcome.FAILED, expected, "; ".join(said), advice)
     more = "puts that must create do not replace" if found.creates else "puts that must create REPLACE (not needed)"
     if found.versioned:

@@ -72,9 +72,7 @@ async def restart(subject: Subject) -> Finding:
     if not command:
         if kinds == ["memory"]:
             got = "all nodes keep objects in memory: a restart loses them"
-            return Finding(
-                Outcome.FAILED, expected, got, "node.store=file, redis or object; docs/operations.md, Stores"
-            )
+            return Finding(Outcome.FAILED, expected, got, "node.store=file, redis or object; docs/stores.md")
         raise SkippedError(
             f"no restart was asked for; objects are in: {', '.join(kinds) or 'unknown stores'}",
             "--restart-command 'COMMAND' restarts router and nodes here; with --node, what is on them is read",

@@ -126,7 +126,7 @@ livenessProbe:
 {{/* Name that the router's own certificate has, by which nodes know it. */}}
 {{- define "kvquilt.routerIdentity" -}}{{ include "kvquilt.host" (dict "root" . "name" (printf "%s-router" (include "kvquilt.name" .))) }}{{- end -}}
 
-{{/* What nodes need to be allowed in Redis (docs/operations.md). */}}
+{{/* What nodes need to be allowed in Redis (docs/stores.md). */}}
 {{- define "kvquilt.redisRights" -}}
 +ping +get +getrange +set +eval +exists +persist +pttl +unlink +scan +cluster|slots +cluster|shards +client|setinfo +evalsha +time +info +hget +hgetall +hkeys +hset +hdel +hmget +hexists +hincrby +hscan +sadd +srem +smembers +srandmember +zadd +zrem +zscore +zcard +zrange +zrevrange +zrangebyscore +zrangebylex +type
 {{- end -}}
