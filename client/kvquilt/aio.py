@@ -35,7 +35,7 @@ class AsyncClient(Changes, Looks):
     Every call takes a `deadline` in seconds. Every failure is an error of `kvquilt.errors`.
 
     Args:
-        target: the router, `host:port` or any gRPC name.
+        target: the router: `host:port`, `dns:///NAME:PORT` or `unix:PATH`.
         credentials: as whom to call, and TLS; by default as nobody, in clear text.
 
     Raises NotFoundError or BadRequestError for credentials that cannot be used.

@@ -4,6 +4,7 @@ import json
 
 import grpc
 
+from kvquilt_rpc.addresses import check_address
 from kvquilt_rpc.credentials import credentialed_channel
 from kvquilt_rpc.security import Credentials
 
@@ -40,16 +41,18 @@ MESSAGE_OPTIONS: list[tuple[str, int]] = [
 
 
 def open_channel(target: str, credentials: Credentials | None = None, server_name: str = "") -> grpc.aio.Channel:
-    """A channel to `target` (`host:port`, or any gRPC name). Connects on first use.
+    """A channel to a server. Connects on first use.
 
     Args:
-        target: see above.
+        target: `host:port`, `dns:///NAME:PORT` or `unix:PATH`.
         credentials: as whom, and with TLS or not.
         server_name: that the server's certificate must have, if not the target's; for addresses that a name stood for.
 
     Raises:
+        BadRequestError: the target is something else.
         NotFoundError, BadRequestError: see `credentialed_channel`.
     """
+    check_address(target, "a server")
     options: list[tuple[str, str | int]] = [
         *MESSAGE_OPTIONS,
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),

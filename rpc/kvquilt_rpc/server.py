@@ -147,8 +147,11 @@ def _listen(server: grpc.aio.Server, host: str, port: int, tls: grpc.ServerCrede
     address = _address(host, port)
     try:
         taken = server.add_insecure_port(address) if tls is None else server.add_secure_port(address, tls)
-    except RuntimeError as error:
-        raise UnavailableError(f"expected to listen on {address}; got {error}: choose another port") from None
+    except RuntimeError:  # gRPC's words say less than what it logs beside them
+        raise UnavailableError(
+            f"expected to listen on {address}; another process does, or the address is none of this machine's: end "
+            "that process (`ss -ltnp` names it), or choose another port or host"
+        ) from None
     return _address(host, taken)
 
 

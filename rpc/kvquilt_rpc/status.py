@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from kvquilt_codec import errors
+from kvquilt_rpc import unreached
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,6 @@ _TYPES = {code: error for error, code in _CODES}
 # What gRPC itself answers, for instance to a message over the size limit or a call that the server does not know.
 _TYPES[grpc.StatusCode.CANCELLED] = errors.UnavailableError
 
-_NO_CONNECTION = "failed to connect to all addresses"
-_NO_HANDSHAKE = ("Socket closed", "handshake failed", "Hostname Verification Check failed")
-"""What gRPC says where TLS does not fit: a server has another name, or it takes a connection and ends it before it says
-anything. Of one that ends a connection later ("Stream removed") gRPC says "Socket closed" too."""
-
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -56,14 +52,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.KvquiltError:
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
             reason, retry_after = _details(value)
-    if kind is errors.UnsupportedModelError and reason is None:
-        kind = errors.KvquiltError  # gRPC's own answer to a call that the server does not know
     message = error.details() or error.code().name.lower()
-    if message.startswith(_NO_CONNECTION) and any(sign in message for sign in _NO_HANDSHAKE):
-        message += (
-            "; the two may not agree on TLS: compare its certificate with tls_ca, and whether it wants TLS or yours"
-        )
-        reason = "tls_handshake"
+    if reason is None:  # gRPC's own answer, not the peer's
+        if kind is errors.UnsupportedModelError:
+            return errors.KvquiltError(unreached.UNKNOWN_CALL)
+        message, reason = unreached.explained(message)
     return kind(message, reason=reason, retry_after=retry_after)
 
 

@@ -180,6 +180,18 @@ def test_once_looks_once_and_tells_a_router_that_does_not_answer(used):
     assert json.loads(done.stderr)["error"]["reason"] == "unavailable"
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_line_is_wider_than_the_terminal_and_nothing_is_cut(used, width):
+    router, reports = used
+    environment = {**os.environ, "COLUMNS": str(width), "PYTHONIOENCODING": "utf-8"}
+    command = [*COMMAND, router, "--once"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment).stdout
+    assert max(map(len, (line.rstrip() for line in shown.splitlines()))) <= width
+    for words in (f"{router} ", "of 1.0 GiB", "loads 0 of 32", "computed", *(r.request_id[:8] for r in reports)):
+        assert words in shown.replace("\n", " \n"), words
+    assert "\u2026" not in shown
+
+
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 500)), min_size=1, max_size=40), st.integers(1, 90))
 def test_a_line_of_cells_has_the_width_and_the_order_of_the_quilt(runs, width):
     patches, begin = [], 0

@@ -47,6 +47,16 @@ def asked(address, *documents):
         return client.blend([*documents, "Why?"], policy="none").report.request_id
 
 
+def test_the_beginning_of_an_id_as_top_shows_it_is_enough(address):
+    request = asked(address, "Nothing of this was ever stored anywhere. " * 4)
+    code, text, _ = run(address, request[:8])
+    assert code == 0
+    assert f"request {request}" in text
+    code, _, error = run(address, "0" * 8)
+    assert code == 3
+    assert "expected the id of a request" in error
+
+
 def test_an_edit_is_shown_with_the_text_around_it(address):
     edited = TEXT.replace("lazy dog", "lazy cat", 1)
     code, text, _ = run(address, asked(address, edited))

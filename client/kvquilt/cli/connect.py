@@ -100,8 +100,8 @@ def _asked(
             if error.reason == "tls_handshake":
                 raise
             raise UnavailableError(
-                f"expected a router at {settings.router}; nobody answers: start `kvquilt serve --model "
-                f"{folder or 'MODEL'}` first (or `kvquilt node` and `kvquilt router`), or name it with --router"
+                f"{error}. `kvquilt serve --model {folder or 'MODEL'}` starts a router (or `kvquilt node` and `kvquilt "
+                "router`), --router names another one"
             ) from None
     verified, own_type = False, ""
     if folder is None:

@@ -30,7 +30,7 @@ class ClientSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    router: str = Field(DEFAULT_TARGET, description="The router: host:port, or any gRPC name.")
+    router: str = Field(DEFAULT_TARGET, description="The router: host:port, dns:///name:port or unix:path.")
     deadline: float = Field(60.0, gt=0, description="Seconds a call may take.")
     credentials: Credentials = Credentials()
 

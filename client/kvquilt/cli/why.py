@@ -1,5 +1,6 @@
 """`kvquilt why`: why chunks of a request, or of a prompt, were not served from the cache."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +17,18 @@ from kvquilt.cli.output import explained, out, print_json, tiers
 from kvquilt.documents import read_documents
 from kvquilt.explanations import ChunkExplanation, Divergence, MissReport
 from kvquilt.sync import Client
+from kvquilt.top.sampling import REQUESTS
 from kvquilt_codec.errors import BadRequestError
 
+_BEGINNING = re.compile("[0-9a-f]{8,31}")
 _ANY_QUESTION = "?"
 """Questions are always computed, so that it does not matter which one it is."""
 
 
 def why(
-    request: Annotated[str, typer.Argument(help="Id of a request, from its report.")] = "",
+    request: Annotated[
+        str, typer.Argument(help="Id of a request, from its report; of the latest ones its beginning does.")
+    ] = "",
     doc: Annotated[
         list[Path] | None, typer.Option("--doc", help="Instead: file or folder, in prompt order. Repeatable.")
     ] = None,
@@ -57,11 +62,20 @@ def why(
             (document,) = read_documents([prompt])
             about["plain"] = document.content
         with Client(settings.router, settings.credentials) as client:
-            report = client.why(request, deadline=settings.deadline, **about)
+            report = client.why(_whole(client, request, settings.deadline), deadline=settings.deadline, **about)
         if as_json:
             print_json(report)
         else:
             _show(report)
+
+
+def _whole(client: Client, request: str, deadline: float) -> str:
+    """The id that a beginning of one stands for, as `kvquilt top` shows it; else what was given."""
+    if not _BEGINNING.fullmatch(request):
+        return request
+    latest = client.requests(limit=REQUESTS, deadline=deadline)
+    found = [served.request_id for served in latest if served.request_id.startswith(request)]
+    return found[0] if len(found) == 1 else request
 
 
 def _show(report: MissReport) -> None:

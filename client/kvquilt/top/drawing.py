@@ -1,10 +1,10 @@
 """Snapshots for people: a screen of tables, or a line."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from kvquilt.cli.output import size
@@ -16,6 +16,8 @@ BLOCKS = dict(zip(KINDS, "█▓▒░╳·", strict=True))
 LETTERS = dict(zip(KINDS, "EPWBRC", strict=True))
 COLOURS = dict(zip(KINDS, ("green", "blue", "yellow", "cyan", "magenta", "bright_black"), strict=True))
 _BAR = 12
+_NARROW = 76
+"""Columns below which what stands side by side stands one below the other."""
 
 
 def printable(text: str) -> str:
@@ -55,12 +57,13 @@ def screen(snapshot: Snapshot, width: int, *, letters: bool, live: bool = True) 
     """All that a snapshot has; `live` says that another will follow."""
     if snapshot.error:
         return Group(_title(snapshot), Text(printable(snapshot.error)), Text("Trying again; q ends this.", style="dim"))
-    parts: list[RenderableType] = [_title(snapshot), _saved(snapshot), _tokens(snapshot)]
-    if read := _read(snapshot):
-        parts.append(read)
-    parts.append(_nodes(snapshot.nodes))
+    narrow = width < _NARROW
+    parts: list[RenderableType] = [_title(snapshot), _saved(snapshot)]
+    for both in _counts(snapshot):
+        parts += both if narrow else [_beside(*both)]
+    parts += [_node_lines(node) for node in snapshot.nodes] if narrow else [_nodes(snapshot.nodes, width)]
     if snapshot.queues:
-        parts.append(Text("queues  " + "   ".join(map(_queue, snapshot.queues))))
+        parts.append(Text("\n".join(_packed("queues  ", list(map(_queue, snapshot.queues)), width))))
     parts += [_requests(snapshot.slowest, width, letters=letters), _legend(letters=letters)]
     if live:
         parts.append(Text("q ends this; kvquilt why ID explains a request", style="dim"))
@@ -112,58 +115,84 @@ def _saved(snapshot: Snapshot) -> Text:
     return Text(f"{snapshot.blends} requests; {_speed(snapshot)}")
 
 
-def _bar(share: float) -> str:
-    full = round(_BAR * min(1.0, max(0.0, share)))
-    return "#" * full + "." * (_BAR - full)
+def _bar(share: float, length: int = _BAR) -> str:
+    full = round(length * min(1.0, max(0.0, share)))
+    return "#" * full + "." * (length - full)
 
 
-def _tokens(snapshot: Snapshot) -> Table:
-    return _counts("tokens since start", snapshot.tokens or {}, snapshot.recent or {})
+def _counts(snapshot: Snapshot) -> Iterator[tuple[Table, Table]]:
+    """Tokens by kind, and by the tier that stored ones were read from: since the start, and of the latest requests."""
+    yield _since("tokens since start", snapshot.tokens or {}), _recent(snapshot.recent or {})
+    since, recent = _some(snapshot.tiers), _some(snapshot.recent_tiers)
+    if since or recent:
+        yield _since("of them read from", since), _recent(recent)
 
 
-def _read(snapshot: Snapshot) -> Table | None:
-    """Where stored KV was read; tiers from which nothing was are left out."""
-    since = {tier: count for tier, count in (snapshot.tiers or {}).items() if count}
-    recent = {tier: count for tier, count in (snapshot.recent_tiers or {}).items() if count}
-    return _counts("of them read from", since, recent) if since or recent else None
+def _some(counted: Mapping[str, int] | None) -> dict[str, int]:
+    return {name: count for name, count in (counted or {}).items() if count}
 
 
-def _counts(title: str, counted: Mapping[str, int], latest: Mapping[str, int]) -> Table:
-    """Sums since the start with their shares, and beside them those of the latest requests."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column(title)
-    table.add_column("", justify="right")
-    table.add_column("")
-    table.add_column(f"of the latest {REQUESTS} requests")
-    table.add_column("", justify="right")
-    since = list(counted.items())
-    total = sum(count for _, count in since) or 1
-    recent = [(printable(name), count) for name, count in latest.items()]
-    for number in range(max(len(since), len(recent))):
-        row = ["", "", "", "", ""]
-        if number < len(since):
-            kind, count = since[number]
-            row[:3] = [kind, str(count), f"{_bar(count / total)} {count / total:4.0%}"]
-        if number < len(recent):
-            row[3:] = [recent[number][0], str(recent[number][1])]
-        table.add_row(*row)
+def _since(title: str, counted: Mapping[str, int]) -> Table:
+    table = Table(title, Column("", justify="right"), "", box=None, pad_edge=False)
+    total = sum(counted.values()) or 1
+    for name, count in counted.items():
+        table.add_row(printable(name), str(count), f"{_bar(count / total)} {count / total:4.0%}")
     return table
 
 
-def _nodes(nodes: Sequence[NodeStatus]) -> Table:
+def _recent(counted: Mapping[str, int]) -> Table:
+    table = Table(f"of the latest {REQUESTS} requests", Column("", justify="right"), box=None, pad_edge=False)
+    for name, count in counted.items():
+        table.add_row(printable(name), str(count))
+    return table
+
+
+def _beside(left: Table, right: Table) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_row(left, right)
+    return grid
+
+
+def _state(node: NodeStatus) -> tuple[str, str, str, str]:
+    """Its address, whether it answers, its breaker, and how soon it answered last."""
+    state = "answers" if node.reachable else "DOES NOT ANSWER"
+    state = state if node.serving or not node.reachable else "drains"
+    trip = "" if node.round_trip_seconds is None else f"{node.round_trip_seconds * 1000:.1f} ms"
+    return printable(node.target), state, node.breaker.replace("_", " "), trip
+
+
+def _tiers(node: NodeStatus, length: int) -> list[str]:
+    return [
+        f"{printable(tier.name)} {_bar(tier.used_bytes / max(1, tier.capacity_bytes), length)} "
+        f"{size(tier.used_bytes)} of {size(tier.capacity_bytes)}"
+        for tier in node.tiers
+    ]
+
+
+def _nodes(nodes: Sequence[NodeStatus], width: int) -> Table:
     table = Table("node", "state", "breaker", "answers in", "tiers", box=None, pad_edge=False)
     for node in nodes:
-        state = "answers" if node.reachable else "DOES NOT ANSWER"
-        state = state if node.serving or not node.reachable else "drains"
-        trip = "" if node.round_trip_seconds is None else f"{node.round_trip_seconds * 1000:.1f} ms"
-        tiers = "\n".join(
-            f"{printable(tier.name)} {_bar(tier.used_bytes / max(1, tier.capacity_bytes))} "
-            f"{size(tier.used_bytes)} of {size(tier.capacity_bytes)}"
-            for tier in node.tiers
-        )
-        words = (printable(node.target), state, node.breaker.replace("_", " "), trip, tiers)
+        words = (*_state(node), "\n".join(_tiers(node, _BAR if width > 90 else _BAR // 2)))
         table.add_row(*(Text(word) for word in words), style="" if well(node) else "red")
     return table
+
+
+def _node_lines(node: NodeStatus) -> Text:
+    target, state, breaker, trip = _state(node)
+    lines = ["node " + target, f"  {state}, breaker {breaker}" + (f", answered in {trip}" if trip else "")]
+    return Text("\n".join([*lines, *(f"  {tier}" for tier in _tiers(node, _BAR // 2))]), "" if well(node) else "red")
+
+
+def _packed(head: str, items: Sequence[str], width: int) -> list[str]:
+    """Items behind a head, in as many lines as they need; none is broken."""
+    lines = [head]
+    for item in items:
+        gap = "" if lines[-1] in (head, " " * len(head)) else "   "
+        if gap and len(lines[-1] + gap + item) > width:
+            lines.append(" " * len(head) + item)
+        else:
+            lines[-1] += gap + item
+    return lines
 
 
 def _queue(queue: Queue) -> str:
@@ -185,5 +214,5 @@ def _requests(requests: Sequence[ServedRequest], width: int, *, letters: bool) -
 def _legend(*, letters: bool) -> Text:
     legend = Text()
     for kind in KINDS:
-        legend.append((LETTERS if letters else BLOCKS)[kind], style=COLOURS[kind]).append(f" {kind}   ")
+        legend.append((LETTERS if letters else BLOCKS)[kind], style=COLOURS[kind]).append(f" {kind}  ")
     return legend

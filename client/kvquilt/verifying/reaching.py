@@ -7,7 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kvquilt.calibrating import calibrate_command
 from kvquilt.checks import Finding, Outcome, SkippedError, judged, one_version
-from kvquilt.errors import KvquiltError, PermissionDeniedError, UnauthenticatedError
+from kvquilt.errors import KvquiltError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from kvquilt.states import ModelInfo, Status
 from kvquilt.verifying.subject import Subject
 from kvquilt_proto.v1 import router_pb2
@@ -34,6 +34,9 @@ async def reachable(subject: Subject) -> Finding:
             request = health_pb2.HealthCheckRequest(service=_SERVICE)
             answer = await stub.Check(request, timeout=subject.options.deadline)
     except KvquiltError as error:
+        if isinstance(error, NotFoundError):
+            got, advice = "a server that is no router", "name the router's address; a node has another port"
+            return Finding(Outcome.FAILED, expected, got, advice)
         advice = (
             "compare TLS settings of both sides (client.credentials.tls_ca)"
             if error.reason == "tls_handshake"

@@ -36,7 +36,7 @@ class WorkerCache:
 
     Args:
         model: what the engine runs. KV of anything else is refused before it is given out.
-        target: the router, `host:port` or any gRPC name.
+        target: the router: `host:port`, `dns:///NAME:PORT` or `unix:PATH`.
         credentials: as whom to call, and TLS; by default as nobody, in clear text.
         options: see there.
 

@@ -208,7 +208,7 @@ function drawSums(data) {
   const span = (now.at - first.at) / 1000;
   facts(byId("sums"), [
     ["Seconds saved", seconds(saved)],
-    ["in the last minute", span ? seconds(saved - first.saved) : "not known yet"],
+    ["Saved in the last minute", span ? seconds(saved - first.saved) : "not known yet"],
     ["Tokens a second", span ? number(Math.round((prompt - first.prompt) / span)) : "not known yet"],
     ["Requests", number(sums.blends || 0)],
     ["Fetched", bytes(sums.bytes_fetched || 0)],

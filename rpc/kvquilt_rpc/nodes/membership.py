@@ -6,13 +6,13 @@ changes nothing: the addresses that were known last stay, and calls show whether
 
 import asyncio
 import logging
-import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kvquilt_codec.errors import BadRequestError, KvquiltError
+from kvquilt_rpc.addresses import check_address
 from kvquilt_rpc.nodes.placement import Site
 
 log = logging.getLogger(__name__)
@@ -21,9 +21,6 @@ Resolve = Callable[[str, int], Sequence[str]]
 """Gives the addresses (`host:port`) of a name; may block, and raises `OSError`."""
 Changed = Callable[[Sequence[Site]], None]
 
-_DNS = "dns:///"
-_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\],=]+):(\d{1,5})")
-_OTHER = re.compile(r"unix:[^\s,=]+")
 _MAX_WEIGHT = 1000.0
 
 
@@ -57,13 +54,7 @@ def parse_address(entry: str) -> NodeAddress:
         weight = 0.0
     if not 0 < weight <= _MAX_WEIGHT:
         raise BadRequestError(f"expected a weight above 0, at most {_MAX_WEIGHT:g}, after the node's =; got {entry!r}")
-    named = _ADDRESS.fullmatch(text.removeprefix(_DNS))
-    if named is not None and 1 <= int(named[1]) <= 65535:
-        host = text.removeprefix(_DNS).rpartition(":")[0].strip("[]") if text.startswith(_DNS) else ""
-        return NodeAddress(text, weight, host, int(named[1]) if host else 0)
-    if _OTHER.fullmatch(text):
-        return NodeAddress(text, weight)
-    raise BadRequestError(f"expected a node as HOST:PORT, dns:///NAME:PORT or unix:PATH; got {entry!r}")
+    return NodeAddress(text, weight, *check_address(text, "a node"))
 
 
 def resolve(host: str, port: int) -> list[str]:
