@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+_LAST_SECONDS = 1.0
+"""That what is cancelled at the end may take."""
 
 
 class LoopThread:
@@ -40,9 +42,19 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """End the thread. Does nothing the second time."""
+        """Cancel what still runs, and end the thread. Does nothing the second time."""
         if self.closed:
             return
+        self.submit(_cancelled()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancelled() -> None:
+    """End what else runs in this loop: asyncio complains on standard error of tasks that are left."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=_LAST_SECONDS)
