@@ -97,6 +97,24 @@ CALLS = Row(
             ),
         ),
         Lines(
+            "Certificates and tokens that are left",
+            "Time until the first certificate of each file, and the token in use with the least of its lifetime left, expire: KvquiltCertificateExpiring, KvquiltTokenExpiring. Below 0 it has expired and is still shown to a server.",
+            "s",
+            (
+                Query(
+                    f"min by (job, role) ({series('kvquilt_certificate_expiry_timestamp_seconds')}) - time()",
+                    "{{job}} certificate {{role}}",
+                ),
+                Query(
+                    f"min by (job, role, tenant) ({series('kvquilt_token_expiry_timestamp_seconds')}) - time()",
+                    "{{job}} token {{role}} {{tenant}}",
+                ),
+            ),
+            bad=0,
+            low=True,
+            signed=True,
+        ),
+        Lines(
             "Time of routers' calls",
             "95 % of calls are below, streams to their end.",
             "s",

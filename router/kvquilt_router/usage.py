@@ -75,13 +75,13 @@ class NamespaceUsage:
     def __init__(self, overall: Counters, named: Named | None = None, meter: RouterMeter | None = None) -> None:
         self.meter = meter or RouterMeter()
         self._overall = overall
-        self._named = named or Named(0)
+        self.named = named or Named(0)
         self._lasting = {OTHER: Counters(USAGE)}
         self._own: dict[str, Counters] = {}
 
     def of(self, namespace: str) -> Tally:
         """The tally of a namespace, from 0 if it is not known."""
-        lasting = self._lasting.setdefault(self._named.of(namespace), Counters(USAGE))
+        lasting = self._lasting.setdefault(self.named.of(namespace), Counters(USAGE))
         return Tally(self._overall, self._own.setdefault(namespace, Counters(USAGE)), lasting, self.meter)
 
     def forget(self, namespace: str) -> None:

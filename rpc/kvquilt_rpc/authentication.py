@@ -12,6 +12,7 @@ from kvquilt_codec.errors import BadRequestError, PermissionDeniedError, Unauthe
 from kvquilt_rpc.callers import ANONYMOUS, NAMESPACE_KEY, Identity
 from kvquilt_rpc.security import ServerSecurity
 from kvquilt_rpc.tls import is_loopback, server_credentials
+from kvquilt_rpc.token_ends import TokenEnd
 from kvquilt_rpc.tokens import TokenVerifier
 from kvquilt_rpc.watched import Watched
 
@@ -64,6 +65,11 @@ class Authenticator:
     def token_keys(self) -> int:
         """How many keys bearer tokens are verified by."""
         return 0 if self._tokens is None else self._tokens.keys
+
+    @property
+    def token_ends(self) -> dict[str, TokenEnd]:
+        """When bearer tokens that callers use expire, by their first namespace; of each the one with the least left."""
+        return {} if self._tokens is None else self._tokens.ends
 
     def identify(self, call: Call) -> Identity:
         """Who makes a call, and in which namespace.

@@ -1,8 +1,6 @@
-"""When certificates and tokens expire, read from the files themselves; nothing is verified here."""
+"""When certificates expire, read from the files themselves; nothing is verified here."""
 
-import base64
 import calendar
-import json
 import ssl
 import time
 from pathlib import Path
@@ -28,16 +26,6 @@ def first_expiry(content: bytes, path: Path) -> float:
         return min(_not_after(ssl.PEM_cert_to_DER_cert(f"{_BEGIN}{block.split(_END)[0]}{_END}\n")) for block in blocks)
     except (ValueError, IndexError, KeyError):
         raise BadRequestError(f"expected certificates (PEM) in {path}; it holds none, or damaged ones") from None
-
-
-def token_expiry(token: str) -> float | None:
-    """When a JSON Web Token expires, in seconds since the epoch; `None`: it does not say, or is none."""
-    try:
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return float(claims["exp"])
-    except (ValueError, LookupError, TypeError):
-        return None
 
 
 def _not_after(der: bytes) -> float:

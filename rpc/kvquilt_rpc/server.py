@@ -18,6 +18,7 @@ from kvquilt_rpc.metrics.calls import CallMeter
 from kvquilt_rpc.running import RunningCalls
 from kvquilt_rpc.security import ServerSecurity
 from kvquilt_rpc.tls import is_unix
+from kvquilt_rpc.token_ends import TokenEnd
 
 MAX_CALLS = 256
 """Served at once where a server is not told otherwise."""
@@ -112,6 +113,11 @@ class RpcServer:
     def token_keys(self) -> int:
         """How many keys bearer tokens are verified by."""
         return self._authenticator.token_keys
+
+    @property
+    def token_ends(self) -> dict[str, TokenEnd]:
+        """When bearer tokens that callers use expire, by their first namespace; of each the one with the least left."""
+        return self._authenticator.token_ends
 
     async def start(self) -> str:
         """Listen and serve; return the address as `host:port`, or that of the Unix socket.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvquilt_codec.errors import BadRequestError, CapacityError, UnauthenticatedError
 from kvquilt_rpc.callers import Identity
+from kvquilt_rpc.token_ends import TokenEnd, TokensInUse, end_of
 from kvquilt_rpc.watched import Watched, read
 
 if TYPE_CHECKING:
@@ -46,12 +47,18 @@ class TokenVerifier:
         _jwt()
         self._keys = Watched([key_file], lambda contents: _verifying_keys(contents[0], key_file))
         self._clock = clock
-        self._seen: OrderedDict[bytes, tuple[Sequence[Any], float, Identity]] = OrderedDict()
+        self._seen: OrderedDict[bytes, tuple[Sequence[Any], TokenEnd, Identity]] = OrderedDict()
+        self._in_use = TokensInUse()
 
     @property
     def keys(self) -> int:
         """How many keys there are."""
         return len(self._keys.get())
+
+    @property
+    def ends(self) -> dict[str, TokenEnd]:
+        """When the tokens that callers use expire: see `TokensInUse`."""
+        return self._in_use.ends(self._clock())
 
     def verify(self, token: str) -> Identity:
         """Who a token says the caller is.
@@ -67,13 +74,15 @@ class TokenVerifier:
         keys, now = self._keys.get(), self._clock()
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         seen = self._seen.get(digest)
-        if seen is not None and seen[0] is keys and now < seen[1]:
+        if seen is not None and seen[0] is keys and now < seen[1].expires + LEEWAY_SECONDS:
             self._seen.move_to_end(digest)
+            self._in_use.used(seen[2].namespaces[0], seen[1], now)
             return seen[2]
         claims = _verified(token, keys)
-        _check_times(claims, now)
-        identity = _identity(claims)
-        self._seen[digest] = (keys, float(claims["exp"]) + LEEWAY_SECONDS, identity)
+        end, identity = _end(claims), _identity(claims)
+        self._in_use.used(identity.namespaces[0], end, now)
+        _check_times(claims, end, now)
+        self._seen[digest] = (keys, end, identity)
         while len(self._seen) > _KEPT:
             self._seen.popitem(last=False)
         return identity
@@ -200,13 +209,19 @@ def _verified(token: str, keys: Sequence[Any]) -> dict[str, Any]:
     raise UnauthenticatedError("expected a token signed with the servers' key", reason="token_signature")
 
 
-def _check_times(claims: dict[str, Any], now: float) -> None:
-    for name in ("exp", "nbf"):
-        if name in claims and (isinstance(claims[name], bool) or not isinstance(claims[name], (int, float))):
-            raise UnauthenticatedError(f"expected a number as the token's {name}", reason="token_claims")
-    if not now < claims["exp"] + LEEWAY_SECONDS:
+def _end(claims: dict[str, Any]) -> TokenEnd:
+    end = end_of(claims)
+    if end is None:
+        raise UnauthenticatedError("expected a number as the token's exp", reason="token_claims")
+    return end
+
+
+def _check_times(claims: dict[str, Any], end: TokenEnd, now: float) -> None:
+    if "nbf" in claims and (isinstance(claims["nbf"], bool) or not isinstance(claims["nbf"], (int, float))):
+        raise UnauthenticatedError("expected a number as the token's nbf", reason="token_claims")
+    if not now < end.expires + LEEWAY_SECONDS:
         raise UnauthenticatedError(
-            f"expected a token that is valid; it expired {now - claims['exp']:.0f} s ago: ask for another",
+            f"expected a token that is valid; it expired {now - end.expires:.0f} s ago: ask for another",
             reason="token_expired",
         )
     if not now >= claims.get("nbf", 0) - LEEWAY_SECONDS:

@@ -1,15 +1,19 @@
 """Alerts of nodes and stores, each fired by the fault that it is for, and over when that is mended."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from drills.load import Load, numbered
+from kvquilt_codec.errors import KvquiltError
+from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.security import Credentials
 from tests import servers
 from tests.alerts.watching import Watch, Watched, watch
-from tests.rpc.certificates import Authority
+from tests.rpc.certificates import Authority, Signer
 from tests.servers.prometheus import PROMETHEUS
 
 pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed: apt-get install prometheus")
@@ -22,6 +26,7 @@ BY_NODES = {
     "KvquiltRequestsShed",
     "KvquiltStoreNearlyFull",
     "KvquiltStoreUnreachable",
+    "KvquiltTokenExpiring",
     "KvquiltWriteQueueGrowing",
 }
 """Alerts that this file fires."""
@@ -34,7 +39,7 @@ async def test_faults_of_nodes_and_stores_fire_their_alerts(tmp_path: Path) -> N
         sound = await asyncio.to_thread(watched.node)
         load = Load([sound.target], seed=0, population=8)
         async with load.running():
-            await asyncio.gather(*(faults(watched) for faults in (_careless, _unlucky, _without_its_store)))
+            await asyncio.gather(*(faults(watched) for faults in (_careless, _forgetful, _unlucky, _without_its_store)))
         await load.close()
         assert load.wrong == load.failed == []
         assert watched.fired == BY_NODES
@@ -56,6 +61,33 @@ async def _careless(watched: Watch) -> None:
     await asyncio.to_thread(watched.ends, "KvquiltCertificateExpiring", instance=node.metrics)
     await asyncio.to_thread(node.started_with, **{"node.capacity": "1MiB"})
     await asyncio.to_thread(watched.ends, "KvquiltStoreNearlyFull", instance=node.metrics)
+
+
+async def _forgetful(watched: Watch) -> None:
+    """A token that was made for an hour has three minutes left, and its owner goes on with it; then it is renewed."""
+    signer = Signer.new(watched.place.folder / "signing")
+    token = watched.place.folder / "token"
+    token.write_text(signer.token("app", "team-a", age=3420))
+    node = await asyncio.to_thread(watched.node, f"node.security.token_key={signer.public}")
+    client = NodeClient(node.target, Credentials(token_file=token))
+    calls = asyncio.create_task(_called(client))
+    mine = {"instance": node.metrics, "role": "callers", "tenant": "team-a"}
+    said = await asyncio.to_thread(watched.fires, "KvquiltTokenExpiring", **mine)
+    assert "(callers of team-a) has" in said["description"]
+
+    token.write_text(signer.token("app", "team-a"))
+    await asyncio.to_thread(node.started_with)  # else the old token counts as in use for ten minutes
+    await asyncio.to_thread(watched.ends, "KvquiltTokenExpiring", **mine)
+    calls.cancel()
+    await asyncio.gather(calls, return_exceptions=True)
+    await client.close()
+
+
+async def _called(client: NodeClient) -> None:
+    while True:
+        with contextlib.suppress(KvquiltError):
+            await client.stat([numbered(1)[0]], deadline=10)
+        await asyncio.sleep(0.2)
 
 
 async def _unlucky(watched: Watch) -> None:

@@ -179,6 +179,19 @@ CASES = {
         "role",
         {50: [], 70: ["store"]},
     ),
+    "KvquiltTokenExpiring": Case(
+        {
+            # Tokens of a hundred minutes: one is renewed late, one in time, one is shown after it has expired.
+            f'kvquilt_token_expiry_timestamp_seconds{{{ROUTER}, role="nodes"}}': "6000x97 12000x20",
+            f'kvquilt_token_lifetime_seconds{{{ROUTER}, role="nodes"}}': "6000x118",
+            f'kvquilt_token_expiry_timestamp_seconds{{{ROUTER}, role="callers", tenant="in time"}}': "6000x80 12000x37",
+            f'kvquilt_token_lifetime_seconds{{{ROUTER}, role="callers", tenant="in time"}}': "6000x118",
+            f'kvquilt_token_expiry_timestamp_seconds{{{NODE}, role="callers", tenant="*"}}': "6000x118",
+            f'kvquilt_token_lifetime_seconds{{{NODE}, role="callers", tenant="*"}}': "6000x118",
+        },
+        "job",
+        {90: [], 96: ["kvquilt-node", "kvquilt-router"], 110: ["kvquilt-node"]},
+    ),
 }
 
 

@@ -142,3 +142,25 @@ def test_an_index_and_a_queue_of_other_formats(tmp_path):
     checks = doctor(*flags, code=1)
     assert outcomes(checks, "failed") == {"formats"}
     assert "write queue: 2" in checks["formats"]["got"]
+
+
+@pytest.mark.parametrize(("age", "outcome"), [(3700, "failed"), (3420, "warned"), (10, "passed")])
+def test_this_machines_own_tokens(tmp_path, age, outcome):
+    token = tmp_path / "token"
+    token.write_text(Signer.new(tmp_path / "signing").token(age=age))
+    token.chmod(0o600)
+    flags = (*BEFORE, *settings(node__path=tmp_path / "s"))
+    for setting in ("router__node_credentials__token_file", "client__credentials__token_file"):
+        check = doctor(*flags, *settings(**{setting: token}))["tokens"]
+        assert check["outcome"] == outcome
+        assert ("credentials: expired" in check["got"]) == (age == 3700)
+    elsewhere = doctor(*flags, *settings(router__node_credentials__token_file=token), "--part", "node")
+    assert elsewhere["tokens"]["outcome"] == "skipped"
+
+
+def test_a_token_that_does_not_say_when_it_ends(tmp_path):
+    (tmp_path / "token").write_text("of-another-kind")
+    flags = settings(node__path=tmp_path / "s", client__credentials__token_file=tmp_path / "token")
+    check = doctor(*BEFORE, *flags)["tokens"]
+    assert check["outcome"] == "passed"
+    assert "does not say" in check["got"]

@@ -130,7 +130,6 @@ def test_after_a_load_all_that_is_declared_is_exported_and_nothing_else(model, t
             "kvquilt_slots_in_use",
             "kvquilt_slots_limit",
             "kvquilt_slots_waiting",
-            "kvquilt_token_expiry_timestamp_seconds",
         }
         missing = names.keys() - page.exported
         assert missing <= (kept if declared is OF_NODES else set()), missing
@@ -145,7 +144,14 @@ def test_after_a_load_all_that_is_declared_is_exported_and_nothing_else(model, t
         assert page.labels("kvquilt_certificate_expiry_timestamp_seconds", "role") == roles
         assert page.value("kvquilt_certificate_expiry_timestamp_seconds", role="server") > time.time() + day
         assert page.value("kvquilt_token_keys") == 1
-    assert 0 < routers.value("kvquilt_token_expiry_timestamp_seconds", role="nodes") - time.time() <= 3600
+    own = {"role": "nodes", "tenant": ""}
+    for page, labels in (
+        (seen, {"role": "callers", "tenant": "*"}),
+        (routers, own),
+        (routers, {"role": "callers", "tenant": "team"}),
+    ):
+        assert 0 < page.value("kvquilt_token_expiry_timestamp_seconds", **labels) - time.time() <= 3600
+        assert page.value("kvquilt_token_lifetime_seconds", **labels) == 3600
     assert seen.value("kvquilt_node_encryption_master_keys") == 1
     assert seen.value("kvquilt_node_encryption_namespace_keys") >= 1
     assert [state for state in GATES if routers.value("kvquilt_router_gate", model="tiny", state=state)] == ["open"]

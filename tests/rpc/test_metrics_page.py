@@ -19,14 +19,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from kvquilt_codec.errors import BadRequestError, UnavailableError
-from kvquilt_rpc.certificates import first_expiry, token_expiry
+from kvquilt_rpc.certificates import first_expiry
 from kvquilt_rpc.metrics import serving
 from kvquilt_rpc.metrics.asking import Question
 from kvquilt_rpc.metrics.measured import Histogram, Sums
 from kvquilt_rpc.metrics.serving import MAX_CONNECTIONS, metrics_served
 from kvquilt_rpc.metrics.types import OTHER, MetricsSettings, counter, gauge, histogram
 from kvquilt_rpc.metrics.values import Collect, Named, Values
-from tests.rpc.certificates import Authority, Signer
+from tests.rpc.certificates import Authority
 
 WORK = counter("kvquilt_test_work_total", "Work.", "who")
 LEVEL = gauge("kvquilt_test_level", "Level.")
@@ -246,7 +246,7 @@ def test_no_more_namespaces_have_series_than_may_and_each_keeps_its_own(names: l
     assert named.of("z") == ("z" if limit else OTHER)
 
 
-def test_certificates_and_tokens_say_when_they_expire(tmp_path: Path) -> None:
+def test_certificates_say_when_they_expire(tmp_path: Path) -> None:
     from cryptography import x509
 
     authority = Authority.new(tmp_path)
@@ -257,9 +257,6 @@ def test_certificates_and_tokens_say_when_they_expire(tmp_path: Path) -> None:
         for wrong in (b"", b"\xff", content[:200], content.replace(b"M", b"!", 3)):
             with pytest.raises(BadRequestError, match="certificates"):
                 first_expiry(wrong, path)
-    token = Signer.new(tmp_path / "key").token("a")
-    assert (token_expiry(token) or 0) > 1e9
-    assert [token_expiry(text) for text in ("", "a", "a.b.c", "a.e30.c")] == [None] * 4
 
 
 def test_nothing_is_imported_where_no_port_is_set() -> None:

@@ -81,9 +81,9 @@ class NodeMetrics:
         self._counters = counters
         self._meter = meter
         certificates = {"redis_ca": settings.redis_ca, "redis_client": settings.redis_certificate}
-        self._common = ServerMetrics("node", server, counters, certificates)
         self._quotas = {name: quota for name, quota in settings.namespaces.items() if name != DEFAULT_NAMESPACE}
         self._named = Named(settings.metrics_namespaces, self._quotas)
+        self._common = ServerMetrics("node", server, counters, certificates, self._named)
         self._usage = Question(self._used)
         self._volumes = Question(lambda: asyncio.to_thread(_volumes, settings))
 

@@ -15,6 +15,7 @@ from kvquilt.doctoring import (
     stores,
     timing,
     tls,
+    tokens,
 )
 from kvquilt.doctoring.types import Diagnosis, Patient
 
@@ -26,6 +27,7 @@ CHECKS: Mapping[str, Callable[[Patient], Awaitable[Finding]]] = {
     "memory": rooms.memory,
     "addresses": addresses.addresses,
     "certificates": tls.certificates,
+    "tokens": tokens.tokens,
     "tls": tls.tls,
     "redis-rights": stores.redis_rights,
     "redis-settings": stores.redis_settings,

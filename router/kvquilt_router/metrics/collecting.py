@@ -106,7 +106,7 @@ class RouterMetrics:
         self._access_log = access_log
         credentials = settings.node_credentials
         certificates = {"node_ca": credentials.tls_ca, "node_client": credentials.tls_cert}
-        self._common = ServerMetrics("router", server, counters, certificates, meter.lanes)
+        self._common = ServerMetrics("router", server, counters, certificates, served.usage.named, meter.lanes)
 
     async def collect(self, values: Values) -> None:
         """Set the values of a scrape. Nothing is asked of anybody: all is at hand."""

@@ -1,21 +1,24 @@
 """What every server exports."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import kvquilt_kernels
 from kvquilt_codec.container.head import VERSION as FORMAT
 from kvquilt_codec.errors import KvquiltError
-from kvquilt_rpc.certificates import first_expiry, token_expiry
+from kvquilt_rpc.callers import ANY
+from kvquilt_rpc.certificates import first_expiry
 from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.metrics import names
 from kvquilt_rpc.metrics.types import Lane
-from kvquilt_rpc.metrics.values import Values
+from kvquilt_rpc.metrics.values import Named, Values
 from kvquilt_rpc.security import Credentials
 from kvquilt_rpc.server import RpcServer
+from kvquilt_rpc.token_ends import TokenEnd, stated_end, token_of
 from kvquilt_rpc.version import VERSION
-from kvquilt_rpc.watched import Watched, read
+from kvquilt_rpc.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,7 @@ class ServerMetrics:
         server: see there.
         counters: of the server, `CALL_COUNTERS` among them.
         certificates: further files of certificates than the server's own, by what they are for.
+        named: which namespaces have series of their own.
         lanes: what its calls share beyond the server's own.
     """
 
@@ -37,9 +41,11 @@ class ServerMetrics:
         server: RpcServer,
         counters: Counters,
         certificates: Mapping[str, Path | None],
+        named: Named,
         lanes: Sequence[Lane] = (),
     ) -> None:
         self._lanes = lanes
+        self._named = named
         self._component = component
         self._server = server
         self._counters = counters
@@ -63,18 +69,26 @@ class ServerMetrics:
         for role, expiry in self._certificates.items():
             if (at := expiry.at) is not None:
                 values.set(names.CERTIFICATE_EXPIRY, at, role)
+        now = time.time()
+        most_left_first = sorted(self._server.token_ends.items(), key=lambda item: -item[1].share_left(now))
+        for namespace, end in most_left_first:  # of those that share a label, the last one stays
+            _export_end(values, end, "callers", ANY if namespace == ANY else self._named.of(namespace))
 
 
 def export_token(values: Values, credentials: Credentials, role: str) -> None:
     """Export when the token expires by which this server calls others, if it has one that says so."""
-    token = "" if credentials.token is None else credentials.token.get_secret_value()
     try:
-        if credentials.token_file is not None:
-            token = read(credentials.token_file).decode("ascii", "replace")
+        end = stated_end(token_of(credentials))
     except KvquiltError as error:
         log.debug("a token is not looked at: %s", error)
-    if (at := token_expiry(token.strip())) is not None:
-        values.set(names.TOKEN_EXPIRY, at, role)
+        return
+    if end is not None:
+        _export_end(values, end, role, "")
+
+
+def _export_end(values: Values, end: TokenEnd, role: str, tenant: str) -> None:
+    values.set(names.TOKEN_EXPIRY, end.expires, role, tenant)
+    values.set(names.TOKEN_LIFETIME, end.lifetime, role, tenant)
 
 
 class _Expiry:

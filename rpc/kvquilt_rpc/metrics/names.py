@@ -29,8 +29,12 @@ CERTIFICATE_EXPIRY = gauge(
 )
 TOKEN_EXPIRY = gauge(
     "kvquilt_token_expiry_timestamp_seconds",
-    "When the bearer token expires that this server calls others with, in seconds since the epoch.",
-    "role",
+    "When bearer tokens in use expire, in seconds since the epoch: that by which this server calls others, and of its "
+    "callers' of one namespace the one with the least of its lifetime left.",
+    *("role", "tenant"),
+)
+TOKEN_LIFETIME = gauge(
+    "kvquilt_token_lifetime_seconds", "From the issue of these tokens to their end.", "role", "tenant"
 )
 TOKEN_KEYS = gauge("kvquilt_token_keys", "Keys that bearer tokens of callers are verified by.")
 CODEC_SECONDS = histogram(
