@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from kvquilt_cache_node.store.hurry import Hurry
 from kvquilt_codec.errors import BadRequestError, PermissionDeniedError
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_rpc.callers import Identity
@@ -26,6 +27,7 @@ class Drainer:
         server: of the node.
         counters: of the node; what waits in its write queue is among them.
         stop: ends the process as SIGTERM does; `None`: it is not this node's alone.
+        hurry: is on while the node drains.
         clock: seconds that only grow.
     """
 
@@ -34,11 +36,13 @@ class Drainer:
         server: RpcServer,
         counters: Counters,
         stop: Callable[[], None] | None,
+        hurry: Hurry,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
         self._counters = counters
         self._stop = stop
+        self._hurry = hurry
         self._clock = clock
         self._since: float | None = None
 
@@ -64,9 +68,11 @@ class Drainer:
             raise BadRequestError(f"expected an action of {pb.DrainAction.keys()}; got {action}")
         if action == pb.DRAIN_ACTION_BEGIN and self._since is None:
             self._since = self._clock()
+            self._hurry.begin()
             await self._server.set_ready(False)
         elif action == pb.DRAIN_ACTION_UNDO and self._since is not None:
             self._since = None
+            self._hurry.end()
             await self._server.set_ready(True)
         elif action == pb.DRAIN_ACTION_STOP:
             self._ended()

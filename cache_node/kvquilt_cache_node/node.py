@@ -11,6 +11,7 @@ from kvquilt_cache_node.putting import PutLimits
 from kvquilt_cache_node.service import OPERATORS, SERVICE_NAME, CacheNodeService
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import open_store
+from kvquilt_cache_node.store.hurry import Hurry
 from kvquilt_cache_node.store.sweeping import swept
 from kvquilt_cache_node.tiers import capacities
 from kvquilt_cache_node.types import COUNTERS
@@ -32,7 +33,7 @@ async def running_node(settings: NodeSettings, stop: Callable[[], None] | None =
         UnavailableError: the address is taken, or the store's folder cannot be used.
         NotFoundError, BadRequestError: whom it lets in cannot be as the settings say; metrics without the package.
     """
-    counters, meter = Counters(COUNTERS), NodeMeter()
+    counters, meter, hurry = Counters(COUNTERS), NodeMeter(), Hurry()
     server = RpcServer(
         settings.host,
         settings.port,
@@ -45,9 +46,9 @@ async def running_node(settings: NodeSettings, stop: Callable[[], None] | None =
         lanes=lanes(settings, counters),
     )
     async with AsyncExitStack() as stack:
-        store = await open_store(settings, counters, meter)
+        store = await open_store(settings, counters, meter, hurry)
         stack.push_async_callback(store.close)
-        drainer = Drainer(server, counters, stop)
+        drainer = Drainer(server, counters, stop, hurry)
         limits = PutLimits(int(settings.max_object), int(settings.put_bytes))
         service = CacheNodeService(store, counters, limits, drainer, capacities(settings), meter)
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
@@ -59,4 +60,5 @@ async def running_node(settings: NodeSettings, stop: Callable[[], None] | None =
             try:
                 yield address
             finally:
+                hurry.begin()
                 await server.drain(settings.drain_seconds)

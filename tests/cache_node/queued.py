@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kvquilt_cache_node.store import MemoryBlobs
 from kvquilt_cache_node.store.fault import FaultBlobs, Faults
+from kvquilt_cache_node.store.hurry import Hurry
 from kvquilt_cache_node.store.write_back import WriteBackBlobs
 from kvquilt_cache_node.types import COUNTERS, Blobs
 from kvquilt_rpc.counters import Counters
@@ -48,12 +49,14 @@ class QueuedNode:
         self.cold = Cold()
         self.generation = 0
         self.counters = Counters(COUNTERS)
+        self.hurry = Hurry()
         self.blobs: WriteBackBlobs
 
     def start(self, **options: float) -> None:
-        self.counters = Counters(COUNTERS)
+        self.counters, self.hurry = Counters(COUNTERS), Hurry()
         cold: Blobs = self.cold
-        self.blobs = write_back(cold, self.place, counters=self.counters, drain=0.05, **options)
+        options = {"drain": 0.05} | options
+        self.blobs = write_back(cold, self.place, counters=self.counters, hurry=self.hurry, **options)
 
     @property
     def place(self) -> Path:

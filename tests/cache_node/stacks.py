@@ -14,6 +14,7 @@ from kvquilt_cache_node.store import MemoryBlobs
 from kvquilt_cache_node.store.fault import FaultBlobs
 from kvquilt_cache_node.store.hot_first import HotFirstBlobs
 from kvquilt_cache_node.store.hot_tier import HotTier
+from kvquilt_cache_node.store.hurry import Hurry
 from kvquilt_cache_node.store.queue_files import QueueFiles
 from kvquilt_cache_node.store.tiered import Check, LookUp
 from kvquilt_cache_node.store.write_back import WriteBackBlobs
@@ -68,6 +69,7 @@ def write_back(
     drain: float = 10.0,
     counters: Counters | None = None,
     started: bool = True,
+    hurry: Hurry | None = None,
 ) -> WriteBackBlobs:
     """A write queue in a folder, before `cold`."""
     count = (counters or Counters(COUNTERS)).add
@@ -77,7 +79,7 @@ def write_back(
     except BaseException:
         files.close()
         raise
-    blobs = WriteBackBlobs(cold, queue, count, drain_seconds=drain)
+    blobs = WriteBackBlobs(cold, queue, count, drain_seconds=drain, hurry=hurry or Hurry())
     if started:
         blobs.start()
     return blobs

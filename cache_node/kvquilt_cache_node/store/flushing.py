@@ -1,11 +1,11 @@
 """Works a write queue off: what waits goes to the store behind it, as soon as that can be reached."""
 
 import asyncio
-import contextlib
 import logging
 import random
 
 from kvquilt_cache_node.store.hot import Count
+from kvquilt_cache_node.store.hurry import Hurry
 from kvquilt_cache_node.store.key_locks import KeyLocks
 from kvquilt_cache_node.store.queue_files import Entry
 from kvquilt_cache_node.store.write_queue import WriteQueue
@@ -18,30 +18,35 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 4
 _FIRST_WAIT, _LAST_WAIT = 0.25, 30.0
 """Seconds, bounds of the drawn waits while the store behind the queue fails."""
+_HURRIED_WAIT = 1.0
+"""Seconds, the longest of them while the node drains: somebody waits for the queue."""
 
 
 class Flusher:
     """Brings entries to the blobs behind a queue, deletes first: they make the room that writes were promised.
 
-    While the blobs fail one entry at a time is tried, another one each time, after waits that double.
+    While the blobs fail one entry at a time is tried, another one each time, after waits that double; in a hurry at
+    once, and after a second at most.
 
     Args:
         cold: the blobs behind the queue.
         queue: what waits.
         count: told of `queue_flushed` and `queue_retries`.
+        hurry: of the node; begins when it stops.
 
     Attributes:
         locks: whoever writes or deletes a key in `cold` holds its lock.
     """
 
-    def __init__(self, cold: Blobs, queue: WriteQueue, count: Count) -> None:
+    def __init__(self, cold: Blobs, queue: WriteQueue, count: Count, hurry: Hurry) -> None:
         self._cold = cold
         self._queue = queue
         self._count = count
+        self._hurry = hurry
         self.locks = KeyLocks()
         self._failures = 0
         self._more = asyncio.Event()
-        self._stopping = asyncio.Event()
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -78,9 +83,9 @@ class Flusher:
 
     async def stop(self, seconds: float) -> None:
         """Work off what waits for at most so long; the rest stays in the queue."""
-        self._stopping.set()
+        self._stopping = True
         self._more.set()
-        self._failures = min(self._failures, 1)
+        self._hurry.begin()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=seconds)
             self._task.cancel()
@@ -110,7 +115,7 @@ class Flusher:
         while True:
             self._more.clear()
             due = [entry for entry in self._queue.entries() if entry.size is None] or self._queue.entries()
-            if not due and self._stopping.is_set():
+            if not due and self._stopping:
                 return
             if not due:
                 await self._more.wait()
@@ -123,11 +128,7 @@ class Flusher:
     async def _wait(self) -> None:
         doublings = min(self._failures - 1, 16)
         seconds = full_jitter(doublings, _FIRST_WAIT, _LAST_WAIT, random.random)
-        if self._stopping.is_set():
-            await asyncio.sleep(seconds)
-        else:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), seconds)
+        await self._hurry.wait(seconds, _HURRIED_WAIT)
 
     async def _try(self, entry: Entry) -> None:
         try:

@@ -5,6 +5,7 @@ import asyncio
 from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.metrics.meter import NodeMeter
 from kvquilt_cache_node.settings import NodeSettings
+from kvquilt_cache_node.store.hurry import Hurry
 from kvquilt_cache_node.store.indexed import IndexedStore
 from kvquilt_cache_node.store.metered import metered_index
 from kvquilt_cache_node.store.observed import ObservedBlobs
@@ -52,6 +53,7 @@ async def open_parts(
     *,
     anew: bool = False,
     meter: NodeMeter | None = None,
+    hurry: Hurry | None = None,
 ) -> tuple[Blobs, Index]:
     """Open the blobs and the index of the configured store as they are, with what waits in a queue before the blobs.
 
@@ -60,6 +62,7 @@ async def open_parts(
         counters: of the node, all of `COUNTERS`.
         anew: make the index anew: what it knew and the objects do not is lost. No other node may have it open.
         meter: told of what the store's medium and the index do.
+        hurry: of the node; by default there is none before it ends.
 
     Raises:
         As `open_store`.
@@ -67,7 +70,7 @@ async def open_parts(
     meter = meter or NodeMeter()
     blobs: Blobs = ObservedBlobs(await open_blobs(settings), Tier.STORE, meter)
     try:
-        blobs = with_queue(blobs, settings, (counters or Counters(COUNTERS)).add)
+        blobs = with_queue(blobs, settings, (counters or Counters(COUNTERS)).add, hurry or Hurry())
         return blobs, metered_index(await open_index(settings, anew=anew), meter)
     except BaseException:
         await blobs.close()
@@ -75,7 +78,10 @@ async def open_parts(
 
 
 async def open_store(
-    settings: NodeSettings, counters: Counters | None = None, meter: NodeMeter | None = None
+    settings: NodeSettings,
+    counters: Counters | None = None,
+    meter: NodeMeter | None = None,
+    hurry: Hurry | None = None,
 ) -> IndexedStore:
     """Open the configured store, with the tiers and the memory in front of it that it is to have.
 
@@ -86,6 +92,7 @@ async def open_store(
         settings: of the node.
         counters: of the node, all of `COUNTERS`.
         meter: of the node.
+        hurry: of the node; by default there is none before it ends.
 
     Raises:
         BadRequestError: settings that do not fit together, or of a package that is not installed.
@@ -96,7 +103,7 @@ async def open_store(
     counters, meter = counters or Counters(COUNTERS), meter or NodeMeter()
     sealing = await Sealing.open(settings)
     try:
-        blobs, index = await open_parts(settings, counters, meter=meter)
+        blobs, index = await open_parts(settings, counters, meter=meter, hurry=hurry)
     except BaseException:
         await sealing.close()
         raise

@@ -10,6 +10,7 @@ from kvquilt_cache_node.store.file import FileBlobs
 from kvquilt_cache_node.store.hot import Count, HotBlobs
 from kvquilt_cache_node.store.hot_first import HotFirstBlobs
 from kvquilt_cache_node.store.hot_tier import HotTier
+from kvquilt_cache_node.store.hurry import Hurry
 from kvquilt_cache_node.store.memory import MemoryBlobs
 from kvquilt_cache_node.store.observed import ObservedBlobs
 from kvquilt_cache_node.store.opening_blobs import not_installed
@@ -21,7 +22,7 @@ from kvquilt_cache_node.types import Blobs
 from kvquilt_codec.tiers import Tier
 
 
-def with_queue(cold: Blobs, settings: NodeSettings, count: Count) -> Blobs:
+def with_queue(cold: Blobs, settings: NodeSettings, count: Count, hurry: Hurry) -> Blobs:
     """The blobs of a store behind a write queue, if it is to have one, or left one behind that is not empty.
 
     Raises:
@@ -37,7 +38,7 @@ def with_queue(cold: Blobs, settings: NodeSettings, count: Count) -> Blobs:
     except BaseException:
         files.close()
         raise
-    return WriteBackBlobs(cold, queue, count, drain_seconds=settings.drain_seconds)
+    return WriteBackBlobs(cold, queue, count, drain_seconds=settings.drain_seconds, hurry=hurry)
 
 
 async def with_tiers(

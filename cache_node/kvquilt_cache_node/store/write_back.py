@@ -9,6 +9,7 @@ from kvquilt_cache_node.store.changes import Changes
 from kvquilt_cache_node.store.closing import Open
 from kvquilt_cache_node.store.flushing import Flusher
 from kvquilt_cache_node.store.hot import Count
+from kvquilt_cache_node.store.hurry import Hurry
 from kvquilt_cache_node.store.key_locks import KeyLocks
 from kvquilt_cache_node.store.whole import InOnePiece
 from kvquilt_cache_node.store.write_queue import WriteQueue
@@ -39,14 +40,15 @@ class WriteBackBlobs(InOnePiece):
         count: told of `queue_hits`, `queue_bytes_read`, `queue_bytes_written`, `queue_full`, `queue_flushed`,
             `queue_retries`.
         drain_seconds: time to work the queue off when it is closed.
+        hurry: of the node.
     """
 
-    def __init__(self, cold: Blobs, queue: WriteQueue, count: Count, *, drain_seconds: float) -> None:
+    def __init__(self, cold: Blobs, queue: WriteQueue, count: Count, *, drain_seconds: float, hurry: Hurry) -> None:
         self._cold = cold
         self._queue = queue
         self._count = count
         self._drain_seconds = drain_seconds
-        self._flusher = Flusher(cold, queue, count)
+        self._flusher = Flusher(cold, queue, count, hurry)
         self._changing = KeyLocks()
         self._changes = Changes()
         self._attempts: set[asyncio.Task[None]] = set()

@@ -10,6 +10,7 @@ from kvquilt_cache_node.putting import PutLimits
 from kvquilt_cache_node.service import CacheNodeService
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_cache_node.store import open_store
+from kvquilt_cache_node.store.hurry import Hurry
 from kvquilt_cache_node.types import COUNTERS as NODE_COUNTERS
 from kvquilt_codec.catalog import ObjectMeta
 from kvquilt_codec.types import Level
@@ -48,7 +49,7 @@ async def servers_of_one_store(count: int) -> AsyncIterator[dict[str, RpcServer]
     servers = [RpcServer("127.0.0.1", 0, [SERVICE_NAME]) for _ in range(count)]
     for server in servers:
         counters = Counters(NODE_COUNTERS)
-        drainer = Drainer(server, counters, None)
+        drainer = Drainer(server, counters, None, Hurry())
         service = CacheNodeService(store, counters, PutLimits(1 << 30, 1 << 30), drainer)
         cache_node_pb2_grpc.add_CacheNodeServiceServicer_to_server(service, server.server)
     try:
