@@ -4,6 +4,7 @@ A panel says what it shows, in which unit, and from which value on that is no lo
 folded are read when something is wrong; what is seen first fits a small screen.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -29,7 +30,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Panel(ABC):
     """What one panel shows.
 
     Attributes:
@@ -75,8 +76,9 @@ class Panel:
             builder.with_target(self._target(letter, query))
         return builder
 
+    @abstractmethod
     def _look(self) -> PanelBuilder:
-        raise NotImplementedError
+        """Of Grafana's builders, with what only this kind of panel has."""
 
     def _target(self, letter: str, query: Query) -> prometheus.Dataquery:
         target = prometheus.Dataquery().ref_id(letter).datasource(SOURCE).expr(query.expr).legend_format(query.legend)
