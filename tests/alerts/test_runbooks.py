@@ -1,18 +1,29 @@
 """Every alert has a page of its name, all pages have one shape, and what they tell to do can be done."""
 
 import re
-import shlex
 
 import pytest
 
+from kvquilt.doctoring.run import CHECKS
 from tests.alerts.exported import declared
 from tests.alerts.labelled import labels_of
 from tests.alerts.rules import RUNBOOKS, alerts
+from tests.docs.commands import WHOLE, refused
 from tests.docs.pages import rows
-from tests.docs.test_reference import COMMANDS, WHOLE, flags
+from tests.docs.test_reference import COMMANDS
 
-PARTS = ["What it means", "Who notices", "Look at", "Likely causes", "It is over when", "What it is not"]
+PARTS = [
+    "What it means",
+    "Who notices",
+    "In two minutes",
+    "Look at",
+    "Likely causes",
+    "It is over when",
+    "What it is not",
+]
 SEVERITIES = {"critical", "warning"}
+OTHERS = {"df", "du", "journalctl", "kubectl", "openssl", "redis-cli"}
+"""Programs of others."""
 
 each = pytest.mark.parametrize("name", sorted(alerts()))
 
@@ -61,18 +72,31 @@ def test_queries_of_a_page_ask_for_what_is_exported(name: str) -> None:
         labels_of(query, declared())
 
 
-@each
-def test_commands_of_a_page_exist_with_their_flags(name: str) -> None:
-    inside = re.findall(r"`(kvquilt [^`]+)`", (RUNBOOKS / f"{name}.md").read_text())
+@pytest.mark.parametrize("name", [*sorted(alerts()), "README"])
+def test_commands_of_a_page_are_such_as_the_program_takes(name: str) -> None:
+    inside = re.findall(r"`((?:kvquilt|kubectl|journalctl|df) [^`]+)`", (RUNBOOKS / f"{name}.md").read_text())
     for line in (*blocks(name, ""), *inside):
-        words = shlex.split(line)
-        if words[0] != "kvquilt":
-            continue
-        command = next((" ".join(words[1 : 1 + n]) for n in (2, 1) if " ".join(words[1 : 1 + n]) in COMMANDS), None)
-        if command is None:
-            assert words[1] in WHOLE.commands, line
-            continue
-        assert {word for word in words if word.startswith("--")} <= flags(COMMANDS[command]), line
+        program, _, own = line.partition(" -- ")
+        assert program.split()[0] in OTHERS | {"kvquilt"}, line
+        asked = own or program
+        if asked.startswith("kvquilt ") and asked.removeprefix("kvquilt ") not in {*COMMANDS, *WHOLE.commands}:
+            assert refused(asked) == "", line
+
+
+@each
+def test_a_page_begins_with_steps_that_ask_kvquilt_itself(name: str) -> None:
+    text = (RUNBOOKS / f"{name}.md").read_text()
+    (steps,) = re.findall(r"^## In two minutes$(.*?)^## ", text, re.DOTALL | re.MULTILINE)
+    assert [line.split(".")[0] for line in steps.strip().splitlines()] == ["1", "2", "3"]
+    assert "`kvquilt " in steps
+
+
+@each
+def test_checks_that_a_page_names_are_the_doctors(name: str) -> None:
+    text = (RUNBOOKS / f"{name}.md").read_text()
+    for step in re.findall(r"^\d\. .*kvquilt doctor.*$", text, re.MULTILINE):
+        for said in re.findall(r":((?:,? ?(?:and |or )?`[a-z-]+`(?: \([^)]*\))?)+)", step):
+            assert set(re.findall(r"`([a-z-]+)`", said)) <= CHECKS.keys(), step
 
 
 @each

@@ -5,14 +5,12 @@ import re
 from collections.abc import Iterator
 
 import pytest
-import typer.main
 from pydantic import BaseModel
 from typer.core import TyperCommand, TyperGroup
 
 import kvquilt
 import kvquilt.errors
 from kvquilt import AsyncClient, Client, prefetching, worker
-from kvquilt.cli.main import app
 from kvquilt.cli.output import EXIT_CODES, INTERRUPTED, PARTIAL
 from kvquilt.cli.settings import KvquiltSettings, text_of
 from kvquilt.integrations import dual_stage, langchain, transformers
@@ -27,12 +25,10 @@ from kvquilt_router.gate.types import REFUSALS
 from kvquilt_router.policies import EVALUATION_ONLY, POLICIES
 from kvquilt_router.why.types import CAUSES
 from kvquilt_rpc import status
+from tests.docs.commands import WHOLE
 from tests.docs.pages import ROOT, first_words, rows, section, words
 
 PAGE = "reference.md"
-
-
-WHOLE = typer.main.get_group(app)
 
 
 def commands() -> Iterator[tuple[str, TyperCommand]]:
