@@ -104,16 +104,30 @@ def node_with(url, prefix, tmp_path):
 
 
 def works(address):
+    async def called(client):
+        await client.forget(keys=[KEY], deadline=DEADLINE)
+        assert await client.put(KEY, DATA, META, deadline=DEADLINE)
+        assert KEY in await client.stat([KEY], deadline=DEADLINE)
+
+    asked(address, called)
+
+
+def has(address):
+    async def called(client):
+        return [piece async for piece in client.get(KEY, META.model_fingerprint, deadline=DEADLINE)]
+
+    return asked(address, called)
+
+
+def asked(address, call):
     async def called():
         client = NodeClient(address)
         try:
-            await client.forget(keys=[KEY], deadline=DEADLINE)
-            assert await client.put(KEY, DATA, META, deadline=DEADLINE)
-            assert KEY in await client.stat([KEY], deadline=DEADLINE)
+            return await call(client)
         finally:
             await client.close()
 
-    asyncio.run(called())
+    return asyncio.run(called())
 
 
 def test_redis_has_two_passwords_while_nodes_are_restarted_one_by_one(tmp_path):
@@ -134,6 +148,47 @@ def test_redis_has_two_passwords_while_nodes_are_restarted_one_by_one(tmp_path):
         assert caught.value.reason == "store_refused"
         with node_with(new, "first", tmp_path) as first:
             works(first)
+
+
+@contextmanager
+def node_on(server, folder, key_id, secret):
+    store = {"store": "object", "object_url": f"{server.url}/{folder.name}", "object_endpoint": server.endpoint}
+    keys = {"object_key_id": key_id, "object_secret": secret, "object_retries": 0}
+    with in_thread(lambda: running_node(NodeSettings(port=0, path=folder, fsync=False, **store, **keys))) as address:
+        yield address
+
+
+def test_object_storage_has_two_keys_while_nodes_are_restarted_one_by_one(tmp_path):
+    old, new = (servers.S3_KEY_ID, servers.S3_SECRET), ("the-new-key-id", "the-new-secret-key")
+    with servers.s3(tmp_path / "s3") as server:
+        with node_on(server, tmp_path / "first", *old) as first, node_on(server, tmp_path / "second", *old) as second:
+            works(first)
+            works(second)
+            server.takes(dict([old, new]))
+            works(first)
+        with node_on(server, tmp_path / "first", *new) as first:
+            assert has(first), "what was stored with the old key"
+            works(first)
+            server.takes(dict([new]))
+            works(first)
+            with pytest.raises(UnavailableError) as caught, node_on(server, tmp_path / "second", *old):
+                pass
+            assert caught.value.reason == "store_refused"
+            with node_on(server, tmp_path / "second", *new) as second:
+                assert has(second)
+                works(second)
+
+
+def test_a_node_that_was_forgotten_misses_and_fails_nothing_else(tmp_path):
+    old, new = (servers.S3_KEY_ID, servers.S3_SECRET), ("the-new-key-id", "the-new-secret-key")
+    with servers.s3(tmp_path / "s3") as server, node_on(server, tmp_path / "node", *old) as address:
+        works(address)
+        server.takes(dict([new]))
+        with pytest.raises(UnavailableError) as caught:
+            works(address)
+        assert caught.value.reason == "store_refused"
+        server.takes(dict([old, new]))
+        works(address)
 
 
 def test_another_authority_comes_in_beside_the_old_one(tmp_path):
