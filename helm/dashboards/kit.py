@@ -4,6 +4,7 @@ A panel says what it shows, in which unit, and from which value on that is no lo
 folded are read when something is wrong; what is seen first fits a small screen.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,19 @@ from grafana_foundation_sdk.models import dashboard as model
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 PanelBuilder = stat.Panel | timeseries.Panel | bargauge.Panel
+
+
+_OF_INTERVALS = ("auto", "auto_count", "auto_min")
+"""What the builders give to every variable, and Grafana knows of intervals only."""
+
+
+def written(built: model.Dashboard) -> str:
+    """A dashboard as Grafana imports it."""
+    plain = json.loads(JSONEncoder().encode(built))
+    for variable in plain["templating"]["list"]:
+        for name in _OF_INTERVALS:
+            variable.pop(name, None)
+    return json.dumps(plain, sort_keys=True, indent=2) + "\n"
 
 
 @dataclass(frozen=True)
@@ -204,4 +218,4 @@ class Dashboard:
             if not row.folded:
                 for panel in panels:
                     built.with_panel(panel)
-        return JSONEncoder(sort_keys=True, indent=2).encode(built.build()) + "\n"
+        return written(built.build())

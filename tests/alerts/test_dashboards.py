@@ -4,10 +4,10 @@ import json
 import re
 
 import pytest
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from helm.dashboards.__main__ import DASHBOARDS
+from helm.dashboards.kit import written
 from tests.alerts.rules import DASHBOARDS as FOLDER
 from tests.alerts.rules import alerts, dashboards, panels
 
@@ -34,7 +34,7 @@ def test_there_are_no_other_files_and_every_dashboard_has_an_id_of_its_own() -> 
 def test_grafana_knows_every_field(name: str) -> None:
     """Read into the types that Grafana publishes for its version 11, which drop what they do not know."""
     loaded = json.loads((FOLDER / name).read_text())
-    assert json.loads(JSONEncoder().encode(Dashboard.from_json(loaded))) == loaded
+    assert json.loads(written(Dashboard.from_json(loaded))) == loaded
     assert loaded["schemaVersion"] >= 39, "Grafana 11"
 
 
