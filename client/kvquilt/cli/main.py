@@ -2,38 +2,58 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from kvquilt.cli import (
-    ask,
-    calibration,
-    calls,
-    connect,
-    doctor,
-    drain,
-    evaluation,
-    files,
-    forgetting,
-    inspection,
-    inventory,
-    keys,
-    pins,
-    profiles,
-    repair,
-    servers,
-    simulate,
-    tokens,
-    top,
-    verify,
-    why,
-)
-from kvquilt.cli.output import out
-from kvquilt.demo import command as demo
-from kvquilt_rpc.version import VERSION
+from kvquilt.cli.on_demand import Commands, Source
+
+COMMANDS = {
+    "serve": Source("Run", "kvquilt.cli.servers", "serve"),
+    "node": Source("Run", "kvquilt.cli.servers", "node"),
+    "router": Source("Run", "kvquilt.cli.servers", "router"),
+    "prefetch": Source("Use", "kvquilt.cli.calls", "prefetch"),
+    "repair": Source("Run", "kvquilt.cli.repair", "repair"),
+    "drain": Source("Run", "kvquilt.cli.drain", "drain"),
+    "ask": Source("Use", "kvquilt.cli.ask", "ask"),
+    "connect": Source("Use", "kvquilt.cli.connect", "connect_app"),
+    "forget": Source("Use", "kvquilt.cli.forgetting", "forget"),
+    "pin": Source("Use", "kvquilt.cli.pins", "pin"),
+    "unpin": Source("Use", "kvquilt.cli.pins", "unpin"),
+    "status": Source("Look", "kvquilt.cli.calls", "status"),
+    "top": Source("Look", "kvquilt.cli.top", "top"),
+    "why": Source("Look", "kvquilt.cli.why", "why"),
+    "verify": Source("Look", "kvquilt.cli.verify", "verify"),
+    "doctor": Source("Look", "kvquilt.cli.doctor", "doctor"),
+    "inspect": Source("Look", "kvquilt.cli.inspection", "inspect"),
+    "inventory": Source("Look", "kvquilt.cli.inventory", "inventory"),
+    "model": Source("Look", "kvquilt.cli.files", "model"),
+    "config": Source("Look", "kvquilt.cli.files", "config_app"),
+    "calibrate": Source("Look", "kvquilt.cli.calibration", "calibrate"),
+    "eval": Source("Look", "kvquilt.cli.evaluation", "evaluate"),
+    "simulate": Source("Look", "kvquilt.cli.simulate", "command"),
+    "profile": Source("Look", "kvquilt.cli.profiles", "profile_app"),
+    "token": Source("Run", "kvquilt.cli.tokens", "token_app"),
+    "keys": Source("Run", "kvquilt.cli.keys", "keys_app"),
+    "demo": Source("Try", "kvquilt.demo.command", "demo"),
+}
+"""In the order of `kvquilt --help`."""
+
+
+class Group(TyperGroup):
+    """All commands, none of which is imported before it is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "commands": Commands(COMMANDS)})
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  Click passes it
+        """Their names."""
+        return list(self.commands)
+
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
@@ -54,37 +74,10 @@ def version(
 ) -> None:
     """Options of the whole command."""
     if show:
-        out.print(VERSION)
+        from kvquilt_rpc.version import VERSION
+
+        typer.echo(VERSION)
         raise typer.Exit
-
-
-app.command(rich_help_panel="Run")(servers.serve)
-app.command(rich_help_panel="Run")(servers.node)
-app.command(rich_help_panel="Run")(servers.router)
-app.command(rich_help_panel="Use")(calls.prefetch)
-app.command(rich_help_panel="Run")(repair.repair)
-app.command(rich_help_panel="Run")(drain.drain)
-app.command(rich_help_panel="Use")(ask.ask)
-app.add_typer(connect.connect_app, name="connect", rich_help_panel="Use")
-app.command(rich_help_panel="Use")(forgetting.forget)
-app.command(rich_help_panel="Use")(pins.pin)
-app.command(rich_help_panel="Use")(pins.unpin)
-app.command(rich_help_panel="Look")(calls.status)
-app.command(rich_help_panel="Look")(top.top)
-app.command(rich_help_panel="Look")(why.why)
-app.command(rich_help_panel="Look")(verify.verify)
-app.command(rich_help_panel="Look")(doctor.doctor)
-app.command(rich_help_panel="Look")(inspection.inspect)
-app.command(rich_help_panel="Look")(inventory.inventory)
-app.command(rich_help_panel="Look")(files.model)
-app.add_typer(files.config_app, name="config", rich_help_panel="Look")
-app.command(rich_help_panel="Look")(calibration.calibrate)
-app.command("eval", rich_help_panel="Look")(evaluation.evaluate)
-app.command("simulate", rich_help_panel="Look")(simulate.command)
-app.add_typer(profiles.profile_app, name="profile", rich_help_panel="Look")
-app.add_typer(tokens.token_app, name="token", rich_help_panel="Run")
-app.add_typer(keys.keys_app, name="keys", rich_help_panel="Run")
-app.command(rich_help_panel="Try")(demo.demo)
 
 
 def main() -> None:
