@@ -6,8 +6,9 @@ export PYTHONSAFEPATH = 1
 export HF_HUB_OFFLINE = 1
 
 PYTHON ?= python3
-# One process a core, and no more than four: each holds the models that its tests need. Who is done takes over tests of others.
-PYTEST_FLAGS ?= --numprocesses auto --maxprocesses 4 --dist worksteal
+# One process a core and one more, since some tests wait; no more than four: each holds the models that its tests need.
+# Who is done takes over tests of others.
+PYTEST_FLAGS ?= --numprocesses $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 3 ? cores + 1 : 4))) --dist worksteal
 VENV ?= .venv
 BIN = $(VENV)/bin
 PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/kvquilt_rpc \

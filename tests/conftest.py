@@ -1,7 +1,6 @@
 """Fixtures that every component's tests may use."""
 
 import pytest
-import torch
 from hypothesis import settings
 
 from tests.texts import PASSAGES
@@ -13,10 +12,9 @@ settings.load_profile("kvquilt")
 
 @pytest.fixture(scope="session")
 def smollm2():
-    """The demo model, loaded once; float32, two threads."""
+    """The demo model, loaded once; float32."""
     from kvquilt_router.engine import load_model
 
-    torch.set_num_threads(2)
     return load_model("smollm2")
 
 
