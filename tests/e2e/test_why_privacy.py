@@ -28,6 +28,7 @@ def router(tmp_path_factory):
         "master_secret": "a master secret for tests, long enough",
         "background": False,
         "warm_up_passages": 0,
+        "stat_deadline": 30.0,  # on a busy machine too nothing is missed for its time
     }
     with serve(prepare(tiny(*SUPPORTED["llama"]), None, "tiny"), folder / "store", **settings) as address:
         yield address, signer

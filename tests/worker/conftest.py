@@ -30,15 +30,15 @@ class Worker:
             for layer in zip(chunk.keys, chunk.values, strict=True)
         ]
 
-    def load(self, request, deadline=30.0, **options):
-        """Plan and fetch; the plan, the layers and the report."""
+    def load(self, request, deadline=30.0, *, fetch_deadline=None, **options):
+        """Plan and fetch, each within its deadline; the plan, the layers and the report."""
         plan = self.cache.plan(request, deadline)
         layers = {}
 
         def sink(layer, keys, values):
             layers[layer] = (keys, values)
 
-        return plan, layers, self.cache.fetch(request, plan, sink, deadline, **options)
+        return plan, layers, self.cache.fetch(request, plan, sink, fetch_deadline or deadline, **options)
 
 
 def tokens(*lengths, seed=0):
@@ -66,7 +66,8 @@ def tiny_model():
 
 @pytest.fixture
 def worker(tiny_model, tmp_path):
-    with serve(tiny_model, tmp_path, chunk_tokens=64) as address:
+    patient = {"stat_deadline": 30.0, "fetch_deadline": 30.0}  # on a busy machine too nothing is missed for its time
+    with serve(tiny_model, tmp_path, chunk_tokens=64, **patient) as address:
         found = Worker(tiny_model, address)
         yield found
         found.cache.close()

@@ -125,14 +125,19 @@ def test_a_fetch_that_gets_no_answer_is_not_complete(valved):
     assert worker.cache.counters()["loads_failed"] == 1
 
 
-@pytest.mark.parametrize(("then", "reasons"), [("close", {"unavailable", "tls_handshake"}), ("hang", {"deadline"})])
-def test_layers_come_before_the_stream_ends_and_a_fetch_that_breaks_off_is_not_complete(worker, then, reasons):
+@pytest.mark.parametrize(
+    ("then", "fetch_deadline", "reasons"),
+    [("close", 30.0, {"unavailable", "tls_handshake"}), ("hang", 3.0, {"deadline"})],
+)
+def test_layers_come_before_the_stream_ends_and_a_fetch_that_breaks_off_is_not_complete(
+    worker, then, fetch_deadline, reasons
+):
     save(worker)
     # The plan's answer and two of four layers.
     half = worker.model.layout.nbytes(448) * 5 // 8
     with in_thread(lambda: throttle(worker.address, 1 << 14, 0.0, half, then)) as address:
         other = beside(worker, address)
-        plan, layers, report = other.load(EXACT, deadline=2)
+        plan, layers, report = other.load(EXACT, fetch_deadline=fetch_deadline)
         assert plan.tokens > 400
         assert 0 < len(layers) < 4
         assert (report.complete, report.kv_tokens, report.exact) == (False, 0, False)

@@ -181,7 +181,7 @@ async def test_a_chunk_is_read_from_one_node_until_it_is_hot_and_then_from_as_ma
 
 
 async def test_a_node_that_drains_is_asked_nothing_more_while_others_serve():
-    options = PoolOptions(shared_store=True, health_seconds=0.05)
+    options = PoolOptions(shared_store=True, health_seconds=0.5)
     async with servers_of_one_store(2) as servers, open_nodes(list(servers), options) as nodes:
         await put_all(nodes)
         draining, other = servers
