@@ -1,10 +1,11 @@
 """Tests of all components.
 
-Workers of pytest-xdist share the machine's cores, with each other and with the processes that they start: one thread of
-OpenMP each. With more, small tensors take many times the CPU time, since threads wait for each other in spinning loops.
+Threads of OpenMP that wait for each other sleep: spinning, as they do otherwise, they take many times the CPU time
+where several processes share the cores. Workers of pytest-xdist, and what they start, have one thread each.
 """
 
 import os
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
