@@ -10,13 +10,18 @@ from kvquilt import AsyncClient, Client, Document
 from kvquilt.errors import BadRequestError, NotFoundError
 from kvquilt_proto.v1 import common_pb2, router_pb2_grpc
 from kvquilt_proto.v1 import router_pb2 as pb
+from kvquilt_router.engine.model import prepare
+from tests.router.families import tiny
 from tests.stack import serve
 from tests.texts import PASSAGES, QUESTION
 
 
 @pytest.fixture(scope="module")
 def address(smollm2, tmp_path_factory):
-    with serve(smollm2, tmp_path_factory.mktemp("store")) as address:
+    """Of a router whose model is tiny, with a real tokenizer."""
+    sizes = {"vocab_size": 49152, "max_position_embeddings": 8192}
+    model = prepare(tiny("LlamaConfig", sizes), smollm2.tokenizer, "tiny")
+    with serve(model, tmp_path_factory.mktemp("store")) as address:
         yield address
 
 
@@ -65,7 +70,7 @@ def test_a_prompt_that_is_too_long_has_a_reason_of_its_own(client):
 
 
 def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(client):
-    with pytest.raises(NotFoundError, match="smollm2") as caught:
+    with pytest.raises(NotFoundError, match="tiny") as caught:
         client.blend([PASSAGES[0], QUESTION], model="gpt-17")
     assert caught.value.reason == "unknown_model"
 
