@@ -110,7 +110,7 @@ def test_it_decodes_in_the_interpreter_what_the_other_backends_do(modules: tuple
         env=environment | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=840,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
