@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from pathlib import Path
 from typing import TypeVar
 
+from kvquilt import Client
 from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_router.engine import LoadedModel
@@ -65,6 +66,9 @@ def serve(
                 yield router_address
 
     with in_thread(both) as address:
+        if settings.get("gate") and "security" not in settings:
+            with Client(address) as client:
+                eventually(lambda: not unheard(client))
         yield address
 
 
@@ -86,6 +90,11 @@ def node_process(data_dir: Path, *flags: str) -> Iterator[tuple[subprocess.Popen
 def blobs(data_dir: Path) -> list[Path]:
     """The containers of a file store."""
     return sorted((data_dir / "blobs").glob("??/*.kvq"))
+
+
+def unheard(client: Client) -> bool:
+    """Whether a router has not been told yet what was withdrawn: on a busy machine it starts before it is."""
+    return any("no node has told" in model.gate.missing_reason for model in client.status().models)
 
 
 def eventually(condition: Callable[[], object]) -> None:

@@ -42,7 +42,7 @@ class Gates:
         """
         check_hex_digest(model_fingerprint, "model fingerprint")
         check_hex_digest(profile_digest, "profile digest")
-        for info in await self._store.gates(model_fingerprint, profile_digest):
+        for info in await self._store.files(GateMeta(model_fingerprint, profile_digest)):
             key = bytes.fromhex(info.digest)
             try:
                 (data,) = await self._store.get(key)

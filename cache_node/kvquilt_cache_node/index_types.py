@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
-from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, FileInfo, FileMeta, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.traces import ChunkPlace, Trace
 
 
@@ -77,7 +77,7 @@ class Index(Protocol):
         Args:
             key: of the object.
             documents: of its namespace.
-            namespace: whose the object is to be; empty: of a profile or a gate.
+            namespace: whose the object is to be; empty: of a profile or another file.
 
         Raises:
             PermissionDeniedError: it is another's.
@@ -98,7 +98,7 @@ class Index(Protocol):
             key: of what is to be written.
             size: its bytes.
             capacity: byte cap of the store.
-            namespace: whose it is; empty: a profile or a gate.
+            namespace: whose it is; empty: a profile or another file.
 
         Raises:
             CapacityError: the room cannot be made: too large for the cap (reason `over_cap`) or for the namespace's own
@@ -107,7 +107,7 @@ class Index(Protocol):
         """
 
     async def commit(self, key: bytes, size: int, meta: Meta, *, adopted: bool = False) -> None:
-        """Enter what is written under a reservation: an object, a profile or a gate. From now on it exists.
+        """Enter what is written under a reservation: an object, a profile, a gate or audits. From now on it exists.
 
         Its time to live begins now; if it is `adopted`, because the index had lost it, it ends when its writer said.
 
@@ -195,8 +195,8 @@ class Index(Protocol):
     async def profiles(self) -> list[ProfileInfo]:
         """All profiles, the most recently used first."""
 
-    async def gates(self, model_fingerprint: str, profile_digest: str) -> list[GateInfo]:
-        """The gates of a model and a codec profile, the one that was stored last first."""
+    async def files(self, like: FileMeta) -> list[FileInfo]:
+        """The gates, or the audits, with this description, the one that was stored last first."""
 
     async def find(self, keys: Sequence[bytes] | None = None, namespaces: Namespaces = None) -> list[ObjectInfo]:
         """What is known of the objects among `keys`, or of all objects, the most recently used first."""

@@ -42,12 +42,13 @@ class Profiles:
         self._counters.add("profiles_stored", int(stored))
         return stored
 
-    async def get(self, digest: str) -> tuple[bytes, Profile]:
+    async def get(self, digest: str, model_fingerprint: str = "") -> tuple[bytes, Profile]:
         """A profile and its file; a damaged one is deleted, so that it can be stored again.
 
         Raises:
             NotFoundError: the store has it not.
             IntegrityError: what the store has is damaged.
+            FingerprintMismatchError: it is of another model than the given one.
         """
         key = bytes.fromhex(digest)
         try:
@@ -60,6 +61,11 @@ class Profiles:
             await self._store.forget([key], [])
             raise IntegrityError(f"expected an intact profile; {error}", reason="profile_damaged") from None
         self._models[digest] = profile.model_fingerprint
+        if model_fingerprint not in ("", profile.model_fingerprint):
+            raise FingerprintMismatchError(
+                f"expected a profile of model {model_fingerprint[:16]!r}...; this one is of "
+                f"{profile.model_fingerprint[:16]}...: calibrate this model"
+            )
         await self._store.touch([key])
         return data, profile
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
-from kvquilt_cache_node import bounds, forgetting, pinning, tracing
+from kvquilt_cache_node import audits_wire, bounds, forgetting, pinning, tracing
+from kvquilt_cache_node.audits import Audits
 from kvquilt_cache_node.batches import Batches, header_of
 from kvquilt_cache_node.draining import Drainer
 from kvquilt_cache_node.gates import Gates
@@ -18,7 +19,7 @@ from kvquilt_cache_node.reading import Asked, Opening, Reader
 from kvquilt_cache_node.scope import Scope
 from kvquilt_cache_node.tiers import Capacities
 from kvquilt_cache_node.types import Store
-from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError
+from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES
 from kvquilt_codec.forms import check_hex_digest
 from kvquilt_codec.gate import file as gate_file
@@ -70,6 +71,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self._drainer = drainer
         self._profiles = Profiles(store, counters)
         self._gates = Gates(store, counters)
+        self._audits = Audits(store, counters)
         self._reader = Reader(store, self._profiles, self._meter.codec)
         self._batches = Batches(store, self._reader, counters)
 
@@ -221,12 +223,7 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
     ) -> AsyncGenerator[pb.GetProfileResponse, None]:
         """Serve a profile."""
         digest = check_hex_digest(request.profile_digest, "profile digest")
-        data, profile = await self._profiles.get(digest)
-        if request.model_fingerprint not in ("", profile.model_fingerprint):
-            raise FingerprintMismatchError(
-                f"expected a profile of model {request.model_fingerprint[:16]!r}...; this one is of "
-                f"{profile.model_fingerprint[:16]}...: calibrate this model"
-            )
+        data, profile = await self._profiles.get(digest, request.model_fingerprint)
         yield pb.GetProfileResponse(
             header=pb.GetProfileHeader(model_fingerprint=profile.model_fingerprint, payload_bytes=len(data))
         )
@@ -258,6 +255,12 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         for frame in frames.split([data]):
             yield pb.GetGateResponse(frame=frame)
         self._counters.add("gates_sent")
+
+    @status.unary
+    async def MergeAudits(self, request: pb.MergeAuditsRequest, context: Context) -> pb.MergeAuditsResponse:
+        """Take and give what is known of a gate's audits."""
+        given = await asyncio.to_thread(audits_wire.given, request)
+        return audits_wire.response(await self._audits.merge(given, may_write=caller().may_see_all))
 
     @status.streaming
     async def ListObjects(

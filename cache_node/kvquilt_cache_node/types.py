@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.catalog import AuditsMeta, ChunkMatch, FileInfo, FileMeta, GateMeta, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.receipts import ForgetReceipt, PinReceipt
 from kvquilt_codec.traces import ChunkPlace, Trace
 from kvquilt_rpc.counters import CALL_COUNTERS
@@ -28,6 +28,9 @@ COUNTERS = (
     "gates_stored",
     "gates_sent",
     "gates_damaged",
+    "audits_stored",
+    "audits_sent",
+    "audits_damaged",
     "memory_hits",
     "memory_bytes",
     "memory_bytes_read",
@@ -55,8 +58,8 @@ COUNTERS = (
 )
 """Counters of a cache node."""
 
-MAX_GATES = 8
-"""Gates that are kept of one model and codec profile."""
+FILES_KEPT = {GateMeta: 8, AuditsMeta: 32}
+"""Files of each kind that are kept of one model and codec profile."""
 
 FORGET_BATCH = 4096
 """Objects of a namespace that are forgotten in one step."""
@@ -84,7 +87,7 @@ class NamespaceUsage:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How full a store is: objects, and the bytes of objects, profiles and gates.
+    """How full a store is: objects, and the bytes of objects, profiles, gates and audits.
 
     Attributes:
         pinned_bytes: of objects that are kept from eviction.
@@ -167,7 +170,7 @@ class ObjectReading(Protocol):
 
 
 class Store(Protocol):
-    """Objects, profiles and gates by 32-byte key under a byte cap that is never exceeded.
+    """Objects, profiles, gates and audits by 32-byte key under a byte cap that is never exceeded.
 
     All of them count towards the cap; `stat`, `list` and `touch` with documents concern objects only.
     """
@@ -184,8 +187,8 @@ class Store(Protocol):
         """Store something, making room by evicting what the store's policy chooses; `False` if it was there.
 
         An object that was there keeps its bytes and its time to live, and gains `meta.document_ids`. A profile that
-        stored objects are coded with, and the gates that were measured with it, are evicted after the last of them. Of
-        the gates of one model and profile the `MAX_GATES` that were stored last are kept.
+        stored objects are coded with, and its gates and audits, are evicted after the last of them. Of those of one
+        model and profile the `FILES_KEPT` that were stored last are kept.
 
         Raises:
             CapacityError: larger than the whole cap, for which nothing is evicted; or the disk is full in spite of
@@ -278,8 +281,8 @@ class Store(Protocol):
     async def profiles(self) -> list[ProfileInfo]:
         """All profiles, the most recently used first."""
 
-    async def gates(self, model_fingerprint: str, profile_digest: str) -> Sequence[GateInfo]:
-        """The gates of a model and a codec profile, the one that was stored last first. Is no use of them."""
+    async def files(self, like: FileMeta) -> Sequence[FileInfo]:
+        """The gates, or the audits, with this description, the one that was stored last first. Is no use of them."""
 
     async def list(self) -> list[ObjectInfo]:
         """All objects, the most recently used first."""

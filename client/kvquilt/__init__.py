@@ -4,7 +4,7 @@ from kvquilt.aio import AsyncClient
 from kvquilt.documents import read_documents
 from kvquilt.errors import KvquiltError
 from kvquilt.explanations import MissReport
-from kvquilt.receipts import ForgetReport, PinReport
+from kvquilt.receipts import ForgetReport, LiftReport, PinReport
 from kvquilt.states import Status
 from kvquilt.sync import Client
 from kvquilt.types import BlendedKV, BlendReport, Document, PrefetchProgress, Public, Segment
@@ -19,6 +19,7 @@ __all__ = [
     "Document",
     "ForgetReport",
     "KvquiltError",
+    "LiftReport",
     "MissReport",
     "PinReport",
     "PrefetchProgress",

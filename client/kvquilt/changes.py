@@ -1,8 +1,9 @@
-"""What a client changes of what is stored: forgetting and pins."""
+"""What a client changes of what is stored: forgetting, pins, and points of the gate that were withdrawn."""
 
 from typing import TYPE_CHECKING
 
-from kvquilt.receipts import ForgetReport, PinReport
+from kvquilt import wire
+from kvquilt.receipts import ForgetReport, LiftReport, PinReport
 from kvquilt_codec.lifetime import check_ttl
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_rpc.status import translated, well_formed
@@ -46,6 +47,35 @@ class Changes:
     async def unpin(self, *document_ids: str, deadline: float = 60.0) -> PinReport:
         """Pin what is stored for documents no more."""
         return await self._pin(pb.PinRequest(document_ids=document_ids, unpin=True), deadline)
+
+    async def lift(
+        self,
+        policy: str,
+        recompute_ratio: float,
+        context: str,
+        level: str,
+        *,
+        model: str = "",
+        deadline: float = 30.0,
+    ) -> LiftReport:
+        """Let a point of the gate be used again that audits withdrew, by all routers; its audits begin anew.
+
+        Args:
+            policy, recompute_ratio, context, level: of the point, as `ModelInfo.gate` has them.
+            model: which one, where the router serves several.
+            deadline: seconds.
+
+        Raises:
+            NotFoundError: the gate has no such point.
+            BadRequestError: it is not withdrawn.
+            PermissionDeniedError: the caller is no operator.
+        """
+        request = pb.LiftWithdrawalRequest(
+            model=model, policy=policy, recompute_ratio=recompute_ratio, context=context, level=level
+        )
+        async with translated():
+            done = well_formed(await self._stub.LiftWithdrawal(request, timeout=deadline))
+        return LiftReport(wire.gate_point(done.point), done.nodes_stored, done.nodes, done.unstored_reason)
 
     async def _pin(self, request: pb.PinRequest, deadline: float) -> PinReport:
         async with translated():

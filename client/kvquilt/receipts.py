@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from kvquilt.states import GatePointStatus
+
 
 @dataclass(frozen=True, slots=True)
 class ForgetReport:
@@ -33,3 +35,20 @@ class PinReport:
     objects: int
     pinned_bytes: int
     limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiftReport:
+    """What became of a lifted withdrawal.
+
+    Attributes:
+        point: as it is now.
+        nodes_stored: nodes that keep it, from which other routers learn it.
+        nodes: that were told.
+        unstored_reason: why some do not keep it; the router goes on telling them. Empty: all do.
+    """
+
+    point: GatePointStatus
+    nodes_stored: int
+    nodes: int
+    unstored_reason: str

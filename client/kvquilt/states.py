@@ -25,7 +25,14 @@ class ProfileStatus:
 
 @dataclass(frozen=True, slots=True)
 class GatePointStatus:
-    """One measured way to blend, and what audits of it found. Fields as in `kvquilt_codec.gate.GatePoint`."""
+    """One measured way to blend, and what audits of it found. Further fields as in `kvquilt_codec.gate.GatePoint`.
+
+    Attributes:
+        audits: of all routers since the last lift.
+        audits_exceeded: those that found more than `kl_upper`.
+        withdrawn: it is not used any more.
+        lifts: how often it was withdrawn and an operator let it be used again.
+    """
 
     policy: str
     recompute_ratio: float
@@ -39,6 +46,7 @@ class GatePointStatus:
     audits: int
     audits_exceeded: int
     withdrawn: bool
+    lifts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class GateStatus:
     """The blend gate in force for a model.
 
     Attributes:
-        missing_reason: why there is none: chunks are then used in their exact context only; empty if there is one.
+        missing_reason: why there is none in force: chunks are then used in their exact context only; empty if one is.
         points: what was measured.
         texts: on what.
         source: where it came from: the file's path, or "node".

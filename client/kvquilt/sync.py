@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from kvquilt.aio import DEFAULT_TARGET, AsyncClient
 from kvquilt.explanations import MissReport
 from kvquilt.loop_thread import LoopThread
-from kvquilt.receipts import ForgetReport, PinReport
+from kvquilt.receipts import ForgetReport, LiftReport, PinReport
 from kvquilt.served import ServedRequest
 from kvquilt.states import ModelInfo, Status
 from kvquilt.types import BlendedKV, Document, PlanReport, PrefetchProgress, Segment
@@ -86,6 +86,10 @@ class Client:
     def unpin(self, *document_ids: str, deadline: float = 60.0) -> PinReport:
         """See `AsyncClient.unpin`."""
         return self._run(self._client.unpin(*document_ids, deadline=deadline))
+
+    def lift(self, policy: str, recompute_ratio: float, context: str, level: str, **options: Any) -> LiftReport:
+        """See `AsyncClient.lift`."""
+        return self._run(self._client.lift(policy, recompute_ratio, context, level, **options))
 
     def models(self, *, deadline: float = 10.0) -> tuple[ModelInfo, ...]:
         """See `AsyncClient.models`."""

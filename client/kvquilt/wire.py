@@ -177,9 +177,12 @@ def profile(message: pb.Profile) -> ProfileStatus:
 
 def gate(message: pb.Gate) -> GateStatus:
     """Decode the gate in force."""
-    fields = [field.name for field in dataclasses.fields(GatePointStatus)]
-    points = tuple(GatePointStatus(*(getattr(point, name) for name in fields)) for point in message.points)
-    return GateStatus(message.missing_reason, points, message.texts, message.source)
+    return GateStatus(message.missing_reason, tuple(map(gate_point, message.points)), message.texts, message.source)
+
+
+def gate_point(message: pb.GatePoint) -> GatePointStatus:
+    """Decode an operating point."""
+    return GatePointStatus(*(getattr(message, field.name) for field in dataclasses.fields(GatePointStatus)))
 
 
 def model(message: pb.Model) -> ModelInfo:

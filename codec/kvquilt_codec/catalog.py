@@ -130,8 +130,20 @@ class GateMeta:
     profile_digest: str
 
 
-Meta = ObjectMeta | ProfileMeta | GateMeta
-"""What a store keeps: objects, which hold the KV of a chunk, profiles, and the gates that were measured with them."""
+@dataclass(frozen=True, slots=True)
+class AuditsMeta:
+    """Description of stored audits: what the gate that they are of was measured of. Their key is their digest."""
+
+    model_fingerprint: str
+    profile_digest: str
+
+
+FileMeta = GateMeta | AuditsMeta
+"""What is kept with a profile, as long as it is."""
+
+Meta = ObjectMeta | ProfileMeta | FileMeta
+"""What a store keeps: objects, which hold the KV of a chunk, profiles, the gates that were measured with them, and what
+audits found of these gates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +166,12 @@ class ProfileInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class GateInfo:
-    """A stored gate.
+class FileInfo:
+    """A stored gate, or stored audits.
 
     Attributes:
-        digest: hex SHA-256 of its file.
-        model_fingerprint: the model that it was measured of.
+        digest: hex SHA-256 of the file.
+        model_fingerprint: the model that the gate was measured of.
         profile_digest: the codec profile that it was measured with.
         stored_bytes: its size.
         created: when it was stored, in seconds since the epoch.

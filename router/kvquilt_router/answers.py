@@ -1,9 +1,11 @@
 """The router's vocabulary to messages."""
 
+from kvquilt_codec.gate import GatePoint
 from kvquilt_codec.levels import level_cards
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.gate.held import HeldGate
+from kvquilt_router.gate.withdrawal import Audits
 from kvquilt_router.offers import Begun, Offer
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.taking import Taken
@@ -39,27 +41,32 @@ def profile_message(profile: ModelProfile) -> pb.Profile | None:
 
 def gate_message(gate: HeldGate) -> pb.Gate:
     """Describe the gate in force."""
-    message = pb.Gate(missing_reason=gate.missing_reason, source=gate.source)
-    if gate.gate is None:
+    message = pb.Gate(missing_reason=gate.closed_reason, source=gate.source)
+    if gate.gate is None or gate.audits is None:
         return message
     message.texts = gate.gate.texts
-    for point in gate.gate.points:
-        tally = gate.audits.tallies.get(point.key)
-        message.points.add(
-            policy=point.policy,
-            recompute_ratio=point.recompute_ratio,
-            context=point.context,
-            level=point.level,
-            cases=point.cases,
-            kl_geomean=point.kl_geomean,
-            kl_upper=point.kl_upper,
-            top1_agreement=point.top1_agreement,
-            cpu_share=point.cpu_share,
-            audits=0 if tally is None else tally.audits,
-            audits_exceeded=0 if tally is None else tally.exceeded,
-            withdrawn=point.key in gate.audits.withdrawn,
-        )
+    message.points.extend(point_message(point, gate.audits) for point in gate.gate.points)
     return message
+
+
+def point_message(point: GatePoint, audits: Audits) -> pb.GatePoint:
+    """Describe an operating point, and what audits found of it."""
+    known = audits.of(point.key)
+    return pb.GatePoint(
+        policy=point.policy,
+        recompute_ratio=point.recompute_ratio,
+        context=point.context,
+        level=point.level,
+        cases=point.cases,
+        kl_geomean=point.kl_geomean,
+        kl_upper=point.kl_upper,
+        top1_agreement=point.top1_agreement,
+        cpu_share=point.cpu_share,
+        audits=known.total.audits,
+        audits_exceeded=known.total.exceeded,
+        withdrawn=known.withdrawn,
+        lifts=known.lifts,
+    )
 
 
 def model_message(model: LoadedModel, profile: ModelProfile, gate: HeldGate) -> pb.Model:

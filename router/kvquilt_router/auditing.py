@@ -94,14 +94,13 @@ class Auditor:
         return Divergence.between(reference.scores, scores)
 
     def _record(self, blended: Blended, divergence: Divergence) -> None:
-        gate, decision = self._gate.gate, blended.report.decision
+        decision = blended.report.decision
         self._counters.add("audits")
         self._meter.audited(blended.report, divergence.kl)
-        if gate is None or decision.predicted_kl is None:
+        if self._gate.audits is None or decision.predicted_kl is None:
             return
         if divergence.kl > decision.predicted_kl:
             self._counters.add("audits_exceeded")
             log.warning("an audit found KL %.3g, predicted below %.3g", divergence.kl, decision.predicted_kl)
-        if self._gate.audits.record(gate, decision.points[0], divergence.kl):
-            self._counters.add("points_withdrawn")
-            log.error("withdrawn, since audits exceed what was measured: %s", decision.points[0])
+        if self._gate.audits.record(decision.points[0], divergence.kl):
+            self._gate.withdrew(decision.points[0].key, self._counters)

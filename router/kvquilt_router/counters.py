@@ -45,6 +45,9 @@ COUNTERS = (
     "audits_exceeded",
     "audits_dropped",
     "points_withdrawn",
+    "audits_unshared",
+    "audits_unstored",
+    "audits_damaged",
     *CALL_COUNTERS,
     *NODE_COUNTERS,
 )

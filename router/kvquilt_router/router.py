@@ -25,8 +25,7 @@ from kvquilt_router.estimates import Estimates
 from kvquilt_router.fetching import Fetcher
 from kvquilt_router.finding import Finder
 from kvquilt_router.forgetting import Forgetting
-from kvquilt_router.gate.held import HeldGate
-from kvquilt_router.gate.opening import open_gate
+from kvquilt_router.gate.opening import ModelGate, open_gate
 from kvquilt_router.heads import HeadFinder
 from kvquilt_router.holding import HeldChunks
 from kvquilt_router.lanes import blend_slots, lanes, load_slots
@@ -97,10 +96,10 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
         ) as nodes:
             profile = await open_profile(settings.profile, loaded.fingerprint, nodes, deadline=settings.put_deadline)
             profile.point(parse_level(settings.level))
-            gate = await open_gate(settings, loaded.fingerprint, profile, nodes)
+            gate = await open_gate(settings, loaded.fingerprint, profile, nodes, counters)
             recorder = None if access_log is None else Recorder(access_log, loaded.engine.traits.layout)
             forgetting = Forgetting()
-            served = _served(loaded, thread, nodes, counters, profile, gate.held, forgetting, settings, recorder, meter)
+            served = _served(loaded, thread, nodes, counters, profile, gate, forgetting, settings, recorder, meter)
             server = RpcServer(
                 settings.host,
                 settings.port,
@@ -118,7 +117,7 @@ async def running_router(settings: RouterSettings, model: LoadedModel | None = N
             metrics = RouterMetrics(settings, server, served, nodes, counters, meter, thread, access_log)
             async with metrics_served(settings, METRICS, metrics.collect):
                 address = await server.start()
-                running = (served.background.run(), served.auditor.run(), profile.settle(), gate.settle())
+                running = (served.background.run(), served.auditor.run(), profile.settle(), gate.run())
                 background = [asyncio.create_task(work) for work in running]
                 try:
                     async with status_page_served(settings, overview, counters):
@@ -152,13 +151,13 @@ def _served(
     nodes: CacheNodes,
     counters: Counters,
     profile: ModelProfile,
-    gate: HeldGate,
+    model_gate: ModelGate,
     forgetting: Forgetting,
     settings: RouterSettings,
     recorder: Recorder | None,
     meter: RouterMeter,
 ) -> ServedModel:
-    engine = model.engine
+    engine, gate = model.engine, model_gate.held
     anchors = AnchorPools(int(settings.anchor_bytes))
     contexts = ContextCache()
     pace, prefill = Pace(), Pace()
@@ -263,4 +262,17 @@ def _served(
         refusals.forget(namespace)
 
     tenants = Tenants(tenant, master_secret(settings), settings.max_namespaces, forget)
-    return ServedModel(model, tenants, background, auditor, profile, gate, held, usage, recorder, taker, (slots, loads))
+    return ServedModel(
+        model,
+        tenants,
+        background,
+        auditor,
+        profile,
+        gate,
+        model_gate.sharing,
+        held,
+        usage,
+        recorder,
+        taker,
+        (slots, loads),
+    )

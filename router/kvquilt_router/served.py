@@ -6,6 +6,7 @@ from kvquilt_router.auditing import Auditor
 from kvquilt_router.background import Background
 from kvquilt_router.engine import LoadedModel
 from kvquilt_router.gate.held import HeldGate
+from kvquilt_router.gate.sharing import AuditSharing
 from kvquilt_router.holding import HeldChunks
 from kvquilt_router.profiles import ModelProfile
 from kvquilt_router.recording import Recorder
@@ -25,6 +26,7 @@ class ServedModel:
     auditor: Auditor
     profile: ModelProfile
     gate: HeldGate
+    sharing: AuditSharing
     held: HeldChunks
     usage: NamespaceUsage
     recorder: Recorder | None

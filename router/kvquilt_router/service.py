@@ -13,6 +13,7 @@ from kvquilt_router import answers, wire
 from kvquilt_router.blending import Blended
 from kvquilt_router.finishing import finish
 from kvquilt_router.forgetting import Forgetting
+from kvquilt_router.lifting import lifted
 from kvquilt_router.misses import node_calls
 from kvquilt_router.node_wire import node_message
 from kvquilt_router.offered import offered_kv
@@ -220,6 +221,12 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         require_write(self._acting(self._served[0]).may_write, "pin")
         with node_calls():
             return await pinned(self._nodes, request, self._settings.put_deadline)
+
+    @status.unary
+    async def LiftWithdrawal(self, request: pb.LiftWithdrawalRequest, context: Context) -> pb.LiftWithdrawalResponse:
+        """Use a withdrawn point of the gate again."""
+        served = self._model(request.model)
+        return await lifted(served.gate, served.sharing, request, caller())
 
     async def _forget_namespace(self, namespace: str) -> ForgetReceipt:
         """What the router knows first: it must store nothing again of what the nodes forget."""

@@ -17,7 +17,7 @@ from kvquilt_rpc.channel import open_channel
 from kvquilt_rpc.framing import Framing
 from kvquilt_rpc.holding import extended, held_of
 from kvquilt_rpc.node_batches import NodeBatches, Piece
-from kvquilt_rpc.node_files import NodeGates, NodeProfiles
+from kvquilt_rpc.node_files import NodeAudits, NodeGates, NodeProfiles
 from kvquilt_rpc.node_objects import NodeObjects
 from kvquilt_rpc.node_pins import NodePins
 from kvquilt_rpc.node_traces import NodeTraces
@@ -59,6 +59,7 @@ class NodeClient:
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self.profiles = NodeProfiles(self._stub)
         self.gates = NodeGates(self._stub)
+        self.audits = NodeAudits(self._stub)
         self.pins = NodePins(self._stub)
         self.batches = NodeBatches(self._channel, SERVICE_NAME)
         self.objects = NodeObjects(self._stub)

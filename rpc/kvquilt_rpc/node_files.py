@@ -1,4 +1,4 @@
-"""Calls of a cache node about the files it keeps beside objects: codec profiles and gates."""
+"""Calls of a cache node about the files it keeps beside objects: codec profiles, gates, what audits found."""
 
 import asyncio
 from collections.abc import AsyncIterable, Iterator
@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from kvquilt_codec.catalog import ProfileInfo
 from kvquilt_codec.errors import IntegrityError
+from kvquilt_codec.gate import audits_file
 from kvquilt_codec.gate import file as gate_file
+from kvquilt_codec.gate.audits import GateAudits
 from kvquilt_codec.profile import file as profile_file
 from kvquilt_proto.v1 import cache_node_pb2
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.frames import Header
+from kvquilt_rpc.nodes.file_types import AuditsHeard
 from kvquilt_rpc.status import translated, well_formed
 
 if TYPE_CHECKING:
@@ -95,6 +98,39 @@ class NodeGates:
         gate = await asyncio.to_thread(gate_file.load, data, header.gate_digest)
         gate_file.check(gate, model_fingerprint, profile_digest)
         return data
+
+
+class NodeAudits:
+    """What audits found of gates, as a node keeps it."""
+
+    def __init__(self, stub: "CacheNodeServiceAsyncStub") -> None:
+        self._stub = stub
+
+    async def merge(self, known: GateAudits, *, deadline: float) -> AuditsHeard:
+        """Give the node what is known of a gate, and get what it knows.
+
+        Raises:
+            FingerprintMismatchError: it sent audits of another gate.
+            IntegrityError: other bytes came than it declared, or no audits.
+        """
+        names = (known.gate, known.profile_digest, known.model_fingerprint)
+        data = await asyncio.to_thread(audits_file.dump, known) if known.points else b""
+        request = cache_node_pb2.MergeAuditsRequest(
+            gate_digest=names[0],
+            profile_digest=names[1],
+            model_fingerprint=names[2],
+            audits=data,
+            audits_digest=audits_file.digest(data),
+        )
+        async with translated():
+            response = well_formed(await self._stub.MergeAudits(request, timeout=deadline))
+        if response.audits:
+            heard = await asyncio.to_thread(audits_file.load, response.audits, response.audits_digest)
+            audits_file.check(heard, known.gate, known.model_fingerprint, known.profile_digest)
+        else:
+            heard = known.with_points({})
+        unstored = (response.unstored_reason,) if response.unstored_reason else ()
+        return AuditsHeard(heard, 1, unstored, response.damaged)
 
 
 async def _downloaded(answers: AsyncIterable[frames.Part[Header]], limit: int) -> tuple[Header, bytes]:

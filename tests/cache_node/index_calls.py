@@ -38,7 +38,7 @@ async def everything(index: Index) -> int:
         lambda: index.find_chunks([fingerprint_of(3)], MODEL, 4),
         lambda: index.trace([ChunkPlace(digest_of(1), digest_of(0)), ChunkPlace(digest_of(4), digest_of(0))], 4),
         lambda: index.profiles(),
-        lambda: index.gates(MODEL, key_of(50).hex()),
+        lambda: index.files(GateMeta(MODEL, key_of(50).hex())),
         lambda: index.sizes(),
         lambda: index.usage(CAPACITY),
         lambda: index.stored(key_of(1)),

@@ -8,7 +8,8 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from kvquilt_cache_node.types import MAX_GATES
+from kvquilt_cache_node.types import FILES_KEPT
+from kvquilt_codec.catalog import GateMeta
 from kvquilt_codec.errors import BadRequestError, CapacityError, IntegrityError, NotFoundError
 from kvquilt_codec.gate import file
 from kvquilt_proto.v1 import cache_node_pb2 as pb
@@ -57,10 +58,10 @@ async def test_the_gate_that_was_put_last_is_got(node: Node) -> None:
 
 
 async def test_profiles_tell_how_many_gates_they_have(holding: Node) -> None:
-    for data in make_files(MAX_GATES + 2, FINGERPRINT, DIGEST):
+    for data in make_files(FILES_KEPT[GateMeta] + 2, FINGERPRINT, DIGEST):
         await put(holding, data)
     (info,) = await holding.client.profiles.list(deadline=DEADLINE)
-    assert (info.objects, info.gates) == (1, MAX_GATES)
+    assert (info.objects, info.gates) == (1, FILES_KEPT[GateMeta])
 
 
 async def test_a_gate_of_another_model_or_profile_is_not_given(node: Node) -> None:

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kvquilt_cache_node.index_types import Index, Pin
 from kvquilt_cache_node.types import Namespaces
+from kvquilt_codec.catalog import GateMeta
 from kvquilt_codec.errors import CapacityError, PermissionDeniedError
 from kvquilt_codec.traces import DEPARTURES, ChunkPlace
 from tests.contracts.index_draws import (
@@ -259,7 +260,7 @@ def make_machine(
             assert [(info.digest, info.objects, info.gates) for info in found] == (
                 [(profile.hex(), coded, int(there[1]))] if there[0] else []
             )
-            gates = self.runner.run(self.at(node).gates(MODEL, profile.hex()))
+            gates = self.runner.run(self.at(node).files(GateMeta(MODEL, profile.hex())))
             assert [info.digest for info in gates] == ([gate.hex()] if there[1] else [])
 
         @invariant()

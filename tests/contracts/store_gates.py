@@ -1,11 +1,12 @@
 """The part of the store contract about gates: found by what they were measured of, kept with their profile."""
 
-from kvquilt_cache_node.types import MAX_GATES, Store
-from kvquilt_codec.catalog import GateMeta
+from kvquilt_cache_node.types import FILES_KEPT, Store
+from kvquilt_codec.catalog import AuditsMeta, GateMeta
 from tests.contracts.store_objects import MODEL, data_of, key_of, put
 from tests.contracts.store_profiles import assert_no_more_than_the_cap, profiles_in, put_coded, put_profile
 
 OTHER_MODEL = "cd" * 32
+MAX_GATES = FILES_KEPT[GateMeta]
 
 
 async def put_gate(store: Store, number: int, profile: int = 50, model: str = MODEL, size: int = 20) -> bool:
@@ -15,7 +16,7 @@ async def put_gate(store: Store, number: int, profile: int = 50, model: str = MO
 
 async def gates_in(store: Store, profile: int = 50, model: str = MODEL) -> list[int]:
     """Numbers of the gates of a profile, the one that was stored last first."""
-    found = await store.gates(model, key_of(profile).hex())
+    found = await store.files(GateMeta(model, key_of(profile).hex()))
     return [int.from_bytes(bytes.fromhex(info.digest), "little") for info in found]
 
 
@@ -31,7 +32,7 @@ class GatesContract:
         assert await store.stat([key_of(70)]) == {}
         usage = await store.usage()
         assert (usage.objects, usage.used_bytes) == (0, 20)
-        (info,) = await store.gates(MODEL, key_of(50).hex())
+        (info,) = await store.files(GateMeta(MODEL, key_of(50).hex()))
         assert (info.model_fingerprint, info.profile_digest, info.stored_bytes) == (MODEL, key_of(50).hex(), 20)
 
     async def test_gates_are_found_by_model_and_profile_the_last_one_first(self, store: Store) -> None:
@@ -86,3 +87,27 @@ class GatesContract:
         assert await put(store, 2, 1000) is True
         assert await gates_in(store) == []
         assert (await store.usage()).used_bytes == 1000
+
+    async def test_audits_are_kept_beside_the_gates_and_with_their_profile(self, store: Store) -> None:
+        await put_profile(store, 50)
+        await put_gate(store, 70)
+        like = AuditsMeta(MODEL, key_of(50).hex())
+        for number in range(80, 83):
+            assert await store.put_if_absent(key_of(number), data_of(number, 10), like) is True
+        await store.put_if_absent(key_of(84), data_of(84, 10), AuditsMeta(OTHER_MODEL, key_of(50).hex()))
+        assert [info.digest for info in await store.files(like)] == [key_of(number).hex() for number in (82, 81, 80)]
+        assert await gates_in(store) == [70]
+        (info,) = await store.profiles()
+        assert info.gates == 1, "audits are no gates"
+        assert (await store.usage()).objects == 0
+        await store.forget([key_of(81)], [])
+        assert [info.digest for info in await store.files(like)] == [key_of(number).hex() for number in (82, 80)]
+        await put_coded(store, 1, 50)
+        for number in range(2, 20):
+            await store.touch([key_of(1)])
+            await put(store, number)
+        assert len(await store.files(like)) == 2, "the least recently used of all, but needed"
+        await store.forget([key_of(1)], [])
+        await put(store, 20, 500)
+        assert await store.files(like) == []
+        await assert_no_more_than_the_cap(store)

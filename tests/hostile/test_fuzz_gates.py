@@ -1,4 +1,4 @@
-"""Mutated gate files: one that is accepted is a whole gate, and everything else is an IntegrityError."""
+"""Mutated files of gates and audits: one that is accepted is whole, and everything else is an IntegrityError."""
 
 import json
 import math
@@ -11,8 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kvquilt_codec.errors import IntegrityError
-from kvquilt_codec.gate import CONTEXTS, Gate, file
-from tests.codec.gates import make_files
+from kvquilt_codec.gate import CONTEXTS, Gate, audits_file, file
+from kvquilt_codec.gate.audits import GateAudits, PointAudits, Tally, new_replica
+from tests.codec.gates import PROFILE_DIGEST, make_files, make_gate
+from tests.codec.samples import FINGERPRINT
 from tests.hostile import mutations
 
 VALID = make_files(2)
@@ -71,3 +73,33 @@ def test_a_mutated_or_lying_file_is_a_whole_gate_or_an_integrity_error() -> None
 def test_any_bytes_at_all_are_refused(data: bytes) -> None:
     with pytest.raises(IntegrityError):
         file.load(data)
+
+
+def _audits(number: int) -> bytes:
+    points = {
+        point.key: PointAudits(
+            *point.key, number, folded_until=new_replica(1.0), replicas={new_replica(2.0): Tally(9, 2)}
+        )
+        for point in make_gate().points
+    }
+    return audits_file.dump(GateAudits("ab" * 32, FINGERPRINT, PROFILE_DIGEST).with_points(points))
+
+
+def test_mutated_audits_are_whole_audits_that_merge_or_an_integrity_error() -> None:
+    valid = [_audits(number) for number in range(2)]
+    known = audits_file.load(valid[0])
+    seen: Counter[str] = Counter()
+    for number in range(MUTATIONS):
+        rng = random.Random(f"audits {number}")
+        data = mutations.mutated(rng.choice(valid), rng, valid)
+        try:
+            audits = audits_file.load(data)
+        except IntegrityError:
+            seen["refused"] += 1
+            continue
+        seen["read"] += 1
+        for state in (audits, known.merged(audits)):
+            written = audits_file.dump(state.with_points(state.by_key()))
+            assert audits_file.load(written) == state.with_points(state.by_key())
+            assert all(0 <= point.total.exceeded <= point.total.audits for point in state.points)
+    assert min(seen["refused"], seen["read"]) > 0

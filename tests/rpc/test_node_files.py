@@ -1,14 +1,16 @@
-"""A node that sends something else than the gate or the profile that was asked for."""
+"""A node that sends something else than the gate, the audits or the profile that was asked for."""
 
+import msgspec
 import pytest
 
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, KvquiltError
-from kvquilt_codec.gate import file
+from kvquilt_codec.gate import audits_file, file
+from kvquilt_codec.gate.audits import GateAudits
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1.common_pb2 import Frame
 from tests.codec.gates import PROFILE_DIGEST, make_files
 from tests.codec.samples import FINGERPRINT, OTHER_FINGERPRINT
-from tests.rpc.test_peers import CALLS, LONG, client_of, failure, odd_node
+from tests.rpc.test_peers import AUDITS, CALLS, LONG, client_of, failure, odd_node
 
 (GATE,) = make_files(1)
 (OF_ANOTHER_MODEL,) = make_files(1, OTHER_FINGERPRINT)
@@ -46,6 +48,30 @@ async def test_what_is_not_the_gate_that_was_asked_for(
     async with odd_node(answers) as target:
         error = await failure(CALLS["get_gate"], target, LONG)
     assert type(error) is kind, "no fault of a node is one of the request"
+    assert message in str(error)
+
+
+def told(known: GateAudits, digest: str = "") -> list[bytes]:
+    data = audits_file.dump(known)
+    digest = digest or audits_file.digest(data)
+    return [pb.MergeAuditsResponse(audits=data, audits_digest=digest).SerializeToString()]
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "message"),
+    [
+        (told(msgspec.structs.replace(AUDITS, gate="0e" * 32)), FingerprintMismatchError, "of gate"),
+        (told(msgspec.structs.replace(AUDITS, model_fingerprint="0e" * 32)), FingerprintMismatchError, "of gate"),
+        (told(AUDITS, "0e" * 32), IntegrityError, "of this digest"),
+        ([pb.MergeAuditsResponse(audits=b"{}").SerializeToString()], IntegrityError, "of this digest"),
+    ],
+)
+async def test_what_are_not_the_audits_that_were_asked_for(
+    answers: list[bytes], kind: type[KvquiltError], message: str
+) -> None:
+    async with odd_node(answers) as target:
+        error = await failure(CALLS["merge_audits"], target, LONG)
+    assert type(error) is kind
     assert message in str(error)
 
 

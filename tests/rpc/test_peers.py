@@ -13,6 +13,7 @@ from kvquilt_cache_node.node import running_node
 from kvquilt_cache_node.settings import NodeSettings
 from kvquilt_codec.catalog import ObjectInfo, ObjectMeta
 from kvquilt_codec.errors import DeadlineError, IntegrityError, KvquiltError, UnavailableError
+from kvquilt_codec.gate.audits import GateAudits
 from kvquilt_codec.types import Level
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_proto.v1.common_pb2 import Frame
@@ -41,6 +42,7 @@ async def get_both(client: NodeClient, deadline: float) -> list[object]:
     return [item async for item in client.batches.get(wanted, FINGERPRINT, deadline=deadline)]
 
 
+AUDITS = GateAudits("ab" * 32, FINGERPRINT, "cd" * 32)
 CALLS: dict[str, Call] = {
     "put": lambda client, deadline: client.put(KEY, CONTAINER, META, deadline=deadline),
     "get": get_all,
@@ -50,6 +52,7 @@ CALLS: dict[str, Call] = {
     "find_chunks": lambda client, deadline: client.find_chunks([bytes(16)], FINGERPRINT, deadline=deadline, limit=2),
     "put_gate": lambda client, deadline: client.gates.put(b"{}", deadline=deadline),
     "get_gate": lambda client, deadline: client.gates.get("cd" * 32, FINGERPRINT, deadline=deadline),
+    "merge_audits": lambda client, deadline: client.audits.merge(AUDITS, deadline=deadline),
     "touch": lambda client, deadline: client.touch([KEY], [], deadline=deadline),
     "forget": lambda client, deadline: client.forget(keys=[KEY], deadline=deadline),
     "status": lambda client, deadline: client.status(deadline=deadline),
@@ -149,7 +152,7 @@ async def odd_node(answers: list[bytes], after: float = 0) -> AsyncIterator[str]
 
     methods = {
         name: grpc.unary_unary_rpc_method_handler(unary)
-        for name in ("StatChunks", "TouchChunks", "ForgetChunks", "GetNodeStatus")
+        for name in ("StatChunks", "TouchChunks", "ForgetChunks", "GetNodeStatus", "MergeAudits")
     }
     for name in ("PutChunk", "PutGate"):
         methods[name] = grpc.stream_unary_rpc_method_handler(put)

@@ -14,7 +14,7 @@ PUTS_REFUSED = counter(
 GETS = counter("kvquilt_node_gets_total", "Objects that were served to the end.")
 SENT_BYTES = counter("kvquilt_node_sent_bytes_total", "Payload bytes of objects that were served to the end.")
 LOOKUPS = counter("kvquilt_node_lookups_total", "Calls that looked up which objects exist.")
-FILES = counter("kvquilt_node_files_total", "Profiles and gates that were stored or sent.", "kind", "operation")
+FILES = counter("kvquilt_node_files_total", "Profiles, gates and audits that were stored or sent.", "kind", "operation")
 
 READS = counter("kvquilt_node_reads_total", "Reads of objects or parts of them, by the tier that answered.", "tier")
 READ_BYTES = counter("kvquilt_node_read_bytes_total", "Bytes that came out of a tier.", "tier")
@@ -46,7 +46,7 @@ REMOVED = counter(
 )
 DAMAGED = counter(
     "kvquilt_node_damaged_total",
-    "Checksums that did not hold, by what: object, profile, gate, copy or queue.",
+    "Checksums that did not hold, by what: object, profile, gate, audits, copy or queue.",
     "kind",
 )
 

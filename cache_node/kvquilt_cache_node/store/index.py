@@ -11,7 +11,7 @@ from kvquilt_cache_node.store.rows import INSERT, fingerprint_rows, kind_of, nam
 from kvquilt_cache_node.store.staying import StayingIndex
 from kvquilt_cache_node.store.victims import Need, Victims, entry_of
 from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
-from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, FileInfo, FileMeta, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import CapacityError, UnavailableError
 from kvquilt_codec.identity import PUBLIC
 from kvquilt_codec.traces import ChunkPlace, Trace
@@ -86,7 +86,7 @@ class Index(StayingIndex):
             self._tally.release(namespace, size)
 
     def commit(self, key: bytes, size: int, meta: Meta, *, adopted: bool = False) -> None:
-        """Enter what is written: an object, a profile or a gate. See `index_types.Index.commit`."""
+        """Enter what is written: an object, a profile, a gate or audits. See `index_types.Index.commit`."""
         now = self._clock()
         with self._lock:
             with self._transaction():
@@ -179,10 +179,10 @@ class Index(StayingIndex):
             self._uses.write_if_possible(self._db)
             return reading.profiles(self._db)
 
-    def gates(self, model_fingerprint: str, profile_digest: str) -> list[GateInfo]:
-        """The gates of a model and a codec profile, the one that was stored last first."""
+    def files(self, like: FileMeta) -> list[FileInfo]:
+        """The gates, or the audits, with this description, the one that was stored last first."""
         with self._lock:
-            return reading.gates(self._db, model_fingerprint, profile_digest)
+            return reading.files(self._db, like)
 
     def find(self, keys: Sequence[bytes] | None = None, namespaces: Namespaces = None) -> list[ObjectInfo]:
         """What is known of the objects among `keys`, or of all objects, the most recently used first."""
@@ -250,6 +250,6 @@ class Index(StayingIndex):
             return {name: NamespaceUsage(count, self._tally.used[name]) for name, count in self._tally.objects.items()}
 
     def _insert_documents(self, key: bytes, documents: Sequence[str]) -> None:
-        # No document holds a profile or a gate: it would go with the document.
+        # No document holds a profile, a gate or audits: it would go with the document.
         those = "SELECT namespace, ?, key FROM objects WHERE key = ? AND kind = 'object'"
         self._db.executemany(f"INSERT OR IGNORE INTO documents {those}", [(document, key) for document in documents])

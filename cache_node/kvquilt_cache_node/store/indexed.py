@@ -17,8 +17,8 @@ from kvquilt_cache_node.store.key_locks import KeyLocks
 from kvquilt_cache_node.store.leaving import Departure, failures, settled
 from kvquilt_cache_node.store.object_reading import SharedReading, missing, read, reading, readings
 from kvquilt_cache_node.store.sealed_types import Sealed
-from kvquilt_cache_node.types import MAX_GATES, Blobs, ByteRange, Namespaces, NamespaceUsage, Usage
-from kvquilt_codec.catalog import ChunkMatch, GateInfo, GateMeta, Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_cache_node.types import FILES_KEPT, Blobs, ByteRange, Namespaces, NamespaceUsage, Usage
+from kvquilt_codec.catalog import ChunkMatch, FileInfo, FileMeta, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import BadRequestError, UnavailableError
 from kvquilt_codec.identity import check_digest
 from kvquilt_codec.receipts import ForgetReceipt, PinReceipt
@@ -120,8 +120,8 @@ class IndexedStore:
             except BaseException:
                 await self._deletions.undo(key)
                 raise
-        if isinstance(meta, GateMeta):
-            surplus = (await self.gates(meta.model_fingerprint, meta.profile_digest))[MAX_GATES:]
+        if isinstance(meta, FileMeta):
+            surplus = (await self.files(meta))[FILES_KEPT[type(meta)] :]
             await self.forget([bytes.fromhex(info.digest) for info in surplus], [])
         return True
 
@@ -269,9 +269,9 @@ class IndexedStore:
         """See `Store.profiles`."""
         return await self._index.profiles()
 
-    async def gates(self, model_fingerprint: str, profile_digest: str) -> Sequence[GateInfo]:
-        """See `Store.gates`."""
-        return await self._index.gates(model_fingerprint, profile_digest)
+    async def files(self, like: FileMeta) -> Sequence[FileInfo]:
+        """See `Store.files`."""
+        return await self._index.files(like)
 
     async def list(self) -> list[ObjectInfo]:
         """See `Store.list`."""

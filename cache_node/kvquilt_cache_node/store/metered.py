@@ -8,7 +8,7 @@ from kvquilt_cache_node.index_types import Index
 from kvquilt_cache_node.metrics.meter import NodeMeter
 
 _OPERATIONS: Mapping[str, str] = {
-    **dict.fromkeys(("stored", "find", "find_variants", "find_chunks", "trace", "profiles", "gates"), "look_up"),
+    **dict.fromkeys(("stored", "find", "find_variants", "find_chunks", "trace", "profiles", "files"), "look_up"),
     **dict.fromkeys(("is_gone", "may_delete", "sizes"), "look_up"),
     **dict.fromkeys(("add_documents", "commit", "release", "deleted", "pin", "unpin"), "change"),
     **dict.fromkeys(("usage", "usage_by_namespace"), "usage"),

@@ -17,9 +17,10 @@ from kvquilt_cache_node.store.repair import Repair
 from kvquilt_cache_node.store.write_back import WriteBackBlobs
 from kvquilt_cache_node.types import COUNTERS, Blobs
 from kvquilt_codec import catalog, container
-from kvquilt_codec.catalog import GateMeta, Meta, ProfileMeta
+from kvquilt_codec.catalog import AuditsMeta, GateMeta, Meta, ProfileMeta
 from kvquilt_codec.container.head import MAGIC
 from kvquilt_codec.errors import IntegrityError
+from kvquilt_codec.gate import audits_file
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file as profile_file
 from kvquilt_codec.tiers import Tier
@@ -27,7 +28,7 @@ from kvquilt_rpc.counters import Counters
 
 
 async def describe(key: bytes, data: bytes) -> Meta:
-    """The description of an object, a profile or a gate from its own bytes, worked out in a thread.
+    """The description of an object, a profile, a gate or audits from its own bytes, worked out in a thread.
 
     Raises:
         IntegrityError: damaged, or not the one of this key.
@@ -37,6 +38,9 @@ async def describe(key: bytes, data: bytes) -> Meta:
 
 def _described(key: bytes, data: bytes) -> Meta:
     if not data.startswith(MAGIC):
+        if audits_file.is_one(data):
+            audits = audits_file.load(data, key.hex())
+            return AuditsMeta(audits.model_fingerprint, audits.profile_digest)
         if gate_file.is_one(data):
             gate = gate_file.load(data, key.hex())
             return GateMeta(gate.model_fingerprint, gate.profile_digest)

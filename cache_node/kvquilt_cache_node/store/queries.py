@@ -8,7 +8,7 @@ IDLE = (
     f"SELECT key, last_used FROM objects WHERE kind <> 'object' AND NOT EXISTS (SELECT 1 {_USERS}) "  # noqa: S608
     "ORDER BY last_used, key LIMIT 1"
 )
-"""Of the profiles that no stored object is coded with, and their gates, the one used longest ago."""
+"""Of the profiles that no stored object is coded with, and what is kept with them, the one used longest ago."""
 OLDEST_USE = "SELECT last_used FROM objects WHERE kind = 'object' ORDER BY last_used LIMIT 1"
 ENTRIES = (
     "SELECT key, namespace, stored_bytes, compute_seconds, use_count FROM objects WHERE kind = 'object' "
@@ -27,9 +27,9 @@ PROFILES = (
     f"SELECT form, model_fingerprint, stored_bytes, (SELECT count(*) {_USERS}), (SELECT count(*) {_GATES}) "  # noqa: S608
     "FROM objects WHERE kind = 'profile' ORDER BY last_used DESC, key"
 )
-GATES = (
+FILES = (
     "SELECT lower(hex(key)), model_fingerprint, form, stored_bytes, created FROM objects "
-    "WHERE kind = 'gate' AND form = ? AND model_fingerprint = ? ORDER BY created DESC, key"
+    "WHERE kind = ? AND form = ? AND model_fingerprint = ? ORDER BY created DESC, key"
 )
 
 ALL_NAMESPACES = """

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kvquilt_cache_node.store import queries, stays
-from kvquilt_cache_node.store.rows import COLUMNS, Row, info_of
+from kvquilt_cache_node.store.rows import COLUMNS, Row, info_of, kind_of
 from kvquilt_cache_node.types import Namespaces
-from kvquilt_codec.catalog import ChunkMatch, GateInfo, ObjectInfo, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, FileInfo, FileMeta, ObjectInfo, ProfileInfo
 
 _VARIABLES = 500  # keys a query, below SQLite's limit of bound variables
 
@@ -17,9 +17,10 @@ def profiles(db: sqlite3.Connection) -> list[ProfileInfo]:
     return [ProfileInfo(*row) for row in db.execute(queries.PROFILES)]
 
 
-def gates(db: sqlite3.Connection, model_fingerprint: str, profile_digest: str) -> list[GateInfo]:
-    """The gates of a model and a codec profile, the one that was stored last first."""
-    return [GateInfo(*row) for row in db.execute(queries.GATES, (profile_digest, model_fingerprint))]
+def files(db: sqlite3.Connection, like: FileMeta) -> list[FileInfo]:
+    """The gates, or the audits, with this description, the one that was stored last first."""
+    asked = (kind_of(like), like.profile_digest, like.model_fingerprint)
+    return [FileInfo(*row) for row in db.execute(queries.FILES, asked)]
 
 
 def everything(db: sqlite3.Connection, namespaces: Namespaces = None) -> list[ObjectInfo]:

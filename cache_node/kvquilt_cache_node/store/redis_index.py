@@ -14,7 +14,8 @@ from kvquilt_cache_node.store.redis_holds import BATCH, batches
 from kvquilt_cache_node.store.redis_records import Names
 from kvquilt_cache_node.store.redis_rows import (
     arguments_of,
-    gate_from,
+    file_from,
+    files_of,
     infos_from,
     match_from,
     profile_from,
@@ -23,7 +24,7 @@ from kvquilt_cache_node.store.redis_rows import (
 from kvquilt_cache_node.store.redis_scripts import REPAIR, Argument
 from kvquilt_cache_node.store.redis_stays import RedisStays
 from kvquilt_cache_node.types import DEPARTURES_KEPT, FORGET_BATCH, Namespaces, NamespaceUsage, Usage
-from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, FileInfo, FileMeta, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import IntegrityError, UnavailableError
 from kvquilt_codec.identity import PUBLIC
 from kvquilt_codec.traces import ChunkPlace, Trace
@@ -215,10 +216,10 @@ class RedisIndex(RedisStays):
         found = [(*profile_from(answer), answer[-1]) for answer in await self._scripts.run("profiles")]
         return [info for info, _, _ in sorted(found, key=lambda row: (-row[1], row[2]))]
 
-    async def gates(self, model_fingerprint: str, profile_digest: str) -> list[GateInfo]:
-        """See `Index.gates`."""
-        found = [gate_from(answer) for answer in await self._scripts.run("gates", profile_digest)]
-        return [info for info in found if info.model_fingerprint == model_fingerprint]
+    async def files(self, like: FileMeta) -> list[FileInfo]:
+        """See `Index.files`."""
+        answers = await self._scripts.run("files", files_of(like), like.profile_digest)
+        return [info for info in map(file_from, answers) if info.model_fingerprint == like.model_fingerprint]
 
     async def find(self, keys: Sequence[bytes] | None = None, namespaces: Namespaces = None) -> list[ObjectInfo]:
         """See `Index.find`. One round trip for each 128 keys."""

@@ -1,4 +1,4 @@
-"""What the index in Redis keeps of an object, a profile or a gate, as arguments of its scripts and back."""
+"""What the index in Redis keeps of an object, a profile, a gate or audits, as arguments of its scripts and back."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ from kvquilt_cache_node.eviction.quotas import DEFAULT_NAMESPACE, Quotas
 from kvquilt_cache_node.store.redis_scripts import REPAIR, Argument
 from kvquilt_cache_node.store.rows import info_of, kind_of, row_of
 from kvquilt_cache_node.types import Namespaces
-from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ObjectMeta, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, FileInfo, FileMeta, GateMeta, Meta, ObjectInfo, ObjectMeta, ProfileInfo
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.fingerprints import unpack
 from kvquilt_codec.identity import DIGEST_BYTES
@@ -108,17 +108,22 @@ def profile_from(answer: Sequence[Any]) -> tuple[ProfileInfo, float]:
         raise IntegrityError(f"expected a profile's row of the index; got {error}") from None
 
 
-def gate_from(answer: Sequence[Any]) -> GateInfo:
-    """A gate, from what `gates.lua` returns.
+def files_of(meta: FileMeta) -> str:
+    """The list of `common.lua` that a gate, or audits, are on."""
+    return "gates" if isinstance(meta, GateMeta) else "audits"
+
+
+def file_from(answer: Sequence[Any]) -> FileInfo:
+    """A gate or audits, from what `files.lua` returns.
 
     Raises:
         IntegrityError: no row of the index.
     """
     try:
         model, form, size, created, key = answer
-        return GateInfo(key.hex(), model.decode(), form.decode(), int(size), float(created))
+        return FileInfo(key.hex(), model.decode(), form.decode(), int(size), float(created))
     except _MALFORMED as error:
-        raise IntegrityError(f"expected a gate's row of the index; got {error}") from None
+        raise IntegrityError(f"expected the row of a gate or of audits in the index; got {error}") from None
 
 
 def match_from(number: int, answer: bytes) -> ChunkMatch:

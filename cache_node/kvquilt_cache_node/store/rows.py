@@ -2,7 +2,16 @@
 
 from collections.abc import Iterator
 
-from kvquilt_codec.catalog import GateMeta, Meta, ObjectInfo, ObjectMeta, decode_sources, encode_sources
+from kvquilt_codec.catalog import (
+    AuditsMeta,
+    GateMeta,
+    Meta,
+    ObjectInfo,
+    ObjectMeta,
+    ProfileMeta,
+    decode_sources,
+    encode_sources,
+)
 from kvquilt_codec.fingerprints import unpack
 from kvquilt_codec.forms import StorageForm
 from kvquilt_codec.types import VariantKind
@@ -44,9 +53,12 @@ INSERT = f"INSERT INTO objects (kind, {COLUMNS}) VALUES ({','.join('?' * 17)})" 
 Row = tuple[bytes, str, str, int, str, str, float, bytes, bytes, bytes, str, float, int, float, float, int]
 
 
+_KINDS = {ObjectMeta: "object", ProfileMeta: "profile", GateMeta: "gate", AuditsMeta: "audits"}
+
+
 def kind_of(meta: Meta) -> str:
     """What the column `kind` says."""
-    return "object" if isinstance(meta, ObjectMeta) else "gate" if isinstance(meta, GateMeta) else "profile"
+    return _KINDS[type(meta)]
 
 
 def namespace_of(meta: Meta) -> str:
@@ -55,12 +67,12 @@ def namespace_of(meta: Meta) -> str:
 
 
 def row_of(key: bytes, meta: Meta, size: int, now: float) -> Row:
-    """The row of what is new. Profiles and gates have the digest of the profile as their form, like its objects.
+    """The row of what is new. A profile and what is kept with it have its digest as their form, like its objects.
 
     They are of no namespace.
     """
     if not isinstance(meta, ObjectMeta):
-        form = meta.profile_digest if isinstance(meta, GateMeta) else key.hex()
+        form = key.hex() if isinstance(meta, ProfileMeta) else meta.profile_digest
         return (key, "", meta.model_fingerprint, 0, "", form, 0.0, b"", b"", b"", "[]", 0.0, size, now, now, 0)
     described = (meta.tokens, meta.variant.value, meta.form.name, meta.compute_seconds)
     context = (meta.chunk_key, meta.context_digest, meta.prefix_digest, encode_sources(meta.sources), meta.intra)

@@ -41,7 +41,7 @@ Ranges = tuple[ByteRange, ...]
 
 
 def namespace_of(data: bytes) -> str:
-    """Whose a blob is, as its own header says; `""` for what is nobody's (a profile, a gate).
+    """Whose a blob is, as its own header says; `""` for what is nobody's (a profile, a gate, audits).
 
     Raises:
         IntegrityError: it begins as a container and is none.

@@ -8,7 +8,7 @@ from typing import IO
 from kvquilt_cache_node.index_types import Lease, Pin, Stored
 from kvquilt_cache_node.store.index import Index as Database
 from kvquilt_cache_node.types import Namespaces, NamespaceUsage, Usage
-from kvquilt_codec.catalog import ChunkMatch, GateInfo, Meta, ObjectInfo, ProfileInfo
+from kvquilt_codec.catalog import ChunkMatch, FileInfo, FileMeta, Meta, ObjectInfo, ProfileInfo
 from kvquilt_codec.errors import UnavailableError
 from kvquilt_codec.traces import ChunkPlace, Trace
 
@@ -119,9 +119,9 @@ class SqliteIndex:
         """See `Index.profiles`."""
         return await asyncio.to_thread(self._database.profiles)
 
-    async def gates(self, model_fingerprint: str, profile_digest: str) -> list[GateInfo]:
-        """See `Index.gates`."""
-        return await asyncio.to_thread(self._database.gates, model_fingerprint, profile_digest)
+    async def files(self, like: FileMeta) -> list[FileInfo]:
+        """See `Index.files`."""
+        return await asyncio.to_thread(self._database.files, like)
 
     async def find(self, keys: Sequence[bytes] | None = None, namespaces: Namespaces = None) -> list[ObjectInfo]:
         """See `Index.find`."""

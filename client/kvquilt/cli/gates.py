@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from kvquilt.cli.output import out
+from kvquilt.states import ModelInfo
 from kvquilt_codec.gate import Gate, file
 
 
@@ -49,3 +51,25 @@ def print_gate(gate: Gate) -> None:
     out.print(table)
     measured = f"KL(full || blended) of {gate.answer_tokens} answer tokens, nats; {gate.texts}"
     out.print(measured, soft_wrap=True, markup=False)
+
+
+def print_audited(model: ModelInfo) -> None:
+    """Show a router's gate, and what audits of all routers found of its points."""
+    gate = model.gate
+    if gate.missing_reason:
+        out.print(f"{model.name}: no gate in force: {gate.missing_reason}", markup=False)
+    if not gate.points:
+        return
+    table = Table(title=f"gate of {model.name}", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("POLICY:RATIO CONTEXT LEVEL", "KL bound", "beyond it", "lifts"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("state", no_wrap=True, min_width=len("WITHDRAWN"))
+    for point in sorted(gate.points, key=lambda point: (point.level, point.context, point.recompute_ratio)):
+        table.add_row(
+            f"{point.policy}:{point.recompute_ratio:g} {point.context} {point.level}",
+            f"{point.kl_upper:.2e}",
+            f"{point.audits_exceeded} of {point.audits}",
+            str(point.lifts),
+            "WITHDRAWN" if point.withdrawn else "in force",
+        )
+    out.print(table)

@@ -33,6 +33,7 @@ COMMANDS = {
     "calibrate": Source("Look", "kvquilt.cli.calibration", "calibrate"),
     "eval": Source("Look", "kvquilt.cli.evaluation", "evaluate"),
     "simulate": Source("Look", "kvquilt.cli.simulate", "command"),
+    "gate": Source("Look", "kvquilt.cli.gate", "gate_app"),
     "profile": Source("Look", "kvquilt.cli.profiles", "profile_app"),
     "token": Source("Run", "kvquilt.cli.tokens", "token_app"),
     "keys": Source("Run", "kvquilt.cli.keys", "keys_app"),

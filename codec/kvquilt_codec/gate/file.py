@@ -32,6 +32,11 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def identity(gate: Gate) -> str:
+    """What a measurement is known by, however its file is written: the address of the file that `dump` gives."""
+    return digest(dump(gate))
+
+
 def load(data: bytes, expected_digest: str | None = None) -> Gate:
     """Read a gate file.
 

@@ -1319,6 +1319,71 @@ class GetGateResponse(_message.Message):
 Global___GetGateResponse: _TypeAlias = GetGateResponse  # noqa: Y015
 
 @_typing.final
+class MergeAuditsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_DIGEST_FIELD_NUMBER: _builtins.int
+    PROFILE_DIGEST_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    AUDITS_FIELD_NUMBER: _builtins.int
+    AUDITS_DIGEST_FIELD_NUMBER: _builtins.int
+    gate_digest: _builtins.str
+    """Hex SHA-256 of the gate's file with the names sorted."""
+    profile_digest: _builtins.str
+    model_fingerprint: _builtins.str
+    audits: _builtins.bytes
+    """A file of audits, of at most 2 MiB; see docs/formats.md. Empty: nothing is known."""
+    audits_digest: _builtins.str
+    """Hex SHA-256 of the file."""
+    def __init__(
+        self,
+        *,
+        gate_digest: _builtins.str = ...,
+        profile_digest: _builtins.str = ...,
+        model_fingerprint: _builtins.str = ...,
+        audits: _builtins.bytes = ...,
+        audits_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audits", b"audits", "audits_digest", b"audits_digest", "gate_digest", b"gate_digest", "model_fingerprint", b"model_fingerprint", "profile_digest", b"profile_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeAuditsRequest: _TypeAlias = MergeAuditsRequest  # noqa: Y015
+
+@_typing.final
+class MergeAuditsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDITS_FIELD_NUMBER: _builtins.int
+    AUDITS_DIGEST_FIELD_NUMBER: _builtins.int
+    UNSTORED_REASON_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
+    audits: _builtins.bytes
+    """All that is known now. Empty: nothing."""
+    audits_digest: _builtins.str
+    unstored_reason: _builtins.str
+    """Empty: the node keeps all of it. Otherwise why it does not."""
+    damaged: _builtins.int
+    """Files of audits of this model and profile that this call found damaged or lost. They are deleted."""
+    def __init__(
+        self,
+        *,
+        audits: _builtins.bytes = ...,
+        audits_digest: _builtins.str = ...,
+        unstored_reason: _builtins.str = ...,
+        damaged: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audits", b"audits", "audits_digest", b"audits_digest", "damaged", b"damaged", "unstored_reason", b"unstored_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeAuditsResponse: _TypeAlias = MergeAuditsResponse  # noqa: Y015
+
+@_typing.final
 class ListObjectsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

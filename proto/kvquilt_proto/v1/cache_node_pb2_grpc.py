@@ -105,6 +105,11 @@ class CacheNodeServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateResponse.FromString,
                 _registered_method=True)
+        self.MergeAudits = channel.unary_unary(
+                '/kvquilt.v1.CacheNodeService/MergeAudits',
+                request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.MergeAuditsRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.MergeAuditsResponse.FromString,
+                _registered_method=True)
         self.ListObjects = channel.unary_stream(
                 '/kvquilt.v1.CacheNodeService/ListObjects',
                 request_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.ListObjectsRequest.SerializeToString,
@@ -236,6 +241,14 @@ class CacheNodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MergeAudits(self, request, context):
+        """Merges what a router knows of a gate's audits with what the node has, and gives it all. Idempotent. It is stored for
+        callers of all namespaces only; others are told what there is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListObjects(self, request, context):
         """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use.
         """
@@ -344,6 +357,11 @@ def add_CacheNodeServiceServicer_to_server(servicer, server):
                     servicer.GetGate,
                     request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateResponse.SerializeToString,
+            ),
+            'MergeAudits': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeAudits,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.MergeAuditsRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_cache__node__pb2.MergeAuditsResponse.SerializeToString,
             ),
             'ListObjects': grpc.unary_stream_rpc_method_handler(
                     servicer.ListObjects,
@@ -750,6 +768,33 @@ class CacheNodeService:
             '/kvquilt.v1.CacheNodeService/GetGate',
             kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_cache__node__pb2.GetGateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeAudits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvquilt.v1.CacheNodeService/MergeAudits',
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.MergeAuditsRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_cache__node__pb2.MergeAuditsResponse.FromString,
             options,
             channel_credentials,
             insecure,

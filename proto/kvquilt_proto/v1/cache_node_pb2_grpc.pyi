@@ -65,6 +65,10 @@ class CacheNodeServiceStub:
     """
     GetGate: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.GetGateRequest, _cache_node_pb2.GetGateResponse]
     """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
+    MergeAudits: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.MergeAuditsRequest, _cache_node_pb2.MergeAuditsResponse]
+    """Merges what a router knows of a gate's audits with what the node has, and gives it all. Idempotent. It is stored for
+    callers of all namespaces only; others are told what there is.
+    """
     ListObjects: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.ListObjectsRequest, _cache_node_pb2.ListObjectsResponse]
     """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use."""
     TraceChunks: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.TraceChunksRequest, _cache_node_pb2.TraceChunksResponse]
@@ -115,6 +119,10 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     """
     GetGate: _aio.UnaryStreamMultiCallable[_cache_node_pb2.GetGateRequest, _cache_node_pb2.GetGateResponse]  # type: ignore[assignment]
     """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
+    MergeAudits: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.MergeAuditsRequest, _cache_node_pb2.MergeAuditsResponse]  # type: ignore[assignment]
+    """Merges what a router knows of a gate's audits with what the node has, and gives it all. Idempotent. It is stored for
+    callers of all namespaces only; others are told what there is.
+    """
     ListObjects: _aio.UnaryStreamMultiCallable[_cache_node_pb2.ListObjectsRequest, _cache_node_pb2.ListObjectsResponse]  # type: ignore[assignment]
     """Lists the objects of the namespaces that the caller may read, page by page. Does not count as a use."""
     TraceChunks: _aio.UnaryStreamMultiCallable[_cache_node_pb2.TraceChunksRequest, _cache_node_pb2.TraceChunksResponse]  # type: ignore[assignment]
@@ -246,6 +254,16 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cache_node_pb2.GetGateResponse], _abc.AsyncIterator[_cache_node_pb2.GetGateResponse]]:
         """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
+
+    @_abc_1.abstractmethod
+    def MergeAudits(
+        self,
+        request: _cache_node_pb2.MergeAuditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_node_pb2.MergeAuditsResponse, _abc.Awaitable[_cache_node_pb2.MergeAuditsResponse]]:
+        """Merges what a router knows of a gate's audits with what the node has, and gives it all. Idempotent. It is stored for
+        callers of all namespaces only; others are told what there is.
+        """
 
     @_abc_1.abstractmethod
     def ListObjects(

@@ -1503,6 +1503,7 @@ class GatePoint(_message.Message):
     AUDITS_FIELD_NUMBER: _builtins.int
     AUDITS_EXCEEDED_FIELD_NUMBER: _builtins.int
     WITHDRAWN_FIELD_NUMBER: _builtins.int
+    LIFTS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     recompute_ratio: _builtins.float
     context: _builtins.str
@@ -1513,10 +1514,12 @@ class GatePoint(_message.Message):
     top1_agreement: _builtins.float
     cpu_share: _builtins.float
     audits: _builtins.int
-    """Audits of requests that were served at this point, and how many of them exceeded kl_upper."""
+    """Audits of requests that any router served at this point, and how many of them exceeded kl_upper."""
     audits_exceeded: _builtins.int
     withdrawn: _builtins.bool
     """Audits exceeded it too often: the point is not used any more."""
+    lifts: _builtins.int
+    """How often its withdrawal was lifted. Audits are counted since the last time."""
     def __init__(
         self,
         *,
@@ -1532,10 +1535,11 @@ class GatePoint(_message.Message):
         audits: _builtins.int = ...,
         audits_exceeded: _builtins.int = ...,
         withdrawn: _builtins.bool = ...,
+        lifts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audits", b"audits", "audits_exceeded", b"audits_exceeded", "cases", b"cases", "context", b"context", "cpu_share", b"cpu_share", "kl_geomean", b"kl_geomean", "kl_upper", b"kl_upper", "level", b"level", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "top1_agreement", b"top1_agreement", "withdrawn", b"withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audits", b"audits", "audits_exceeded", b"audits_exceeded", "cases", b"cases", "context", b"context", "cpu_share", b"cpu_share", "kl_geomean", b"kl_geomean", "kl_upper", b"kl_upper", "level", b"level", "lifts", b"lifts", "policy", b"policy", "recompute_ratio", b"recompute_ratio", "top1_agreement", b"top1_agreement", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1552,7 +1556,7 @@ class Gate(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     missing_reason: _builtins.str
-    """Empty: it is at hand. Otherwise why there is none; chunks are then used in their exact context only."""
+    """Empty: it is in force. Otherwise why not; chunks are then used in their exact context only."""
     texts: _builtins.str
     """What it was measured on, in words."""
     source: _builtins.str
@@ -1900,6 +1904,72 @@ class GetStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_recompute_ratio) -> _WhichOneofReturnType__default_recompute_ratio | None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class LiftWithdrawalRequest(_message.Message):
+    """Which point is meant is said by its four fields; see GatePoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    RECOMPUTE_RATIO_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    policy: _builtins.str
+    recompute_ratio: _builtins.float
+    context: _builtins.str
+    level: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        recompute_ratio: _builtins.float = ...,
+        context: _builtins.str = ...,
+        level: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "level", b"level", "model", b"model", "policy", b"policy", "recompute_ratio", b"recompute_ratio"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiftWithdrawalRequest: _TypeAlias = LiftWithdrawalRequest  # noqa: Y015
+
+@_typing.final
+class LiftWithdrawalResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINT_FIELD_NUMBER: _builtins.int
+    NODES_STORED_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    UNSTORED_REASON_FIELD_NUMBER: _builtins.int
+    nodes_stored: _builtins.int
+    """Nodes that keep it, of those that were told; others are told later."""
+    nodes: _builtins.int
+    unstored_reason: _builtins.str
+    """Why some do not; empty if all do."""
+    @_builtins.property
+    def point(self) -> Global___GatePoint:
+        """The point as it is now."""
+
+    def __init__(
+        self,
+        *,
+        point: Global___GatePoint | None = ...,
+        nodes_stored: _builtins.int = ...,
+        nodes: _builtins.int = ...,
+        unstored_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["point", b"point"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "nodes_stored", b"nodes_stored", "point", b"point", "unstored_reason", b"unstored_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiftWithdrawalResponse: _TypeAlias = LiftWithdrawalResponse  # noqa: Y015
 
 @_typing.final
 class ListRequestsRequest(_message.Message):

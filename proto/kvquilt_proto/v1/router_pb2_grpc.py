@@ -80,6 +80,11 @@ class RouterServiceStub:
                 request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.LiftWithdrawal = channel.unary_unary(
+                '/kvquilt.v1.RouterService/LiftWithdrawal',
+                request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.LiftWithdrawalRequest.SerializeToString,
+                response_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.LiftWithdrawalResponse.FromString,
+                _registered_method=True)
         self.ListRequests = channel.unary_unary(
                 '/kvquilt.v1.RouterService/ListRequests',
                 request_serializer=kvquilt__proto_dot_v1_dot_router__pb2.ListRequestsRequest.SerializeToString,
@@ -156,6 +161,13 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LiftWithdrawal(self, request, context):
+        """Uses a point of the gate again that audits withdrew, on all routers. Only for callers of all namespaces.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRequests(self, request, context):
         """Tells of the latest requests in the caller's own namespaces; of all for callers that may see all.
         """
@@ -210,6 +222,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.GetStatusRequest.FromString,
                     response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'LiftWithdrawal': grpc.unary_unary_rpc_method_handler(
+                    servicer.LiftWithdrawal,
+                    request_deserializer=kvquilt__proto_dot_v1_dot_router__pb2.LiftWithdrawalRequest.FromString,
+                    response_serializer=kvquilt__proto_dot_v1_dot_router__pb2.LiftWithdrawalResponse.SerializeToString,
             ),
             'ListRequests': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRequests,
@@ -461,6 +478,33 @@ class RouterService:
             '/kvquilt.v1.RouterService/GetStatus',
             kvquilt__proto_dot_v1_dot_router__pb2.GetStatusRequest.SerializeToString,
             kvquilt__proto_dot_v1_dot_router__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LiftWithdrawal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvquilt.v1.RouterService/LiftWithdrawal',
+            kvquilt__proto_dot_v1_dot_router__pb2.LiftWithdrawalRequest.SerializeToString,
+            kvquilt__proto_dot_v1_dot_router__pb2.LiftWithdrawalResponse.FromString,
             options,
             channel_credentials,
             insecure,

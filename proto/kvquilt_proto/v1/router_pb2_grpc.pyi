@@ -55,6 +55,8 @@ class RouterServiceStub:
     """Lists the models this router serves."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_router_pb2.GetStatusRequest, _router_pb2.GetStatusResponse]
     """Tells how the router and its nodes are."""
+    LiftWithdrawal: _grpc.UnaryUnaryMultiCallable[_router_pb2.LiftWithdrawalRequest, _router_pb2.LiftWithdrawalResponse]
+    """Uses a point of the gate again that audits withdrew, on all routers. Only for callers of all namespaces."""
     ListRequests: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListRequestsRequest, _router_pb2.ListRequestsResponse]
     """Tells of the latest requests in the caller's own namespaces; of all for callers that may see all."""
 
@@ -85,6 +87,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Lists the models this router serves."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_router_pb2.GetStatusRequest, _router_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells how the router and its nodes are."""
+    LiftWithdrawal: _aio.UnaryUnaryMultiCallable[_router_pb2.LiftWithdrawalRequest, _router_pb2.LiftWithdrawalResponse]  # type: ignore[assignment]
+    """Uses a point of the gate again that audits withdrew, on all routers. Only for callers of all namespaces."""
     ListRequests: _aio.UnaryUnaryMultiCallable[_router_pb2.ListRequestsRequest, _router_pb2.ListRequestsResponse]  # type: ignore[assignment]
     """Tells of the latest requests in the caller's own namespaces; of all for callers that may see all."""
 
@@ -166,6 +170,14 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.GetStatusResponse, _abc.Awaitable[_router_pb2.GetStatusResponse]]:
         """Tells how the router and its nodes are."""
+
+    @_abc_1.abstractmethod
+    def LiftWithdrawal(
+        self,
+        request: _router_pb2.LiftWithdrawalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.LiftWithdrawalResponse, _abc.Awaitable[_router_pb2.LiftWithdrawalResponse]]:
+        """Uses a point of the gate again that audits withdrew, on all routers. Only for callers of all namespaces."""
 
     @_abc_1.abstractmethod
     def ListRequests(

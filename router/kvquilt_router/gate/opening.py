@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 from kvquilt_codec.errors import (
@@ -14,9 +15,11 @@ from kvquilt_codec.errors import (
 )
 from kvquilt_codec.gate.file import beside, check, load
 from kvquilt_router.gate.held import HeldGate
+from kvquilt_router.gate.sharing import AuditSharing
 from kvquilt_router.profiles import AUTO, ModelProfile, cached_path
 from kvquilt_router.retrying import until_done
 from kvquilt_router.settings import RouterSettings
+from kvquilt_rpc.counters import Counters
 from kvquilt_rpc.nodes import CacheNodes
 
 log = logging.getLogger(__name__)
@@ -25,6 +28,7 @@ NODE = "node"
 _NOT_MEASURED = "no gate was measured with this codec profile: `kvquilt calibrate` does"
 _START_DEADLINE = 2.0
 """A node that does not answer must not keep a router from starting."""
+_LEAST_DEADLINE = 0.1
 _GIVE_UP = (CapacityError, BadRequestError)
 
 
@@ -35,13 +39,17 @@ class ModelGate:
         node: that keeps it.
         model_fingerprint: of the model.
         profile: its codec profile.
+        counters: of the router.
         deadline: seconds that a transfer may take.
 
     Attributes:
         held: what decides; its gate may come later.
+        sharing: tells other routers what audits found, and hears it from them.
     """
 
-    def __init__(self, node: CacheNodes, model_fingerprint: str, profile: ModelProfile, *, deadline: float) -> None:
+    def __init__(
+        self, node: CacheNodes, model_fingerprint: str, profile: ModelProfile, counters: Counters, *, deadline: float
+    ) -> None:
         self._node = node
         self._fingerprint = model_fingerprint
         self._profile = profile
@@ -49,6 +57,7 @@ class ModelGate:
         self._data = b""
         self._wanted = False
         self.held = HeldGate()
+        self.sharing = AuditSharing(node, self.held, counters, deadline=deadline)
 
     def take(self, path: Path) -> None:
         """Use this file from now on.
@@ -92,7 +101,20 @@ class ModelGate:
         """
         await self._node.gates.put(self._data, deadline=self._deadline)
 
-    async def settle(self) -> None:
+    async def run(self) -> None:
+        """Keep the gate on the nodes, and share what audits find of it; until cancelled."""
+        await asyncio.gather(self._settle(), self.sharing.run())
+
+    async def hear(self, deadline: float) -> None:
+        """Learn what other routers withdrew, if a node tells it in time; else it is learnt later."""
+        if self.held.gate is None:
+            return
+        try:
+            await self.sharing.exchange(min(self._deadline, deadline))
+        except KvquiltError as error:
+            log.warning("chunks are used in their exact context only until a node tells what was withdrawn: %s", error)
+
+    async def _settle(self) -> None:
         """Fetch or publish, again and again until it is done or cannot be; and publish anew when the profile is.
 
         Runs until cancelled, unless there is no gate and none is wanted.
@@ -117,19 +139,19 @@ class ModelGate:
             log.warning("the gate %s is not used: %s", path, error)
             self.held.missing_reason = str(error)
 
-    async def want(self) -> None:
+    async def want(self, deadline: float) -> None:
         """Use what the node has, now or later, unless there is a gate already."""
         if self.held.gate is not None or not self._profile.digest:
             return
         self._wanted = True
         try:
-            await self.fetch(min(self._deadline, _START_DEADLINE))
+            await self.fetch(min(self._deadline, deadline))
         except KvquiltError as error:
             log.warning("chunks are used in their exact context only until there is a gate: %s", error)
 
 
 async def open_gate(
-    settings: RouterSettings, model_fingerprint: str, profile: ModelProfile, node: CacheNodes
+    settings: RouterSettings, model_fingerprint: str, profile: ModelProfile, node: CacheNodes, counters: Counters
 ) -> ModelGate:
     """The gate that the settings name; without one that holds, chunks are used in their exact context only.
 
@@ -138,22 +160,25 @@ async def open_gate(
         model_fingerprint: of the model to serve.
         profile: the codec profile in force.
         node: the cache node; it may be down.
+        counters: of the router.
 
     Raises:
         NotFoundError, IntegrityError, FingerprintMismatchError: a file that is named is not there, is no gate, or is of
             another model or codec profile.
     """
-    opened = ModelGate(node, model_fingerprint, profile, deadline=settings.put_deadline)
+    opened = ModelGate(node, model_fingerprint, profile, counters, deadline=settings.put_deadline)
+    end = time.monotonic() + _START_DEADLINE
     if settings.ungated:
         log.warning("router.ungated: blends are served that nothing was measured of; for evaluation only")
-        opened.held = HeldGate(ungated=True, missing_reason="router.ungated is set")
+        opened.held.ungated, opened.held.missing_reason = True, "router.ungated is set"
     elif not settings.gate:
         opened.held.missing_reason = "router.gate is empty"
     elif settings.gate == AUTO:
         await asyncio.to_thread(lambda: opened.take_if_it_holds(_beside(settings, model_fingerprint)))
-        await opened.want()
+        await opened.want(_START_DEADLINE)
     else:
         await asyncio.to_thread(lambda: opened.take(Path(settings.gate).expanduser()))
+    await opened.hear(max(_LEAST_DEADLINE, end - time.monotonic()))
     return opened
 
 

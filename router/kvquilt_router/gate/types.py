@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kvquilt_codec.gate import GatePoint
 
-REFUSALS = ("no_gate", "not_measured", "above_limit", "withdrawn")
+REFUSALS = ("no_gate", "not_measured", "above_limit", "withdrawn", "withdrawals_unknown")
 """Why chunks whose context changed are not used; docs/reference.md says what each means."""
 
 

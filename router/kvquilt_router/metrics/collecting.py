@@ -39,6 +39,9 @@ _SUMS: tuple[tuple[Metric, str, tuple[str, ...]], ...] = (
     (names.AUDITS, "audits_exceeded", ("exceeded",)),
     (names.AUDITS_DROPPED, "audits_dropped", ()),
     (names.POINTS_WITHDRAWN, "points_withdrawn", ()),
+    (names.AUDITS_UNSHARED, "audits_unshared", ("unanswered",)),
+    (names.AUDITS_UNSHARED, "audits_unstored", ("unstored",)),
+    (names.AUDITS_UNSHARED, "audits_damaged", ("damaged",)),
     (names.PREFETCHED, "documents_prefetched", ()),
     (names.PUTS_FAILED, "puts_failed", ()),
     (names.BACKGROUND, "background_stored", ("stored",)),
@@ -146,8 +149,8 @@ class RouterMetrics:
         profile = self._served.profile.digest[short]
         values.set(names.MODEL, 1, loaded.name, loaded.fingerprint[short], loaded.architecture, profile)
         points = () if gate.gate is None else gate.gate.points
-        withdrawn = sum(point.key in gate.audits.withdrawn for point in points)
-        state = "open" if withdrawn < len(points) else "withdrawn" if points else "closed"
+        withdrawn = len(gate.withdrawn)
+        state = "closed" if gate.closed_reason else "open" if withdrawn < len(points) else "withdrawn"
         values.chosen(names.GATE, GATES, "ungated" if gate.ungated else state, loaded.name)
         values.set(names.GATE_POINTS, len(points) - withdrawn, loaded.name, "in_force")
         values.set(names.GATE_POINTS, withdrawn, loaded.name, "withdrawn")

@@ -75,7 +75,16 @@ AUDITED_KL = histogram(
 KL_LIMIT = gauge("kvquilt_router_kl_limit_nats", "Most divergence that the gate may predict, by default.")
 AUDITS = counter("kvquilt_router_audits_total", "Audits, by outcome: within the prediction, or exceeded.", "outcome")
 AUDITS_DROPPED = counter("kvquilt_router_audits_dropped_total", "Requests that were to be audited, and could not wait.")
-POINTS_WITHDRAWN = counter("kvquilt_router_points_withdrawn_total", "Operating points that audits disproved.")
+POINTS_WITHDRAWN = counter(
+    "kvquilt_router_points_withdrawn_total",
+    "Operating points that audits disproved, as this router found; not those that it heard of from others.",
+)
+AUDITS_UNSHARED = counter(
+    "kvquilt_router_audits_unshared_total",
+    "What kept audits from being shared: exchanges that no node answered, nodes that did not store what they were "
+    "told, and records that nodes found damaged or lost.",
+    "reason",
+)
 GATE_REFUSALS = counter(
     "kvquilt_router_gate_refusals_total",
     "Requests with chunks that the gate kept out, by reason.",
@@ -83,7 +92,8 @@ GATE_REFUSALS = counter(
 )
 GATE = gauge(
     "kvquilt_router_gate",
-    "1 for the state of a model's gate: open (some point is used), closed (there is none), withdrawn (audits disproved "
+    "1 for the state of a model's gate: open (some point is used), closed (there is none, or no node "
+    "has told what was withdrawn), withdrawn (audits disproved "
     "all points) or ungated (nothing is asked of it).",
     *("model", "state"),
 )

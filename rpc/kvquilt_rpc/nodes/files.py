@@ -1,13 +1,15 @@
-"""Codec profiles and gates on several nodes: every node gets them, any node gives them."""
+"""Codec profiles, gates and audits on several nodes: every node gets them; any node gives profiles and gates."""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from kvquilt_codec.catalog import ProfileInfo
 from kvquilt_codec.errors import KvquiltError, NotFoundError, UnavailableError
+from kvquilt_codec.gate.audits import GateAudits
 from kvquilt_rpc.node_client import NodeClient
 from kvquilt_rpc.nodes import merging
 from kvquilt_rpc.nodes.attempts import Attempts, Call, answers
+from kvquilt_rpc.nodes.file_types import AuditsHeard
 from kvquilt_rpc.nodes.routing import Routing
 
 
@@ -75,6 +77,26 @@ class PoolGates:
             lambda client, seconds: client.gates.get(profile_digest, model_fingerprint, deadline=seconds),
             deadline,
         )
+
+
+class PoolAudits:
+    """What audits found of gates, on all nodes; see `StoredAudits`."""
+
+    def __init__(self, attempts: Attempts, routing: Routing) -> None:
+        self._attempts = attempts
+        self._routing = routing
+
+    async def merge(self, known: GateAudits, *, deadline: float) -> AuditsHeard:
+        """See `StoredAudits`."""
+        call = Call("merge_audits", lambda client, _, seconds: client.audits.merge(known, deadline=seconds))
+        found = await self._attempts.each(self._routing.usable(), call, deadline)
+        heard = answers(found)
+        state = known.with_points({})
+        for one in heard:
+            state = state.merged(one.state)
+        failed = tuple(f"node {answer.member.site.name}: {answer.error}" for answer in found if answer.result is None)
+        kept_not = tuple(reason for one in heard for reason in one.unstored)
+        return AuditsHeard(state, len(found), (*kept_not, *failed), sum(one.damaged for one in heard))
 
 
 async def _from_any(

@@ -19,7 +19,7 @@ from kvquilt_rpc.nodes import merging
 from kvquilt_rpc.nodes.attempts import Answer, Answered, Attempts, Call, answers
 from kvquilt_rpc.nodes.batches import Batch
 from kvquilt_rpc.nodes.everywhere import Everywhere
-from kvquilt_rpc.nodes.files import PoolGates, PoolProfiles
+from kvquilt_rpc.nodes.files import PoolAudits, PoolGates, PoolProfiles
 from kvquilt_rpc.nodes.membership import Resolve, resolve
 from kvquilt_rpc.nodes.objects import PoolObjects
 from kvquilt_rpc.nodes.refs import ObjectRef
@@ -46,6 +46,7 @@ class NodePool(Everywhere):
     Attributes:
         profiles: calls about codec profiles.
         gates: calls about gates.
+        audits: calls about what audits found of gates.
         objects: calls about all objects.
         traces: calls that find out why something was missed.
     """
@@ -67,6 +68,7 @@ class NodePool(Everywhere):
         self._watch = Watch(addresses, self._routing, options, counters, credentials or Credentials(), resolver)
         self.profiles = PoolProfiles(self._attempts, self._routing, shared=options.shared_store)
         self.gates = PoolGates(self._attempts, self._routing)
+        self.audits = PoolAudits(self._attempts, self._routing)
         self.objects = PoolObjects(self._routing, shared=options.shared_store)
         most, shared = options.asked_for_text, options.shared_store
         self.traces = PoolTraces(self._attempts, self._routing, most=most, shared=shared)

@@ -14,7 +14,7 @@ from kvquilt_proto.v1 import cache_node_pb2
 from kvquilt_rpc.node_batches import Piece
 from kvquilt_rpc.node_objects import ListedPage
 from kvquilt_rpc.nodes.batch_types import ObjectBatch
-from kvquilt_rpc.nodes.file_types import StoredGates, StoredProfiles
+from kvquilt_rpc.nodes.file_types import StoredAudits, StoredGates, StoredProfiles
 from kvquilt_rpc.nodes.refs import ObjectRef
 
 NO_NODES = "no_nodes"
@@ -160,6 +160,10 @@ class CacheNodes(Protocol):
     @property
     def gates(self) -> StoredGates:
         """Calls about gates."""
+
+    @property
+    def audits(self) -> StoredAudits:
+        """Calls about what audits found of gates."""
 
     @property
     def objects(self) -> StoredObjects:

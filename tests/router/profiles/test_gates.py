@@ -19,7 +19,7 @@ from tests.router.profiles.calls import (
     on_node,
     put_profile,
 )
-from tests.stack import eventually, router_only
+from tests.stack import eventually, router_only, unheard
 
 FIRST = list(range(3, 60))
 """A document before the stored one: its context is another then."""
@@ -67,6 +67,7 @@ def held(client):
 
 def used(client):
     """Tokens of the stored document that are reused in another context, and why they are not."""
+    eventually(lambda: not unheard(client))
     kv = client.blend([FIRST, DOCUMENT.content, QUESTION])
     return kv.report.tokens_reused, kv.report.gate_refusal
 

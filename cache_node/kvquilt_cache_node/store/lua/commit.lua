@@ -48,7 +48,7 @@ else
   if kind == 'profile' then
     call('SADD', PROFILES, key)
   else
-    call('ZADD', named('gates', form), exact(now), key)
+    call('ZADD', named(FILES[kind], form), exact(now), key)
   end
 end
 return 'ok'

@@ -2,7 +2,7 @@
 local P = KEYS[1] .. ':'
 local SIZES, SUMS = P .. 'sizes', P .. 'sums'
 local ORDER, USES = P .. 'order', P .. 'uses' -- of objects: what eviction goes by, and the times of their last uses
-local IDLE, NEEDED = P .. 'idle', P .. 'needed' -- last uses of profiles and gates, without and with objects coded so
+local IDLE, NEEDED = P .. 'idle', P .. 'needed' -- last uses of profiles and their files, without and with objects coded so
 local HOLDS, LEASES = P .. 'holds', P .. 'leases'
 local FORMS, PROFILES = P .. 'forms', P .. 'profiles'
 local USED, RESERVED = P .. 'used', P .. 'reserved' -- bytes by namespace; one that has none is not in it
@@ -142,12 +142,17 @@ local function move(key, from, to)
   end
 end
 
--- A profile and its gates, whose form is the profile's digest, when it is coded with first or no more.
+-- Lists of what is kept with a profile: its gates, and what audits found of them.
+local FILES = { gate = 'gates', audits = 'audits' }
+
+-- A profile and its files, whose form is the profile's digest, when it is coded with first or no more.
 local function move_form(form, from, to)
   if #form ~= 64 then return end
   local profile = string.gsub(form, '%x%x', function(digits) return string.char(tonumber(digits, 16)) end)
   move(profile, from, to)
-  for _, gate in ipairs(call('ZRANGE', named('gates', form), 0, -1)) do move(gate, from, to) end
+  for _, list in pairs(FILES) do
+    for _, file in ipairs(call('ZRANGE', named(list, form), 0, -1)) do move(file, from, to) end
+  end
 end
 
 -- A namespace's text, by the key of its chunk, and what is known of it.
@@ -244,8 +249,8 @@ local function drop(key, owner, expiry, reason)
   work = work + 27 + 2 * #documents
   if kind == 'profile' then
     call('SREM', PROFILES, key)
-  elseif kind == 'gate' then
-    call('ZREM', named('gates', form), key)
+  elseif FILES[kind] then
+    call('ZREM', named(FILES[kind], form), key)
   elseif kind == 'object' then
     call('HINCRBY', SUMS, 'objects', -1)
     depart(chunk .. prefix, reason, namespace, ended)

@@ -1,8 +1,0 @@
--- Rows of the gates of a profile, the one that was stored last first. ARGV: profile digest.
-local found = {}
-for _, key in ipairs(call('ZREVRANGE', named('gates', ARGV[1]), 0, -1)) do
-  local fields = call('HMGET', named('row', key), 'model', 'form', 'bytes', 'created')
-  fields[5] = key
-  found[#found + 1] = fields
-end
-return found
