@@ -5,6 +5,8 @@ from helm.dashboards.parts import INSTALLATION, RANGE, grown, quantile, rate, se
 
 _POINTS = "kvquilt_router_gate_points"
 _WITHDRAWN, _IN_FORCE = 'state="withdrawn"', 'state!="withdrawn"'
+_OF_ALL = "max by (model) ({})"
+"""Routers of a model share what they withdraw."""
 _BLENDED = 'kind=~"reused|recomputed"'
 
 PROMISED = Row(
@@ -14,7 +16,7 @@ PROMISED = Row(
             "Points withdrawn",
             "Operating points of gates that audits disproved, and that are used no more: KvquiltDivergenceAboveGate.",
             "short",
-            (Query(f"sum({series(_POINTS, _WITHDRAWN)})", "withdrawn"),),
+            (Query(f"sum({_OF_ALL.format(series(_POINTS, _WITHDRAWN))})", "withdrawn"),),
             bad=1,
             decimals=0,
         ),
@@ -22,7 +24,7 @@ PROMISED = Row(
             "Points in force",
             "Operating points that prompts may be blended at. 0: nothing is blended, stored KV is used in its exact context only.",
             "short",
-            (Query(f"sum({series(_POINTS, _IN_FORCE)})", "in force"),),
+            (Query(f"sum({_OF_ALL.format(series(_POINTS, _IN_FORCE))})", "in force"),),
             warn=1,
             low=True,
             decimals=0,
@@ -128,9 +130,9 @@ POLICIES = Row(
         ),
         Lines(
             "Points, by model",
-            "Operating points by model and state. Withdrawn ones come back with a restart, and audits withdraw them again if they are still wrong.",
+            "Operating points by model and state, on the router that has most of each. Withdrawn ones stay so until an operator lifts them or a new gate is measured.",
             "short",
-            (Query(f"sum by (model, state) ({series(_POINTS)})", "{{model}}: {{state}}"),),
+            (Query(f"max by (model, state) ({series(_POINTS)})", "{{model}}: {{state}}"),),
         ),
         Lines(
             "Checksums that did not hold",
