@@ -41,6 +41,17 @@ def cached_path(model_fingerprint: str) -> Path:
     return cache_dir() / f"profile-{model_fingerprint[:16]}-{recipe()[:8]}.safetensors"
 
 
+def shipped_path(model_fingerprint: str) -> Path:
+    """Where a profile that was measured elsewhere, and came with a package, is kept for the routers of this machine."""
+    return cache_dir() / f"profile-{model_fingerprint[:16]}-shipped.safetensors"
+
+
+def auto_path(model_fingerprint: str) -> Path | None:
+    """The profile that `auto` means, its gate beside it: the one made on this machine, else the one that shipped."""
+    paths = (cached_path(model_fingerprint), shipped_path(model_fingerprint))
+    return next((path for path in paths if path.is_file()), None)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file by rename: a reader sees all of it or none, whoever else writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,9 +235,9 @@ def _local(setting: str, model_fingerprint: str) -> bytes | None:
     """The file that a setting names, if it names one."""
     if setting != AUTO:
         return read_profile(Path(setting).expanduser(), model_fingerprint) if setting else None
-    path = cached_path(model_fingerprint)
+    path = auto_path(model_fingerprint)
     try:
-        return read_profile(path, model_fingerprint) if path.is_file() else None
+        return None if path is None else read_profile(path, model_fingerprint)
     except errors.KvquiltError as error:
         log.warning("the cached profile %s is not used: %s", path, error)
         return None

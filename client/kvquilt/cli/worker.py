@@ -4,8 +4,9 @@ Used by `kvquilt ask` and the demo. TTFT runs from the tokenised prompt to the f
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,6 +65,8 @@ class Worker:
         credentials: as whom to call it.
         dtype: type to compute in; must be the router's.
         threads: of torch; 0 leaves its default.
+        deadline: seconds that the router may take for a cache, as of `KvquiltCache`.
+        plan_deadline: seconds of them until it says what it has.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class Worker:
         dtype: str = "float32",
         threads: int = 0,
         credentials: Credentials | None = None,
+        deadline: float = 30.0,
+        plan_deadline: float = 2.0,
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
@@ -82,7 +87,16 @@ class Worker:
         self._model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto" if dtype == "auto" else getattr(torch, dtype), local_files_only=True
         ).eval()
-        self._cache = KvquiltCache(self._model, self._tokenizer, router, credentials=credentials, extent=Extent.PROMPT)
+        self._opened = partial(
+            KvquiltCache,
+            self._model,
+            self._tokenizer,
+            credentials=credentials,
+            extent=Extent.PROMPT,
+            deadline=deadline,
+            plan_deadline=plan_deadline,
+        )
+        self._cache = self._opened(router)
         self._ends = _end_tokens(self._model, self._tokenizer)
         self._warm_up()
 
@@ -99,7 +113,7 @@ class Worker:
         """Use another router from now on."""
         served = self._cache.worker.model
         self._cache.close()
-        self._cache = KvquiltCache(self._model, self._tokenizer, router, extent=Extent.PROMPT, served=served)
+        self._cache = self._opened(router, served=served)
 
     def ask(self, segments: Sequence[Segment], *, max_tokens: int = 48, **options: Any) -> Answer:
         """Answer with a cache filled from the router; `options` as in `KvquiltCache.fill`."""
@@ -107,11 +121,29 @@ class Worker:
         filled = self._cache.fill(segments, **options)
         return self._decode(filled.input_ids, filled.past_key_values, started, max_tokens, filled)
 
+    def ask_chat(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int = 48, **options: Any) -> Answer:
+        """Answer the last message of a conversation; `messages` and `options` as in `KvquiltCache.fill_chat`."""
+        started = time.perf_counter()
+        filled = self._cache.fill_chat(messages, **options)
+        return self._decode(filled.input_ids, filled.past_key_values, started, max_tokens, filled)
+
     def ask_in_full(self, segments: Sequence[Segment], *, max_tokens: int = 48) -> Answer:
         """Answer after a full prefill of the same tokens, as without kvquilt."""
-        tokens = self._cache.token_ids(segments).tolist()
+        return self.in_full(self._cache.token_ids(segments).tolist(), max_tokens=max_tokens)
+
+    def in_full(self, token_ids: Sequence[int], *, max_tokens: int = 48) -> Answer:
+        """Answer a whole prompt after a full prefill."""
         started = time.perf_counter()
-        return self._decode(torch.tensor([tokens]), DynamicCache(), started, max_tokens, None)
+        return self._decode(torch.tensor([token_ids]), DynamicCache(), started, max_tokens, None)
+
+    def save(self, answer: Answer) -> int:
+        """Store prompt and answer, where the prompt was exact, and wait for it; the tokens that were stored."""
+        if answer.filled is None:
+            return 0
+        said = torch.tensor([answer.token_ids], dtype=answer.filled.input_ids.dtype)
+        saved = self._cache.save(answer.filled, torch.cat([answer.filled.input_ids, said], dim=1))
+        self._cache.settle()
+        return saved
 
     @torch.inference_mode()
     def difference(self, full: Answer, answer: Answer) -> Difference:

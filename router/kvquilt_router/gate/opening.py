@@ -16,7 +16,7 @@ from kvquilt_codec.errors import (
 from kvquilt_codec.gate.file import beside, check, load
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_router.gate.sharing import AuditSharing
-from kvquilt_router.profiles import AUTO, ModelProfile, cached_path
+from kvquilt_router.profiles import AUTO, ModelProfile, auto_path
 from kvquilt_router.retrying import until_done
 from kvquilt_router.settings import RouterSettings
 from kvquilt_rpc.counters import Counters
@@ -184,6 +184,7 @@ async def open_gate(
 
 def _beside(settings: RouterSettings, model_fingerprint: str) -> Path | None:
     if settings.profile == AUTO:
-        return beside(cached_path(model_fingerprint))
+        found = auto_path(model_fingerprint)
+        return None if found is None else beside(found)
     path = Path(settings.profile).expanduser()
     return beside(path) if settings.profile and path.is_file() else None

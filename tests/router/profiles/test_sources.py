@@ -8,8 +8,10 @@ import pytest
 
 from kvquilt import Client
 from kvquilt_codec.errors import BadRequestError, FingerprintMismatchError, IntegrityError, NotFoundError
+from kvquilt_codec.gate import Gate, GatePoint
+from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file
-from kvquilt_router.profiles import cached_path, write_whole
+from kvquilt_router.profiles import cached_path, shipped_path, write_whole
 from kvquilt_router.router import running_router
 from kvquilt_router.settings import RouterSettings
 from tests.router.profiles.calls import (
@@ -67,6 +69,23 @@ def test_auto_takes_the_cached_profile_if_it_is_one_of_this_model(model, data, o
         with router_only(model, "127.0.0.1:1", profile="auto") as router, Client(router) as client:
             profile = client.status().models[0].profile
             assert (profile and profile.digest) == expected
+
+
+def test_auto_takes_what_came_with_a_package_and_its_gate_until_one_is_made_here(model, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept = shipped_path(model.fingerprint)
+    point = GatePoint("none", 0.0, "exact", "high", 4, 0.01, 0.02, 0.9, 0.1)
+    gate = Gate(model.fingerprint, file.digest(data), 16, 0.95, 0.9, "made by hand", (point,))
+    write_whole(kept, data)
+    write_whole(gate_file.beside(kept), gate_file.dump(gate))
+    made = cached_path(model.fingerprint)
+    for path in (kept, made):
+        with router_only(model, "127.0.0.1:1", profile="auto", ungated=False) as router, Client(router) as client:
+            (served,) = client.status().models
+            assert served.profile.digest == file.digest(data)
+            assert served.gate.source == str(gate_file.beside(path))
+        write_whole(made, data)
+        write_whole(gate_file.beside(made), gate_file.dump(gate))
 
 
 def test_a_node_that_comes_later_gets_the_profile(model, path, data, tmp_path):
