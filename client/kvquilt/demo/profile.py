@@ -1,8 +1,10 @@
-"""The demo model's codec profile and blend gate: made on first use, and kept in the cache of this machine."""
+"""The demo model's codec profile and blend gate: those that ship, or made on this machine and kept in its cache."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from kvquilt.demo import measured_before
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.joint import JointCoder
@@ -15,6 +17,9 @@ from kvquilt_router.evaluation.types import WARM
 from kvquilt_router.gate.measure import Grid, measure_gate
 from kvquilt_router.profiles import AUTO, cached_path, read_profile, write_whole
 
+SHIPPED, MADE, GIVEN = "before", "on this machine", "given"
+"""Where and when profile and gate were measured."""
+
 GRID = Grid(
     ways=(("none", 0.0), *(("question-deviation", ratio) for ratio in (0.1, 0.2, 0.3))),
     contexts=(WARM,),
@@ -23,11 +28,78 @@ GRID = Grid(
 """What the demo's prompts need, and no more: its passages are computed after others, and it asks at every level."""
 
 
-def profile_setting(chosen: str, model: str, announce: Callable[[], None], progress: Progress) -> str:
-    """Value of `router.profile` for the demo: "auto" becomes the demo model's profile, made if there is none yet."""
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the demo's router is told to use.
+
+    Attributes:
+        profile: value of `router.profile`.
+        gate: value of `router.gate`.
+        origin: where and when both were measured: `SHIPPED`, `MADE`, or `GIVEN` for whatever the caller named.
+        words: how they were measured, in a sentence; empty if they were given.
+    """
+
+    profile: str
+    gate: str
+    origin: str
+    words: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the profile's file."""
+        return Path(self.profile).name
+
+
+def proof(chosen: str, model: str, anew: bool, announce: Callable[[str], None], progress: Progress) -> Proof:
+    """What the demo runs with: "auto" is the demo model's profile, with the gate for the demo's passages.
+
+    Args:
+        chosen: a profile, as in `router.profile`.
+        model: by name or folder.
+        anew: measure on this machine, rather than take what ships.
+        announce: told, in words, before minutes are spent.
+        progress: told of every stage of them.
+    """
     if chosen != AUTO or model != NAME:
-        return chosen
-    return str(made_once(load_model(model), shipped_texts, announce, progress))
+        return Proof(chosen, AUTO, GIVEN)
+    loaded = load_model(model)
+    shipped = None if anew else shipped_proof(loaded, announce)
+    return shipped or made_proof(loaded, shipped_texts, announce, progress)
+
+
+def shipped_proof(
+    model: LoadedModel, announce: Callable[[str], None], folder: Path = measured_before.FOLDER
+) -> Proof | None:
+    """The files that ship, if they hold for this very model; routers of this machine find them from now on.
+
+    Args:
+        model: the demo model, as it was converted here.
+        announce: told why they are not used.
+        folder: that they are in.
+    """
+    try:
+        before = measured_before.read(folder)
+        before.check(model.fingerprint)
+    except (IntegrityError, FingerprintMismatchError, NotFoundError) as error:
+        announce(f"what was measured before is not used: {error}")
+        return None
+    before.keep()
+    profile, gate = folder / measured_before.PROFILE, folder / measured_before.PASSAGES_GATE
+    return Proof(str(profile), str(gate), SHIPPED, before.words)
+
+
+def made_proof(
+    model: LoadedModel,
+    texts: Callable[[], Sequence[Text]],
+    announce: Callable[[str], None],
+    progress: Progress,
+    grid: Grid = GRID,
+) -> Proof:
+    """Profile and gate measured on this machine, now or earlier; arguments as in `made_once`."""
+    words = "measuring the demo model on this machine: once, some minutes"
+    path = made_once(model, texts, lambda: announce(words), progress, grid)
+    gate = gate_file.load(gate_file.beside(path).read_bytes())
+    return Proof(str(path), AUTO, MADE, f"measured on this machine; the gate on {gate.texts}")
 
 
 def made_once(

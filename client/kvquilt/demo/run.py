@@ -1,124 +1,71 @@
 """The demo's steps, without printing: prefetch, ask, restart, ask again; every figure is measured in this run."""
 
-import platform
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
-from kvquilt.cli.worker import Answer, Difference, Worker
-from kvquilt.demo.corpus import QUESTIONS, WARM_UP, Question, passages
+from kvquilt.cli.worker import Answer, Worker
+from kvquilt.demo.corpus import CONVERSATION, QUESTIONS, SAME_PREFIX, WARM_UP, Question, passages
+from kvquilt.demo.profile import Proof
+from kvquilt.demo.rows import CONVERSATION as TALK
+from kvquilt.demo.rows import NEW_ORDER, Measured, MeasuredLevel
+from kvquilt.demo.rows import SAME_PREFIX as PREFIX
 from kvquilt.demo.server import serving
+from kvquilt.integrations.transformers import FilledCache
 from kvquilt.types import BlendReport, Document, PrefetchProgress
-from kvquilt_codec.errors import KvquiltError, UnavailableError
-from kvquilt_rpc.version import VERSION
+from kvquilt.worker import Extent
+from kvquilt_codec.errors import KvquiltError
 
+_PATIENCE = 120.0
+"""Seconds that the router may take: on a busy machine the demo gets slow, and does not fail."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """One question, answered with kvquilt and after a full prefill.
-
-    Attributes:
-        question: the text.
-        context_tokens: tokens before the question's.
-        full: the full prefill's answer.
-        answer: kvquilt's answer.
-        difference: between the two.
-        restarted: whether the server had been restarted since the prefetch.
-        ttft_full_s: median of some full prefills, in seconds.
-        ttft_kvquilt_s: median of as many blends; the two alternate, so that a slow moment of the machine hits both.
-    """
-
-    question: str
-    context_tokens: int
-    full: Answer
-    answer: Answer
-    difference: Difference
-    restarted: bool
-    ttft_full_s: float
-    ttft_kvquilt_s: float
-
-    def row(self) -> dict[str, Any]:
-        """Row of `demo.json`."""
-        report = self.answer.filled.report if self.answer.filled is not None else None
-        if report is None:
-            raise UnavailableError("expected the cache to help; it could not: see the server's log")
-        return {
-            "question": self.question,
-            "context_tokens": self.context_tokens,
-            "ttft_full_s": self.ttft_full_s,
-            "ttft_kvquilt_s": self.ttft_kvquilt_s,
-            "tokens_exact": report.tokens_exact,
-            "tokens_reused": report.tokens_reused,
-            "tokens_recomputed": report.tokens_recomputed,
-            "tokens_computed": report.tokens_computed,
-            "chunks": len(report.chunks),
-            "chunks_missed": sum(bool(chunk.miss_reason) for chunk in report.chunks),
-            "bytes_fetched": report.fetched_bytes,
-            "bytes_bf16": report.bf16_bytes,
-            "policy": report.policy,
-            "recompute_ratio": report.recompute_ratio,
-            "first_token_kl": self.difference.first_token_kl,
-            "answer_kl": self.difference.answer_kl,
-            "top1_agreement": self.difference.top1_agreement,
-            "predicted_kl": report.predicted_kl,
-            "gate_refusal": report.gate_refusal,
-            "restarted": self.restarted,
-            "answer": self.answer.text,
-            "answer_full": self.full.text,
-        }
+_Ask = Callable[..., Answer]
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredLevel:
-    """The last question once more, at a level of the profile in force.
+class _Asked:
+    """A question of the demo.
 
     Attributes:
-        level: by name.
-        bytes_fetched: of the prompt's chunks, the shared prefix (always lossless) included.
-        bytes_bf16: what the fetched tensors take as bfloat16.
-        first_token_kl: KL(full || blended) of the first answer token, in nats; most of it comes from blending.
-        answer_kl: mean of the same over the answer.
-        predicted_kl: what the gate says it stays below.
-        top1_agreement: share of the full prefill's answer tokens that are ranked first too.
+        case: one of `rows.CASES`.
+        question: its text.
+        ask: asks it with kvquilt; takes `max_tokens`.
     """
 
-    level: str
-    bytes_fetched: int
-    bytes_bf16: int
-    first_token_kl: float
-    answer_kl: float
-    predicted_kl: float | None
-    top1_agreement: float
+    case: str
+    question: str
+    ask: _Ask
 
 
 def run(
     data_dir: Path,
     model: str,
-    profile: str,
+    proof: Proof,
     max_tokens: int,
     runs: int,
     *,
-    told: Callable[[str], None],
-    prefetched: Callable[[PrefetchProgress], None],
+    told: Callable[[str], None] = lambda _: None,
+    prefetched: Callable[[PrefetchProgress], None] = lambda _: None,
 ) -> Iterator[Measured | MeasuredLevel]:
     """Run the demo; yields each question once before and once after the restart, its times medians of `runs`.
 
-    With a codec profile (`router.profile`), each of its levels comes between the two.
+    With a codec profile, each of its levels comes between the two.
 
     Raises:
         KvquiltError: a step failed, or a promise of the demo does not hold (a miss after the prefetch).
     """
     documents = passages()
     # Every order stays new to the cache, however often it is asked: a neighbour that was stored would not be.
-    settings = [f"router.model={model}", f"router.profile={profile}", "router.pair_bytes=0"]
+    settings = ["router.pair_bytes=0"]
+    settings += [f"router.{name}={value}" for name, value in (("model", model), ("profile", proof.profile))]
+    settings.append(f"router.gate={proof.gate}")
     told("starting kvquilt serve")
     with serving(data_dir, settings) as router:
         told("loading the worker's model")
-        worker = Worker(model, router)
+        worker = Worker(model, router, deadline=_PATIENCE, plan_deadline=_PATIENCE)
         told("prefetching")
         for item in worker.client.prefetch(list(documents.values())):
             prefetched(item)
@@ -127,21 +74,78 @@ def run(
         told("warming up, both ways")
         worker.ask_in_full(_segments(documents, WARM_UP), max_tokens=1)
         worker.ask(_segments(documents, WARM_UP), max_tokens=1)
-        for question in QUESTIONS:
-            told("asking, both ways")
-            measured = _measured(worker, documents, question, max_tokens, runs, restarted=False)
-            yield measured
+        questions: list[_Asked] = []
+        before: list[Measured] = []
+        for asked in _questions(worker, documents, max_tokens, told):
+            told(f"question {len(questions) + 1}, both ways")
+            questions.append(asked)
+            before.append(_measured(worker, asked, max_tokens, runs))
+            yield before[-1]
         told("asking at every level")
-        yield from _levels(worker, measured.full, _segments(documents, question), max_tokens)
+        first = _segments(documents, QUESTIONS[0])
+        yield from _levels(worker, before[0].full, first, max_tokens)
     told("restarting the server")
     with serving(data_dir, settings) as router:
         worker.connect(router)
         told("warming up")
         worker.ask(_segments(documents, WARM_UP), max_tokens=1)
-        for question in QUESTIONS:
-            told("asking again, both ways")
-            yield _measured(worker, documents, question, max_tokens, runs, restarted=True)
+        for number, (asked, earlier) in enumerate(zip(questions, before, strict=True), 1):
+            told(f"after the restart: question {number} of {len(questions)}")
+            yield _again(worker, asked, earlier, max_tokens, runs)
         worker.close()
+
+
+def _questions(
+    worker: Worker, documents: dict[str, Document], max_tokens: int, told: Callable[[str], None]
+) -> Iterator[_Asked]:
+    """All questions; what the last two begin with is asked as without kvquilt, and saved, when their turn comes."""
+    for question in QUESTIONS:
+        yield _Asked(NEW_ORDER, question.text, partial(worker.ask, _segments(documents, question)))
+    told("asking what the next questions begin with")
+    first, second = (_segments(documents, question) for question in SAME_PREFIX)
+    worker.save(worker.ask(first, max_tokens=max_tokens, extent=Extent.EXACT))
+    opening = [{"role": "user", "content": "".join(_segments(documents, CONVERSATION[0]))}]
+    said = worker.ask_chat(opening, max_tokens=max_tokens, extent=Extent.EXACT)
+    worker.save(said)
+    turn = [*opening, {"role": "assistant", "content": said.text}, {"role": "user", "content": CONVERSATION[1]}]
+    yield _Asked(PREFIX, SAME_PREFIX[1].text, partial(worker.ask, second, extent=Extent.EXACT))
+    yield _Asked(TALK, CONVERSATION[1], partial(worker.ask_chat, turn, extent=Extent.EXACT))
+
+
+def _measured(worker: Worker, asked: _Asked, max_tokens: int, runs: int) -> Measured:
+    answer, filled = _asked(asked, max_tokens)
+    tokens = filled.input_ids[0].tolist()
+    full = worker.in_full(tokens, max_tokens=max_tokens)
+    full_s, kvquilt_s = [full.ttft_s], [answer.ttft_s]
+    for _ in range(runs - 1):
+        full_s.append(worker.in_full(tokens, max_tokens=1).ttft_s)
+        kvquilt_s.append(asked.ask(max_tokens=1).ttft_s)
+    difference = worker.difference(full, answer)
+    return Measured(asked.case, asked.question, full, answer, difference, False, median(full_s), median(kvquilt_s))
+
+
+def _again(worker: Worker, asked: _Asked, before: Measured, max_tokens: int, runs: int) -> Measured:
+    """The same after the restart; the full prefill's answer cannot have changed, its time is measured anew."""
+    answer, filled = _asked(asked, max_tokens)
+    tokens = filled.input_ids[0].tolist()
+    full_s, kvquilt_s = [worker.in_full(tokens, max_tokens=1).ttft_s], [answer.ttft_s]
+    for _ in range(runs - 1):
+        full_s.append(worker.in_full(tokens, max_tokens=1).ttft_s)
+        kvquilt_s.append(asked.ask(max_tokens=1).ttft_s)
+    difference = worker.difference(before.full, answer)
+    seconds = (median(full_s), median(kvquilt_s))
+    return Measured(asked.case, asked.question, before.full, answer, difference, True, *seconds)
+
+
+def _asked(asked: _Asked, max_tokens: int) -> tuple[Answer, FilledCache]:
+    answer = asked.ask(max_tokens=max_tokens)
+    filled = answer.filled
+    if filled is None or filled.report is None or _lost(filled.report):
+        raise KvquiltError(
+            f"expected stored text to be found; some was missed ({filled.fallback_reason if filled else ''}): "
+            "see the server's log"
+        )
+    return answer, filled
 
 
 def _levels(worker: Worker, full: Answer, segments: list[Any], max_tokens: int) -> Iterator[MeasuredLevel]:
@@ -164,56 +168,10 @@ def _levels(worker: Worker, full: Answer, segments: list[Any], max_tokens: int) 
         )
 
 
-def results(
-    rows: Sequence[Measured], levels: Sequence[MeasuredLevel], model: str, profile: str, runs: int
-) -> dict[str, Any]:
-    """The content of `demo.json`."""
-    return {
-        "name": "demo",
-        "version": VERSION,
-        "conditions": {
-            "model": model,
-            "dtype": "float32",
-            "profile": Path(profile).name,
-            "runs": f"median of {runs}",
-            "texts": f"{len(passages())} passages that ship with kvquilt",
-            "threads": torch.get_num_threads(),
-            "cpu": platform.processor() or platform.machine(),
-            "torch": str(torch.__version__),
-        },
-        "rows": [row.row() for row in rows],
-        "levels": [asdict(level) for level in levels],
-    }
-
-
-def _measured(
-    worker: Worker,
-    documents: dict[str, Document],
-    question: Question,
-    max_tokens: int,
-    runs: int,
-    *,
-    restarted: bool,
-) -> Measured:
-    segments = _segments(documents, question)
-    full = worker.ask_in_full(segments, max_tokens=max_tokens)
-    answer = worker.ask(segments, max_tokens=max_tokens)
-    filled = answer.filled
-    if filled is None or filled.report is None or _lost(filled.report):
-        raise KvquiltError("expected every chunk of a prefetched prompt to be found; some were missed")
-    full_s, kvquilt_s = [full.ttft_s], [answer.ttft_s]
-    for _ in range(runs - 1):
-        full_s.append(worker.ask_in_full(segments, max_tokens=1).ttft_s)
-        kvquilt_s.append(worker.ask(segments, max_tokens=1).ttft_s)
-    context = filled.report.chunks[-1].end
-    difference = worker.difference(full, answer)
-    return Measured(question.text, context, full, answer, difference, restarted, median(full_s), median(kvquilt_s))
-
-
 def _lost(report: BlendReport) -> bool:
     """Whether a chunk was missed for another reason than that the gate keeps it out."""
     return any(chunk.miss_reason not in ("", "gate_closed") for chunk in report.chunks)
 
 
 def _segments(documents: dict[str, Document], question: Question) -> list[Any]:
-    return [*(documents[name].content for name in question.order), f"Question: {question.text} Answer in one sentence."]
+    return [*(documents[name].content for name in question.order), question.asked]

@@ -1,0 +1,74 @@
+"""Measures what ships of the demo model: its codec profile and two gates (`make demo-profile`).
+
+The files go into `client/kvquilt/demo/measured`; docs/decisions/0042-measured-before.md says what they are for. Run it
+where nothing else runs: the gates order their points by CPU time. Every file is written when it is finished:
+interrupted, `--gates` goes on without learning the profile anew.
+"""
+
+import argparse
+import platform
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import torch
+import transformers
+
+from kvquilt.demo.measured_before import CONDITIONS, FOLDER, PASSAGES_GATE, PROFILE, Conditions
+from kvquilt_codec.gate import file as gate_file
+from kvquilt_codec.joint import JointCoder
+from kvquilt_codec.profile import file
+from kvquilt_router.calibration import calibrate, cut
+from kvquilt_router.calibration.corpus import shipped_texts
+from kvquilt_router.engine import load_model
+from kvquilt_router.evaluation.types import WARM
+from kvquilt_router.gate.measure import Grid, measure_gate
+from kvquilt_router.profiles import read_profile, write_whole
+from ttft.texts import measured
+
+WAYS = (("none", 0.0), *(("question-deviation", ratio) for ratio in (0.1, 0.2, 0.3)))
+CASES = 48
+COMMAND = "make demo-profile"
+
+
+def told(stage: str, done: int, total: int) -> None:
+    print(f"\r{time.strftime('%H:%M:%S')}  {stage} {done}/{total}   ", end="\n" if done == total else "", flush=True)
+
+
+def processor() -> str:
+    """The CPU's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gates", action="store_true", help="take the profile as it is, and measure the gates")
+    parser.add_argument("--cases", type=int, default=CASES, help=f"prompts of each gate (default {CASES})")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="to write the files to (default: where they ship)")
+    given = parser.parse_args()
+    profile = given.folder / PROFILE
+    model = load_model("smollm2")
+    if not given.gates:
+        write_whole(profile, file.dump(calibrate(model, shipped_texts(), progress=told)))
+    data = read_profile(profile, model.fingerprint)
+    coder = JointCoder(file.load(data), file.digest(data))
+    grid = Grid(ways=WAYS, contexts=(WARM,), cases=given.cases)
+    every_kind, passages = cut(shipped_texts(), model.tokenise), measured(model)
+    for path, corpus in ((given.folder / PASSAGES_GATE, passages), (gate_file.beside(profile), every_kind)):
+        write_whole(path, gate_file.dump(measure_gate(model, coder, corpus, grid, told)))
+    write_whole(given.folder / CONDITIONS, msgspec.json.format(msgspec.json.encode(conditions())) + b"\n")
+    return 0
+
+
+def conditions() -> Conditions:
+    """How this run measured."""
+    torch_version, transformers_version = str(torch.__version__), transformers.__version__
+    return Conditions(COMMAND, processor(), torch.get_num_threads(), torch_version, transformers_version)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
