@@ -20,8 +20,9 @@ PRIVATE = "/home/somebody/private.txt"
 
 
 def all_errors(kind: type[KvquiltError] = KvquiltError) -> list[type[KvquiltError]]:
-    """The tree, whatever is added to it."""
-    return [kind, *(one for child in kind.__subclasses__() for one in all_errors(child))]
+    """The tree, whatever is added to it; kinds of a component's own arrive as what they are kinds of."""
+    own = [kind] if kind.__module__ == errors.__name__ else []
+    return [*own, *(one for child in kind.__subclasses__() for one in all_errors(child))]
 
 
 class Failing:
