@@ -6,6 +6,7 @@ from types import TracebackType
 from kvquilt import wire
 from kvquilt.changes import Changes
 from kvquilt.explanations import MissReport, miss_report
+from kvquilt.layers import blend_call
 from kvquilt.looks import Looks
 from kvquilt.receiving import Receiver
 from kvquilt.segments import split_segments
@@ -53,6 +54,7 @@ class AsyncClient(Changes, Looks):
         self.target = target
         self._channel = open_channel(target, credentials)
         self._stub = router_pb2_grpc.RouterServiceStub(self._channel)
+        self._blend_call = blend_call(self._channel)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -183,7 +185,7 @@ class AsyncClient(Changes, Looks):
         request = pb.BlendRequest(model=model, prompt=prompt, options=options)
         receiver: Receiver | None = None
         async with translated():
-            async for answer in self._stub.Blend(request, timeout=deadline):
+            async for answer in self._blend_call(request, timeout=deadline):
                 response = well_formed(answer)
                 if receiver is None:
                     receiver = Receiver(response)

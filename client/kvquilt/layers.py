@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +12,20 @@ from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.types import Array, KVLayout, LayerShape, Part, TokenIds, check_token_ids
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_rpc import convert, frames
+from kvquilt_rpc.framing import Framing
 
 MAX_KV_BYTES = 64 << 30
+
+BlendPart = frames.Part[pb.BlendHeader]
+"""A message of a blend's stream; a frame is cut off and not parsed, see `framing`."""
+
+_ANSWERS = Framing[pb.BlendHeader](pb.BlendResponse)
+_METHOD = f"/{pb.DESCRIPTOR.services_by_name['RouterService'].full_name}/Blend"
+
+
+def blend_call(channel: grpc.aio.Channel) -> "grpc.aio.UnaryStreamMultiCallable[pb.BlendRequest, BlendPart]":
+    """Makes a router's `Blend`."""
+    return channel.unary_stream(_METHOD, pb.BlendRequest.SerializeToString, _ANSWERS.parsed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +57,7 @@ class LayerStream:
         IntegrityError: what comes is not what the header declares.
     """
 
-    def __init__(self, first: pb.BlendResponse) -> None:
+    def __init__(self, first: BlendPart) -> None:
         if not first.HasField("header"):
             raise IntegrityError("expected a header first; the router sent something else")
         header = first.header
@@ -77,9 +90,9 @@ class LayerStream:
         """Tokens whose KV comes."""
         return self.kv_tokens - self.first_token
 
-    def take(self, response: pb.BlendResponse) -> Iterator[ArrivedLayer]:
+    def take(self, response: BlendPart) -> Iterator[ArrivedLayer]:
         """The next message after the first; yields the layers that it completes."""
-        if response.HasField("report"):
+        if isinstance(response, pb.BlendResponse) and response.HasField("report"):
             self.report = response.report
             return
         data = memoryview(self._reader.take(response.frame))

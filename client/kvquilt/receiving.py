@@ -3,11 +3,10 @@
 import numpy as np
 
 from kvquilt import wire
-from kvquilt.layers import LayerStream
+from kvquilt.layers import BlendPart, LayerStream
 from kvquilt.types import BlendedKV
 from kvquilt_codec.errors import IntegrityError
 from kvquilt_codec.types import LayerKV, Part
-from kvquilt_proto.v1 import router_pb2 as pb
 
 
 class Receiver:
@@ -20,7 +19,7 @@ class Receiver:
         IntegrityError: what comes is not what the header declares.
     """
 
-    def __init__(self, first: pb.BlendResponse) -> None:
+    def __init__(self, first: BlendPart) -> None:
         self._stream = LayerStream(first)
         tokens = len(self._stream.token_ids) - 1
         if (self._stream.first_token, self._stream.kv_tokens) != (0, tokens):
@@ -30,7 +29,7 @@ class Receiver:
             )
         self._layers: list[LayerKV] = []
 
-    def take(self, response: pb.BlendResponse) -> None:
+    def take(self, response: BlendPart) -> None:
         """The next message after the first."""
         for layer in self._stream.take(response):
             self._layers.append(LayerKV(layer.keys.transpose(1, 0, 2), layer.values.transpose(1, 0, 2)))

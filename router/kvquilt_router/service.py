@@ -30,12 +30,15 @@ from kvquilt_router.why.recording import planned
 from kvquilt_router.why.types import RequestRecord
 from kvquilt_rpc import frames, status
 from kvquilt_rpc.callers import NAMESPACE_KEY, caller
+from kvquilt_rpc.framing import Framing, Packing
 from kvquilt_rpc.nodes import CacheNodes
 from kvquilt_rpc.requests import act_in
 from kvquilt_rpc.status import Context
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 MAX_DOCUMENTS = 4096
+
+_ANSWER = Framing[pb.BlendHeader](pb.BlendResponse)
 
 
 class RouterService(router_pb2_grpc.RouterServiceServicer):
@@ -87,13 +90,15 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
         return Acting(served.tenants.of(namespace), served.tenants.public, *may, self._forgetting.begin())
 
     @status.streaming
-    async def Blend(self, request: pb.BlendRequest, context: Context) -> AsyncGenerator[pb.BlendResponse, None]:
+    async def Blend(  # type: ignore[override]  # frames in their wire form, which the guard lets through
+        self, request: pb.BlendRequest, context: Context
+    ) -> AsyncGenerator[pb.BlendResponse | bytes, None]:
         """Assemble the KV of one prompt."""
         served = self._model(request.model)
         acting = self._acting(served)
         prompt = wire.prompt(request.prompt, served.loaded, acting.tenant.prefixes)
         options = wire.options(request.options, self._settings, served.profile)
-        offset, extent, came = 0, Extent.NOTHING, time.perf_counter()
+        packing, begun, extent, came = Packing(_ANSWER), False, Extent.NOTHING, time.perf_counter()
         async with aclosing(acting.tenant.offers.give(prompt, options, wire.wanted(request.load))) as parts:
             async for part in parts:
                 if isinstance(part, Begun):
@@ -102,11 +107,12 @@ class RouterService(router_pb2_grpc.RouterServiceServicer):
                 elif isinstance(part, Blended | Loaded):
                     yield pb.BlendResponse(report=self._finished(part, served, acting, request.options.transient))
                 else:
-                    if not offset:
+                    if not begun:
                         served.usage.meter.began(came, extent)
-                    for frame in frames.split([part], offset):
-                        yield pb.BlendResponse(frame=frame)
-                    offset += len(part)
+                        begun = True
+                    # Each tensor to its end: whoever waits for a layer must not wait for the next one too.
+                    for message in (*packing.take([part]), *packing.finish()):
+                        yield message
 
     def _finished(self, done: Blended | Loaded, served: ServedModel, acting: Acting, transient: bool) -> pb.BlendReport:
         return finish(done, served, acting, transient=transient, background=self._settings.background)

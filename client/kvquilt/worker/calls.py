@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from kvquilt import wire as client_wire
-from kvquilt.layers import ArrivedLayer, LayerStream
+from kvquilt.layers import ArrivedLayer, BlendPart, LayerStream, blend_call
 from kvquilt.types import BlendReport
 from kvquilt.worker import wire
 from kvquilt.worker.availability import Availability
@@ -42,6 +42,7 @@ class RouterCalls:
         self._namespace = credentials.namespace
         self._channel = open_channel(target, credentials.model_copy(update={"namespace": ""}))
         self._stub = router_pb2_grpc.RouterServiceStub(self._channel)
+        self._blend = blend_call(self._channel)
         self._model = model
         self._options = options
         self._counters = counters
@@ -137,7 +138,7 @@ class RouterCalls:
         )
         async with translated():
             with self._acting(request):
-                call = self._stub.Blend(message, timeout=deadline)
+                call = self._blend(message, timeout=deadline)
             try:
                 async for answer in call:
                     for layer in fetch.take(well_formed(answer), plan, self._model):
@@ -190,7 +191,7 @@ class _Fetch:
         self._bytes = 0
         self._report: BlendReport | None = None
 
-    def take(self, response: pb.BlendResponse, plan: LoadPlan, model: ServedModel) -> list[ArrivedLayer]:
+    def take(self, response: BlendPart, plan: LoadPlan, model: ServedModel) -> list[ArrivedLayer]:
         """The next message; the layers that it completes.
 
         Raises:
