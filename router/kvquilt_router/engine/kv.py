@@ -99,8 +99,8 @@ class PromptKV:
     def write(self, index: int, begin: int, kv: LayerKV) -> None:
         """Copy one layer of a chunk to positions `begin` onwards."""
         layer, place = self.layers[index], self.place_of(begin, begin + len(kv.keys))
-        layer.keys[:, :, place] = to_torch(kv.keys, self.layout.data_type)
-        layer.values[:, :, place] = to_torch(kv.values, self.layout.data_type)
+        for room, array in ((layer.keys[:, :, place], kv.keys), (layer.values[:, :, place], kv.values)):
+            _copy(array, room, self.layout.data_type)
 
     def place_of(self, begin: int, end: int) -> slice:
         """Where positions `begin` to `end` are in the tensors."""
@@ -114,6 +114,20 @@ class PromptKV:
                 layer.keys[:, :, self.place_of(position, begin)] = 0
                 layer.values[:, :, self.place_of(position, begin)] = 0
             position = max(position, end)
+
+
+def _copy(array: Array, room: torch.Tensor, data_type: DataType) -> None:
+    """Copy `[tokens, kv_heads, dim]` to `[1, kv_heads, tokens, dim]`.
+
+    On a CPU in this thread alone: torch deals each chunk out to its threads, which takes longer than the copy, and
+    many times as long while other threads have the cores.
+    """
+    source = to_torch(array, data_type)
+    if room.device.type != "cpu":
+        room.copy_(source)
+        return
+    words = torch.int16 if data_type.numpy.itemsize == 2 else torch.int32
+    np.copyto(room.view(words).numpy(), source.view(words).numpy())
 
 
 def wire_bytes(tensor: torch.Tensor) -> memoryview:
