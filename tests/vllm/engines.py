@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,6 +73,11 @@ class EngineProcess:
     def abandon(self, ask: Ask, steps: int) -> None:
         """Abort a request after so many steps of the engine."""
         self._call("abandon", ask, steps)
+
+    def steps(self, ask: Ask) -> tuple[int, float]:
+        """Generate for one prompt: how many steps the engine made, and in how many seconds."""
+        steps, seconds = self._call("steps", ask)
+        return steps, seconds
 
     def forget(self) -> None:
         """Empty vLLM's own prefix cache."""
@@ -163,6 +169,15 @@ class _Host:
         engine.abort_request([request])
         while engine.has_unfinished_requests():
             engine.step()
+
+    def steps(self, ask: Ask) -> tuple[int, float]:
+        engine, began = self._llm.llm_engine, time.monotonic()
+        self._llm.enqueue([self._prompt(ask)], [self._sampling(ask)], use_tqdm=False)
+        steps = 0
+        while engine.has_unfinished_requests():
+            engine.step()
+            steps += 1
+        return steps, time.monotonic() - began
 
     def forget(self) -> bool:
         return bool(self._llm.reset_prefix_cache())

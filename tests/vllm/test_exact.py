@@ -42,6 +42,19 @@ def test_several_requests_at_once_each_get_their_own(engine: EngineProcess, mode
     assert [answer.told["tokens_exact"] >= 256 for answer in answers] == [True, True, True, False]
 
 
+def test_a_request_that_is_alone_is_waited_for_without_steps_that_compute_nothing(
+    engine: EngineProcess, model: str
+) -> None:
+    prompt = long_prompt(model, 8, 700)
+    steps, _ = engine.steps(Ask(prompt, EXACT, max_tokens=1))
+    assert steps == 2, "the plan was there before the first of those that compute the prompt"
+    engine.forget()
+    again(engine, prompt, 512)
+    engine.forget()
+    steps, seconds = engine.steps(Ask(prompt, EXACT, max_tokens=1))
+    assert steps <= 2 + seconds, "one for the load, and another for each second that it takes; one for the rest"
+
+
 def test_what_vllm_has_itself_is_not_fetched(engine: EngineProcess, model: str) -> None:
     prompt = long_prompt(model, 7, 1300)
     plain = engine.plain(prompt)

@@ -46,6 +46,16 @@ class Followed:
     sent: int = 0
     blended: bool = False
 
+    @property
+    def loads(self) -> bool:
+        """Whether it waits for its load."""
+        return self.load is not None and self.loaded is None
+
+    @property
+    def plans_only(self) -> bool:
+        """Whether nothing was decided yet of what it asked for."""
+        return self.planning is not None and self.load is None and not self.reason
+
     def told(self) -> dict[str, Any]:
         """What the response says of the cache."""
         load, loaded = self.load, self.loaded

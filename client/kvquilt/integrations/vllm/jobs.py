@@ -58,6 +58,7 @@ class StepJobs(KVConnectorMetadata):  # type: ignore[misc]  # vLLM is not instal
         saves_after: of requests whose prompt this step completes: copied out after its forward pass.
         prompt_tokens: tokens of prompts that the step computes.
         idle: the step computes nothing.
+        only_loads: nor could any other step before a load ends, of the requests that there are.
     """
 
     fingerprint: str = ""
@@ -66,6 +67,7 @@ class StepJobs(KVConnectorMetadata):  # type: ignore[misc]  # vLLM is not instal
     saves_after: list[Save] = field(default_factory=list)
     prompt_tokens: int = 0
     idle: bool = False
+    only_loads: bool = False
 
 
 @dataclass(frozen=True, slots=True)

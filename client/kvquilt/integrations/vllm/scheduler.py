@@ -17,8 +17,8 @@ from kvquilt.worker import Extent, LoadPlan, ServedModel, WorkerCache
 from kvquilt_codec.errors import BadRequestError
 
 _NAP = 0.001
-"""Seconds that the scheduler waits for a plan that is not there yet: it would ask again at once, and without a pause
-take the time from those who make the plan."""
+"""Seconds that the scheduler waits for a plan that is not there yet while it has other work: it would ask again at
+once, and without a pause take the time from those who make the plan."""
 _PLANS = 4
 """Most plans of one request: what vLLM has of it changes while it waits for blocks, or when it is preempted."""
 _OVERLAP = 512
@@ -49,6 +49,7 @@ class SchedulerSide:
         self._cache: WorkerCache | None = None
         self._followed: dict[str, Followed] = {}
         self._finished: list[Save] = []
+        self._waited = False
         self.off_reason = ""
 
     def matched(self, request: Any, computed: int) -> tuple[int | None, bool]:
@@ -91,6 +92,7 @@ class SchedulerSide:
 
     def jobs(self) -> StepJobs:
         """What the workers are to do in this step."""
+        self._waited = False
         jobs = StepJobs(self._identity.fingerprint)
         for followed in self._followed.values():
             if followed.loading is not None:
@@ -103,6 +105,8 @@ class SchedulerSide:
     def add_saves(self, jobs: StepJobs, scheduled: Any) -> None:
         """Add the saves of requests whose prompt this step completes, and whether it computes anything."""
         jobs.idle = scheduled.total_num_scheduled_tokens == 0
+        following = self._followed.values()
+        jobs.only_loads = jobs.idle and bool(following) and all(followed.loads for followed in following)
         before = {new.req_id: new.num_computed_tokens for new in scheduled.scheduled_new_reqs}
         cached = scheduled.scheduled_cached_reqs
         before.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
@@ -214,14 +218,26 @@ class SchedulerSide:
             followed.planned_for = computed
             followed.plans += 1
             followed.asked_at = time.monotonic()
+        until = followed.asked_at + self._settings.plan_seconds
+        waits = not followed.planning.done() and self._may_wait()
         try:
-            return followed.planning.result(timeout=_NAP)
+            return followed.planning.result(timeout=max(0.0, until - time.monotonic()) if waits else _NAP)
         except TimeoutError:
-            if time.monotonic() < followed.asked_at + self._settings.plan_seconds:
+            if time.monotonic() < until:
                 return None
         followed.planning.cancel()
         self._tally.add("plans_late")
         return LoadPlan(Extent.NOTHING, reason="deadline")
+
+    def _may_wait(self) -> bool:
+        """Whether the scheduler may stand still for a plan: nothing is computed, and it has not done so in this step.
+
+        Returning without one makes a step that computes nothing. On a CPU the engine and its worker ask each other for
+        a second after each step without a pause (vLLM's `SpinCondition`), which takes a core from the prefill that
+        follows. The plans of requests that came together are made together: only the first is waited for.
+        """
+        waits, self._waited = not self._waited, True
+        return waits and all(followed.loads or followed.plans_only for followed in self._followed.values())
 
     def _opened(self) -> WorkerCache | None:
         if self._cache is None and self._identity.fingerprint:

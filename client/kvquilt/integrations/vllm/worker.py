@@ -23,6 +23,9 @@ _LEAST_MEASURED = 64
 _NAP = 0.01
 """Most seconds that a step which computes nothing waits for a load: vLLM would make the next one at once, and take the
 time from those who load, in this process and on this machine."""
+_REST = 1.0
+"""The same on a CPU where no request can be computed before a load has ended, for the reason that `SchedulerSide` has.
+What comes meanwhile waits too."""
 
 
 class WorkerSide:
@@ -46,7 +49,7 @@ class WorkerSide:
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._loading = 0
-        self._idle = False
+        self._patience = 0.0
         self._done: set[str] = set()
         self._invalid: set[int] = set()
         self._loaded: dict[str, Loaded] = {}
@@ -71,7 +74,8 @@ class WorkerSide:
         """
         self._began = time.monotonic()
         self._prompt_tokens = jobs.prompt_tokens
-        self._idle = jobs.idle
+        rests = jobs.only_loads and self._stream is not None and not self._stream.asynchronous
+        self._patience = _REST if rests else _NAP if jobs.idle else 0.0
         for save in jobs.saves_before:
             self._save(save, jobs.fingerprint)
         for load in jobs.loads:
@@ -90,8 +94,8 @@ class WorkerSide:
     def finished_loads(self) -> set[str]:
         """Requests whose loads have ended, well or not, since this was last asked."""
         with self._lock:
-            if self._idle and self._loading and not self._done:
-                self._ended.wait(_NAP)
+            if self._patience and self._loading and not self._done:
+                self._ended.wait(self._patience)
             done, self._done = self._done, set()
         return done
 
