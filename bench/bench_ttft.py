@@ -23,11 +23,10 @@ from ttft.cases import BLENDED, DOWN, EXACT, MISS, Case, figure, measure, shown
 from ttft.engines import ENGINES, opened
 from ttft.prompts import Prompts
 from ttft.proof import Proof, proven
-from ttft.replay import replay
+from ttft.replay import WAYS, Way, replay
 from ttft.sessions import PROSE, Words, conversations, lengths, rag_sessions
 from ttft.stage import Stage, free_port
 from ttft.texts import FOLDER, asked
-from ttft.transformers_engine import TransformersEngine
 from ttft.types import RagPrompt
 from ttft.vllm_engine import PYTHON, VllmEngine
 
@@ -51,6 +50,7 @@ def main() -> None:
         "prompts": f"{chosen.prompts} a case, each off and on by turns",
         "level": chosen.level,
         "router_threads": chosen.threads,
+        "pause_s": chosen.pause,
     }
     if bench.replayed:
         conditions["sessions"] = f"{TURNS} turns, lengths: {bench.lengths.source}"
@@ -91,8 +91,9 @@ class Bench:
             with tempfile.TemporaryDirectory() as folder:
                 stage = Stage(Path(folder), chosen.dtype, chosen.threads, proof, chosen.level, free_port())
                 self._engine(engine, stage)
-            if REPLAY in chosen.cases and engine == TransformersEngine.name:
-                self._replay(engine, proof)
+            if REPLAY in chosen.cases:
+                for way in chosen.ways:
+                    self._replay(engine, proof, WAYS[way])
 
     def _engine(self, name: str, stage: Stage) -> None:
         wanted = [case for case in cases.ALL if case.name in self._chosen.cases]
@@ -116,7 +117,7 @@ class Bench:
             if DOWN in wanted:
                 self._measure(engine, DOWN)
 
-    def _replay(self, name: str, proof: Proof) -> None:
+    def _replay(self, name: str, proof: Proof, way: Way) -> None:
         chosen, rng = self._chosen, random.Random(SEED)
         words = Words([(FOLDER.parent / f"{text}.txt").read_text(encoding="utf-8") for text in PROSE], self._made.count)
         for called, made in (("conversations", conversations), ("RAG sessions", rag_sessions)):
@@ -127,14 +128,17 @@ class Bench:
             with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
                 stage = Stage(Path(folder), chosen.dtype, chosen.threads, proof, chosen.level, free_port())
                 router = stack.enter_context(stage.router(background=True))
-                engine = stack.enter_context(opened(name, router, chosen.dtype, chosen.threads))
-                told = self._counter(f"{name}: {called}", chosen.sessions * TURNS)
-                self.replayed.append(replay(engine, called, sessions, router, told, level=chosen.level))
+                if way.prefetches and made is rag_sessions:
+                    turns = [turn for session in sessions for turn in session]
+                    stage.prefetch(router, turns, self._counter(f"{name}: prefetch", None))
+                engine = stack.enter_context(opened(name, router, chosen.dtype, chosen.threads, chosen.vllm_python))
+                told = self._counter(f"{name}: {called}, {way.name}", chosen.sessions * TURNS)
+                self.replayed.append(replay(engine, called, sessions, router, told, way, level=chosen.level))
 
     def _measure(self, engine: Any, case: Case) -> None:
         prompts = self._prompts[case]
         told = self._counter(f"{engine.name}: {case.name}", len(prompts))
-        self.rows.append(measure(engine, case, prompts, told, level=self._chosen.level))
+        self.rows.append(measure(engine, case, prompts, told, pause=self._chosen.pause, level=self._chosen.level))
 
     def _counter(self, text: str, total: int | None) -> Callable[[], None]:
         task = self._progress.add_task(text, total=total)
@@ -158,6 +162,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the router, and of the engine")
     parser.add_argument("--vllm-python", type=Path, default=PYTHON, help="of an environment with vLLM and kvquilt")
     parser.add_argument("--sessions", type=int, default=3, help="of each kind that are replayed")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="how they are asked")
+    parser.add_argument("--pause", type=float, default=1.2, help="seconds of rest before each request, off and on")
     parser.add_argument("--data", type=Path, help="folder with traces/: their lengths, instead of their deciles")
     parser.add_argument("--level", default="lossless", help="of documents")
     return parser.parse_args()

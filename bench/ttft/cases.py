@@ -1,5 +1,6 @@
 """The cases, and how one is measured: off and on in turn, on the same prompts."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -39,23 +40,45 @@ KINDS = ("exact", "reused", "recomputed", "computed")
 
 
 def measure(
-    engine: Engine, case: Case, prompts: Sequence[RagPrompt], told: Callable[[], None], **options: Any
+    engine: Engine,
+    case: Case,
+    prompts: Sequence[RagPrompt],
+    told: Callable[[], None],
+    *,
+    pause: float = 0.0,
+    **options: Any,
 ) -> dict[str, Any]:
     """A row of `ttft.json`. The first prompt warms up and does not count.
 
     Every prompt is computed without and with kvquilt, by turns one or the other first, so that a slow minute of the
     machine hits both.
+
+    Args:
+        engine: see there.
+        case: see there.
+        prompts: of the case.
+        told: called after each.
+        pause: seconds of rest before each request, off and on: vLLM's processes ask each other without a pause for a
+            second after each step, and would have a core while the next request is loaded or computed.
+        options: as of `Engine.on`.
     """
+
+    def off(prompt: RagPrompt) -> Shot:
+        time.sleep(pause)
+        return engine.off(prompt)
+
+    def on(prompt: RagPrompt) -> Shot:
+        time.sleep(pause)
+        return engine.on(prompt, case.extent, **options)
+
     pairs: list[tuple[Shot, Shot]] = []
     for number, prompt in enumerate(prompts):
         if number % 2:
-            on = engine.on(prompt, case.extent, **options)
-            off = engine.off(prompt)
+            cached, plain = on(prompt), off(prompt)
         else:
-            off = engine.off(prompt)
-            on = engine.on(prompt, case.extent, **options)
+            plain, cached = off(prompt), on(prompt)
         if number:
-            pairs.append((off, on))
+            pairs.append((plain, cached))
         told()
     return row(engine.name, case, [prompt.context_tokens for prompt in prompts[1:]], pairs)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -10,6 +11,32 @@ from ttft.types import Engine, RagPrompt, Shot
 
 QUIET_SECONDS = 1.0
 """As long as nothing more is stored, all is taken to be."""
+STORING = ("background_", "saves", "chunks_saved", "chunks_unsaved")
+"""What counters of a router begin with that grow while it stores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How sessions are asked.
+
+    Attributes:
+        name: of the row.
+        extent: that is asked for.
+        saves: what the engine computed is saved after each answer, as an application would. Else the router stores what
+            it missed of a whole prompt.
+        prefetches: of sessions over a corpus, its passages are prefetched before the first request.
+    """
+
+    name: str
+    extent: str
+    saves: bool
+    prefetches: bool
+
+
+WAYS = {
+    "prompt": Way("the whole prompt", "prompt", saves=False, prefetches=False),
+    "auto": Way("auto, saved and prefetched", "auto", saves=True, prefetches=True),
+}
 
 
 def replay(
@@ -18,24 +45,23 @@ def replay(
     sessions: Sequence[Sequence[RagPrompt]],
     router: str,
     told: Callable[[], None],
+    way: Way,
     **options: Any,
 ) -> dict[str, Any]:
     """A row: all sessions' first turns, then all second ones, each with kvquilt and without.
 
-    Nothing is prefetched. Between two requests the router gets the time to store what it has queued, as the pause of a
-    reader would give it.
+    Between two requests the router gets the time to store what it has queued, as the pause of a reader would give it.
     """
     pairs: list[tuple[RagPrompt, Shot, Shot]] = []
     with Client(router) as client:
         for turn in range(max(map(len, sessions))):
             for session in sessions:
                 if turn < len(session):
-                    # Of a whole prompt the router stores what it missed; of a head only, engines save it themselves.
-                    on = engine.on(session[turn], "prompt", **options)
+                    on = engine.on(session[turn], way.extent, save=way.saves, **options)
                     settle(client)
                     pairs.append((session[turn], engine.off(session[turn]), on))
                     told()
-    return row(engine.name, name, len(sessions), pairs)
+    return {"asked": way.name, **row(engine.name, name, len(sessions), pairs)}
 
 
 def row(engine: str, name: str, sessions: int, pairs: Sequence[tuple[RagPrompt, Shot, Shot]]) -> dict[str, Any]:
@@ -63,7 +89,7 @@ def settle(client: Client) -> None:
     before, since = -1, time.monotonic()
     while time.monotonic() - since < QUIET_SECONDS:
         counters = client.status().counters
-        done = sum(counters[name] for name in counters if name.startswith("background_"))
+        done = sum(counters[name] for name in counters if name.startswith(STORING))
         if done != before:
             before, since = done, time.monotonic()
         time.sleep(0.1)

@@ -27,9 +27,11 @@ class TransformersEngine:
         answer = self._worker.ask_in_full([*prompt.documents, prompt.question], max_tokens=1)
         return Shot(answer.ttft_s, _first(answer), {"computed": len(prompt.token_ids)})
 
-    def on(self, prompt: RagPrompt, extent: str = "auto", **options: Any) -> Shot:
+    def on(self, prompt: RagPrompt, extent: str = "auto", *, save: bool = False, **options: Any) -> Shot:
         asked = {"extent": Extent(extent), **options}
         answer = self._worker.ask([*prompt.documents, prompt.question], max_tokens=1, **asked)
+        if save:
+            self._worker.save(answer)
         report = answer.filled.report if answer.filled is not None else None
         if report is None:
             reason = answer.filled.fallback_reason if answer.filled is not None else ""

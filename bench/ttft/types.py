@@ -98,12 +98,13 @@ class Engine(Protocol):
     def off(self, prompt: RagPrompt) -> Shot:
         """The first token without kvquilt. Nothing is left from earlier prompts."""
 
-    def on(self, prompt: RagPrompt, extent: str = "auto", **options: Any) -> Shot:
+    def on(self, prompt: RagPrompt, extent: str = "auto", *, save: bool = False, **options: Any) -> Shot:
         """The first token with kvquilt; nothing is left in the engine itself.
 
         Args:
             prompt: all of it.
             extent: what is asked for, see `kvquilt.worker.Extent`.
+            save: after the first token, have stored in the background what the engine computed.
             options: as in `AsyncClient.blend`.
         """
 

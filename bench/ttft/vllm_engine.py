@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ttft.types import LIKELIEST, FirstToken, RagPrompt, Shot
 WORKER = Path(__file__).with_name("vllm_worker.py")
 PYTHON = Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"
 CONTEXT_TOKENS = 8192
+PATIENCE = 600
+NOT_YET = ("fingerprint_not_computed_yet", "tokenizer_not_loaded_yet")
 
 
 class VllmEngine:
@@ -55,15 +58,19 @@ class VllmEngine:
         except BaseException:
             self._plain.close()
             raise
+        try:
+            self._wait_until_known()
+        except BaseException:
+            self.close()
+            raise
 
     def off(self, prompt: RagPrompt) -> Shot:
         answer = self._plain.ask({"token_ids": prompt.token_ids, "kv_transfer_params": {}})
         return Shot(answer["ttft_s"], FirstToken.of_pairs(answer["log_probs"]), {"computed": len(prompt.token_ids)})
 
-    def on(self, prompt: RagPrompt, extent: str = "auto", **options: Any) -> Shot:
+    def on(self, prompt: RagPrompt, extent: str = "auto", *, save: bool = False, **options: Any) -> Shot:
         prefix, *documents, _ = map(len, prompt.tokens)
-        # Saving would be measured with the next prompt, and make hits of misses.
-        said = {"prefix_tokens": prefix, "document_tokens": documents, "extent": extent, "save": False, **options}
+        said = {"prefix_tokens": prefix, "document_tokens": documents, "extent": extent, "save": save, **options}
         answer = self._kvquilt.ask({"token_ids": prompt.token_ids, "kv_transfer_params": {"kvquilt": said}})
         report = (answer["kv_transfer_params"] or {}).get("kvquilt", {})
         exact, blended = report.get("tokens_exact", 0), report.get("tokens_blended", 0)
@@ -73,6 +80,14 @@ class VllmEngine:
     def close(self) -> None:
         self._plain.close()
         self._kvquilt.close()
+
+    def _wait_until_known(self) -> None:
+        """Until the connector knows which model it is: it reads the weights for that, beside whatever is measured."""
+        until = time.monotonic() + PATIENCE
+        while self.on(RagPrompt((), "", ((), tuple(range(16))))).note in NOT_YET:
+            if time.monotonic() > until:
+                raise UnavailableError(f"expected the connector to know its model within {PATIENCE} s; it does not")
+            time.sleep(1)
 
 
 class _Process:

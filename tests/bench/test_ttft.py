@@ -11,7 +11,7 @@ from tests.stack import serve
 from ttft import sessions
 from ttft.cases import Case, figure, measure, row, shown
 from ttft.prompts import Prompts
-from ttft.replay import replay
+from ttft.replay import WAYS, replay
 from ttft.texts import KINDS, asked, measured, passages_of
 from ttft.transformers_engine import TransformersEngine
 from ttft.types import FirstToken, Shot
@@ -93,9 +93,11 @@ def test_a_case_is_measured_and_a_session_replayed_on_a_real_router_and_without_
         assert made["requests"] == 1
         assert made["first_token_kl"] < 1e-3
         assert made["tokens_exact"] + made["tokens_computed"] == len(drawn[1].token_ids)
-        found = replay(engine, "questions", [[drawn[0], drawn[0]]], router, lambda: None, level="lossless")
-        assert found["requests"] == 2
-        assert 0.4 < found["hit_rate_exact"] + found["hit_rate_blended"] <= 0.5, "the first misses, the second hits"
+        for way, session in zip(WAYS.values(), drawn, strict=True):
+            found = replay(engine, "questions", [[session, session]], router, lambda: None, way, level="lossless")
+            assert found["requests"] == 2
+            hits = found["hit_rate_exact"] + found["hit_rate_blended"]
+            assert 0.35 < hits <= 0.5, f"{way.name}: the first misses, the second hits"
     down = engine.on(drawn[0])
     assert down.note == "unavailable"
     assert engine.off(drawn[0]).first.kl(down.first) == 0

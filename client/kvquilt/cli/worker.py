@@ -136,13 +136,19 @@ class Worker:
         started = time.perf_counter()
         return self._decode(torch.tensor([token_ids]), DynamicCache(), started, max_tokens, None)
 
-    def save(self, answer: Answer) -> int:
-        """Store prompt and answer, where the prompt was exact, and wait for it; the tokens that were stored."""
+    def save(self, answer: Answer, *, wait: bool = False) -> int:
+        """Store prompt and answer in the background, where the prompt was exact; the tokens that are stored.
+
+        Args:
+            answer: that `ask` gave.
+            wait: until they are.
+        """
         if answer.filled is None:
             return 0
         said = torch.tensor([answer.token_ids], dtype=answer.filled.input_ids.dtype)
         saved = self._cache.save(answer.filled, torch.cat([answer.filled.input_ids, said], dim=1))
-        self._cache.settle()
+        if wait:
+            self._cache.settle()
         return saved
 
     @torch.inference_mode()

@@ -103,10 +103,10 @@ def _questions(
         yield _Asked(NEW_ORDER, question.text, partial(worker.ask, _segments(documents, question)))
     told("asking what the next questions begin with")
     first, second = (_segments(documents, question) for question in SAME_PREFIX)
-    worker.save(worker.ask(first, max_tokens=max_tokens, extent=Extent.EXACT))
+    worker.save(worker.ask(first, max_tokens=max_tokens, extent=Extent.EXACT), wait=True)
     opening = [{"role": "user", "content": "".join(_segments(documents, CONVERSATION[0]))}]
     said = worker.ask_chat(opening, max_tokens=max_tokens, extent=Extent.EXACT)
-    worker.save(said)
+    worker.save(said, wait=True)
     turn = [*opening, {"role": "assistant", "content": said.text}, {"role": "user", "content": CONVERSATION[1]}]
     yield _Asked(PREFIX, SAME_PREFIX[1].text, partial(worker.ask, second, extent=Extent.EXACT))
     yield _Asked(TALK, CONVERSATION[1], partial(worker.ask_chat, turn, extent=Extent.EXACT))
