@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from kvquilt_cache_node.store.hurry import Hurry
-from kvquilt_codec.errors import BadRequestError, PermissionDeniedError
+from kvquilt_codec.errors import BadRequestError
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_rpc.callers import Identity
 from kvquilt_rpc.counters import Counters
@@ -59,11 +59,7 @@ class Drainer:
             BadRequestError: an action that there is not; to stop a node that does not drain, or whose process is not
                 its own.
         """
-        if not identity.may_see_all:
-            raise PermissionDeniedError(
-                f"expected an operator, whose identity has the namespace *; {identity.name!r} has not",
-                reason="operator_only",
-            )
+        identity.check_operator()
         if action not in pb.DrainAction.values():
             raise BadRequestError(f"expected an action of {pb.DrainAction.keys()}; got {action}")
         if action == pb.DRAIN_ACTION_BEGIN and self._since is None:

@@ -5,15 +5,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
-from kvquilt_cache_node import audits_wire, bounds, forgetting, pinning, tracing
-from kvquilt_cache_node.audits import Audits
+from kvquilt_cache_node import bounds, forgetting, pinning, tracing
 from kvquilt_cache_node.batches import Batches, header_of
 from kvquilt_cache_node.draining import Drainer
-from kvquilt_cache_node.gates import Gates
+from kvquilt_cache_node.file_service import FileCalls
 from kvquilt_cache_node.listing import listed, readable
 from kvquilt_cache_node.metrics.meter import NodeMeter
 from kvquilt_cache_node.node_status import node_status
-from kvquilt_cache_node.profiles import Profiles
 from kvquilt_cache_node.putting import PutLimits, checked
 from kvquilt_cache_node.reading import Asked, Opening, Reader
 from kvquilt_cache_node.scope import Scope
@@ -21,12 +19,8 @@ from kvquilt_cache_node.tiers import Capacities
 from kvquilt_cache_node.types import Store
 from kvquilt_codec.errors import BadRequestError, IntegrityError
 from kvquilt_codec.fingerprints import FINGERPRINT_BYTES
-from kvquilt_codec.forms import check_hex_digest
-from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.identity import check_digest
-from kvquilt_codec.profile import file as profile_file
 from kvquilt_proto.v1 import cache_node_pb2 as pb
-from kvquilt_proto.v1 import cache_node_pb2_grpc
 from kvquilt_rpc import convert, frames, status
 from kvquilt_rpc.admission import Room
 from kvquilt_rpc.callers import caller
@@ -50,7 +44,7 @@ FINGERPRINTS_A_MESSAGE = 1024
 _ANSWER = Framing[pb.GetChunkHeader](pb.GetChunkResponse)
 
 
-class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
+class CacheNodeService(FileCalls):
     """See `cache_node.proto`."""
 
     def __init__(
@@ -69,10 +63,8 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         self._max_object = limits.object_bytes
         self._room = Room(limits.all_bytes, "puts", counters)
         self._drainer = drainer
-        self._profiles = Profiles(store, counters)
-        self._gates = Gates(store, counters)
-        self._audits = Audits(store, counters)
-        self._reader = Reader(store, self._profiles, self._meter.codec)
+        super().__init__(store, counters, self._max_object)
+        self._reader = Reader(store, self.profiles, self._meter.codec)
         self._batches = Batches(store, self._reader, counters)
 
     @status.unary
@@ -86,8 +78,8 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
         Scope(caller()).check_put(meta.namespace)
         coder = None
         if digest := meta.form.profile_digest:
-            await self._profiles.require(digest, meta.model_fingerprint)
-            coder = await self._profiles.coder(digest) if header.HasField("tensors") else None
+            await self.profiles.require(digest, meta.model_fingerprint)
+            coder = await self.profiles.coder(digest) if header.HasField("tensors") else None
         with self._room.taken(min(header.payload_bytes, self._max_object)):
             payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, self._max_object)
             data = await asyncio.to_thread(checked, key, payload, header, meta, coder, self._meter.codec)
@@ -205,62 +197,6 @@ class CacheNodeService(cache_node_pb2_grpc.CacheNodeServiceServicer):
             pending=receipt.pending,
             more=bool(request.namespace) and len(receipt.deleted) > 0,
         )
-
-    @status.unary
-    async def PutProfile(
-        self, request_iterator: AsyncIterator[pb.PutProfileRequest], context: Context
-    ) -> pb.PutProfileResponse:
-        """Store a profile."""
-        header = await frames.uploaded_header(request_iterator)
-        digest = check_hex_digest(header.profile_digest, "profile digest")
-        limit = min(self._max_object, profile_file.MAX_BYTES)
-        payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, limit)
-        return pb.PutProfileResponse(stored=await self._profiles.put(digest, payload, header.model_fingerprint))
-
-    @status.streaming
-    async def GetProfile(
-        self, request: pb.GetProfileRequest, context: Context
-    ) -> AsyncGenerator[pb.GetProfileResponse, None]:
-        """Serve a profile."""
-        digest = check_hex_digest(request.profile_digest, "profile digest")
-        data, profile = await self._profiles.get(digest, request.model_fingerprint)
-        yield pb.GetProfileResponse(
-            header=pb.GetProfileHeader(model_fingerprint=profile.model_fingerprint, payload_bytes=len(data))
-        )
-        for frame in frames.split([data]):
-            yield pb.GetProfileResponse(frame=frame)
-        self._counters.add("profiles_sent")
-
-    @status.unary
-    async def ListProfiles(self, request: pb.ListProfilesRequest, context: Context) -> pb.ListProfilesResponse:
-        """List the profiles."""
-        return pb.ListProfilesResponse(
-            profiles=[convert.profile_info_to_wire(info) for info in await self._profiles.list()]
-        )
-
-    @status.unary
-    async def PutGate(self, request_iterator: AsyncIterator[pb.PutGateRequest], context: Context) -> pb.PutGateResponse:
-        """Store a gate."""
-        header = await frames.uploaded_header(request_iterator)
-        digest = check_hex_digest(header.gate_digest, "gate digest")
-        limit = min(self._max_object, gate_file.MAX_BYTES)
-        payload = await frames.uploaded_payload(request_iterator, header.payload_bytes, limit)
-        return pb.PutGateResponse(stored=await self._gates.put(digest, payload))
-
-    @status.streaming
-    async def GetGate(self, request: pb.GetGateRequest, context: Context) -> AsyncGenerator[pb.GetGateResponse, None]:
-        """Serve a gate."""
-        digest, data = await self._gates.get(request.profile_digest, request.model_fingerprint)
-        yield pb.GetGateResponse(header=pb.GetGateHeader(gate_digest=digest, payload_bytes=len(data)))
-        for frame in frames.split([data]):
-            yield pb.GetGateResponse(frame=frame)
-        self._counters.add("gates_sent")
-
-    @status.unary
-    async def MergeAudits(self, request: pb.MergeAuditsRequest, context: Context) -> pb.MergeAuditsResponse:
-        """Take and give what is known of a gate's audits."""
-        given = await asyncio.to_thread(audits_wire.given, request)
-        return audits_wire.response(await self._audits.merge(given, may_write=caller().may_see_all))
 
     @status.streaming
     async def ListObjects(

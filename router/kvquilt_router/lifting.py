@@ -2,7 +2,7 @@
 
 import logging
 
-from kvquilt_codec.errors import KvquiltError, NotFoundError, PermissionDeniedError
+from kvquilt_codec.errors import KvquiltError, NotFoundError
 from kvquilt_proto.v1 import router_pb2 as pb
 from kvquilt_router.answers import point_message
 from kvquilt_router.gate.held import HeldGate
@@ -22,11 +22,7 @@ async def lifted(
         NotFoundError: there is no gate, or it has no such point.
         BadRequestError: the point is not withdrawn.
     """
-    if not identity.may_see_all:
-        raise PermissionDeniedError(
-            f"expected an operator, whose identity has the namespace *; {identity.name!r} has not",
-            reason="operator_only",
-        )
+    identity.check_operator()
     if gate.gate is None or gate.audits is None:
         raise NotFoundError(f"expected a gate with a withdrawn point; there is none: {gate.missing_reason}")
     key = (request.policy, request.recompute_ratio, request.context, request.level)

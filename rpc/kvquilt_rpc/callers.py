@@ -51,6 +51,18 @@ class Identity:
         """Whether it may see figures that are of all namespaces together."""
         return self.anonymous or ANY in self.namespaces
 
+    def check_operator(self) -> None:
+        """See that it may do what concerns all namespaces.
+
+        Raises:
+            PermissionDeniedError: it has not all of them.
+        """
+        if not self.may_see_all:
+            raise PermissionDeniedError(
+                f"expected an operator, whose identity has the namespace {ANY}; {self.name!r} has not",
+                reason="operator_only",
+            )
+
     def acting(self, namespace: str) -> "Identity":
         """This identity in a call that names a namespace; empty: none.
 

@@ -207,6 +207,7 @@ class CacheNodeServiceServicer:
 
     def PutProfile(self, request_iterator, context):
         """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent.
+        Only for callers of all namespaces.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -228,7 +229,7 @@ class CacheNodeServiceServicer:
 
     def PutGate(self, request_iterator, context):
         """Stores a gate under the SHA-256 of its bytes: first a header, then frames. Idempotent. At most 8 are kept of one
-        model and codec profile; the oldest goes first.
+        model and codec profile; the oldest goes first. Only for callers of all namespaces.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

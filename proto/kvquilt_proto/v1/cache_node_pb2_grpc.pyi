@@ -54,14 +54,16 @@ class CacheNodeServiceStub:
     ForgetChunks: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.ForgetChunksRequest, _cache_node_pb2.ForgetChunksResponse]
     """Deletes objects by key or by document and returns a receipt."""
     PutProfile: _grpc.StreamUnaryMultiCallable[_cache_node_pb2.PutProfileRequest, _cache_node_pb2.PutProfileResponse]
-    """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent."""
+    """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent.
+    Only for callers of all namespaces.
+    """
     GetProfile: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.GetProfileRequest, _cache_node_pb2.GetProfileResponse]
     """Serves a codec profile: first a header, then frames."""
     ListProfiles: _grpc.UnaryUnaryMultiCallable[_cache_node_pb2.ListProfilesRequest, _cache_node_pb2.ListProfilesResponse]
     """Lists the stored profiles."""
     PutGate: _grpc.StreamUnaryMultiCallable[_cache_node_pb2.PutGateRequest, _cache_node_pb2.PutGateResponse]
     """Stores a gate under the SHA-256 of its bytes: first a header, then frames. Idempotent. At most 8 are kept of one
-    model and codec profile; the oldest goes first.
+    model and codec profile; the oldest goes first. Only for callers of all namespaces.
     """
     GetGate: _grpc.UnaryStreamMultiCallable[_cache_node_pb2.GetGateRequest, _cache_node_pb2.GetGateResponse]
     """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
@@ -108,14 +110,16 @@ class CacheNodeServiceAsyncStub(CacheNodeServiceStub):
     ForgetChunks: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.ForgetChunksRequest, _cache_node_pb2.ForgetChunksResponse]  # type: ignore[assignment]
     """Deletes objects by key or by document and returns a receipt."""
     PutProfile: _aio.StreamUnaryMultiCallable[_cache_node_pb2.PutProfileRequest, _cache_node_pb2.PutProfileResponse]  # type: ignore[assignment]
-    """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent."""
+    """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent.
+    Only for callers of all namespaces.
+    """
     GetProfile: _aio.UnaryStreamMultiCallable[_cache_node_pb2.GetProfileRequest, _cache_node_pb2.GetProfileResponse]  # type: ignore[assignment]
     """Serves a codec profile: first a header, then frames."""
     ListProfiles: _aio.UnaryUnaryMultiCallable[_cache_node_pb2.ListProfilesRequest, _cache_node_pb2.ListProfilesResponse]  # type: ignore[assignment]
     """Lists the stored profiles."""
     PutGate: _aio.StreamUnaryMultiCallable[_cache_node_pb2.PutGateRequest, _cache_node_pb2.PutGateResponse]  # type: ignore[assignment]
     """Stores a gate under the SHA-256 of its bytes: first a header, then frames. Idempotent. At most 8 are kept of one
-    model and codec profile; the oldest goes first.
+    model and codec profile; the oldest goes first. Only for callers of all namespaces.
     """
     GetGate: _aio.UnaryStreamMultiCallable[_cache_node_pb2.GetGateRequest, _cache_node_pb2.GetGateResponse]  # type: ignore[assignment]
     """Serves the gate of a model and a codec profile that was stored last: first a header, then frames."""
@@ -219,7 +223,9 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_cache_node_pb2.PutProfileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_cache_node_pb2.PutProfileResponse, _abc.Awaitable[_cache_node_pb2.PutProfileResponse]]:
-        """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent."""
+        """Stores a codec profile under the SHA-256 of its bytes: first a header, then frames. Idempotent.
+        Only for callers of all namespaces.
+        """
 
     @_abc_1.abstractmethod
     def GetProfile(
@@ -244,7 +250,7 @@ class CacheNodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_node_pb2.PutGateResponse, _abc.Awaitable[_cache_node_pb2.PutGateResponse]]:
         """Stores a gate under the SHA-256 of its bytes: first a header, then frames. Idempotent. At most 8 are kept of one
-        model and codec profile; the oldest goes first.
+        model and codec profile; the oldest goes first. Only for callers of all namespaces.
         """
 
     @_abc_1.abstractmethod
