@@ -22,7 +22,7 @@ from tests.alerts.test_fired_by_routers import BY_ROUTERS
 from tests.alerts.watching import Watch, Watched, watch
 from tests.e2e.test_gate_service import FIRST, PREFIX, QUESTION, SECOND, WARM, gate_of, point
 from tests.router.profiles.calls import calibrated
-from tests.rpc.certificates import Authority
+from tests.rpc.certificates import Authority, Signer
 from tests.servers.prometheus import PROMETHEUS
 
 pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed: apt-get install prometheus")
@@ -47,11 +47,14 @@ async def test_a_gate_that_promises_too_much_fires_its_alert_and_all_that_is_ask
     honest = gate_of(model, profile, *(point("none", 0.0, context, 50.0, 0.05) for context, _ in contexts))
     authority = Authority.new(tmp_path / "pem")
     own = authority.issue("router", servers.HOST)
+    token = tmp_path / "token"
+    token.write_text(Signer.new(tmp_path / "tokens.key").token("router", "*"))
     settings = (
         f"router.profile={profile}",
         f"router.gate={gate}",
         f"router.security.tls_cert={own.cert}",
         f"router.security.tls_key={own.key}",
+        f"router.node_credentials.token_file={token}",
         "router.audit_share=1.0",
         "router.max_kl=60",
         "router.background=false",

@@ -47,7 +47,7 @@ for command in json.loads(sys.argv[1]):
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
     """Exit code and output of each command, in a process that cannot import torch."""
-    folder = tmp_path_factory.mktemp("without-torch")
+    folder = tmp_path_factory.mktemp("home")
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "KVQUILT_ROUTER__NODES": "127.0.0.1:1"}
     command = [sys.executable, "-c", PROGRAM, json.dumps([words for words, _ in COMMANDS])]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=folder)
