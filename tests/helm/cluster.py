@@ -16,6 +16,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -64,12 +65,14 @@ class Cluster:
         names: what names of services stand for.
         variables: of every process, as a webhook adds them.
         prepare: what is done to a pod's volumes before it starts.
+        telling: held while names change; pods end side by side.
     """
 
     placed: Placed
     names: Names
     variables: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Started], None] = lambda _: None
+    telling: threading.RLock = field(default_factory=threading.RLock)
     _addresses: Iterator[str] = field(init=False)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _pods: list[Pod] = field(default_factory=list)
@@ -86,10 +89,11 @@ class Cluster:
 
     def publish(self, services: Mapping[str, list[str]]) -> None:
         """Let names of services stand for these addresses."""
-        self.names.addresses |= {host(name): list(addresses) for name, addresses in services.items()}
-        whole = self._file.with_suffix(".new")
-        whole.write_text(json.dumps(self.names.addresses))
-        whole.replace(self._file)
+        with self.telling:
+            self.names.addresses |= {host(name): list(addresses) for name, addresses in services.items()}
+            whole = self._file.with_suffix(".new")
+            whole.write_text(json.dumps(self.names.addresses))
+            whole.replace(self._file)
 
     @property
     def _file(self) -> Path:
@@ -183,8 +187,9 @@ class Pods:
 
     def publish(self) -> None:
         """Tell name servers of those that are ready."""
-        addresses = [pod.address for pod in self.running]
-        self._cluster.publish(dict.fromkeys(self._services, addresses))
+        with self._cluster.telling:
+            addresses = [pod.address for pod in self.running]
+            self._cluster.publish(dict.fromkeys(self._services, addresses))
 
     def _add(self) -> None:
         pod = self._cluster.start(self.name)
