@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvquilt_codec.catalog import ProfileInfo
@@ -13,11 +14,27 @@ from kvquilt_codec.profile import file as profile_file
 from kvquilt_proto.v1 import cache_node_pb2
 from kvquilt_rpc import convert, frames
 from kvquilt_rpc.frames import Header
-from kvquilt_rpc.nodes.file_types import AuditsHeard
 from kvquilt_rpc.status import translated, well_formed
 
 if TYPE_CHECKING:
     from kvquilt_proto.v1.cache_node_pb2_grpc import CacheNodeServiceAsyncStub
+
+
+@dataclass(frozen=True, slots=True)
+class AuditsHeard:
+    """What nodes know of a gate's audits.
+
+    Attributes:
+        state: all of it.
+        nodes: how many were asked.
+        unstored: of each that does not keep all of it, why; one that did not answer among them.
+        damaged: files of audits that they found damaged or lost.
+    """
+
+    state: GateAudits
+    nodes: int
+    unstored: tuple[str, ...]
+    damaged: int
 
 
 class NodeProfiles:

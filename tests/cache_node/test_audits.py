@@ -14,7 +14,7 @@ from kvquilt_codec.gate import audits_file as file
 from kvquilt_codec.gate.audits import GateAudits, PointAudits, Tally, new_replica
 from kvquilt_proto.v1 import cache_node_pb2 as pb
 from kvquilt_rpc.node_client import NodeClient
-from kvquilt_rpc.nodes.file_types import AuditsHeard
+from kvquilt_rpc.node_files import AuditsHeard
 from kvquilt_rpc.security import Credentials, ServerSecurity
 from tests.cache_node.calls import DEADLINE, Node, answer, serving
 from tests.codec.samples import FINGERPRINT

@@ -10,8 +10,8 @@ from kvquilt_codec.errors import KvquiltError, UnavailableError
 from kvquilt_codec.gate.audits import Key
 from kvquilt_router.gate.held import HeldGate
 from kvquilt_rpc.counters import Counters
+from kvquilt_rpc.node_files import AuditsHeard
 from kvquilt_rpc.nodes import CacheNodes
-from kvquilt_rpc.nodes.file_types import AuditsHeard
 
 log = logging.getLogger(__name__)
 

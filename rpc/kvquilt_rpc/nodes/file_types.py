@@ -1,10 +1,10 @@
 """The vocabulary of files that all nodes keep beside objects: codec profiles, gates, and what audits found of these."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from kvquilt_codec.catalog import ProfileInfo
 from kvquilt_codec.gate.audits import GateAudits
+from kvquilt_rpc.node_files import AuditsHeard
 
 
 class StoredProfiles(Protocol):
@@ -36,23 +36,6 @@ class StoredGates(Protocol):
 
     async def get(self, profile_digest: str, model_fingerprint: str, *, deadline: float) -> bytes:
         """A gate's file from any node; errors as in `NodeGates.get`."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditsHeard:
-    """What nodes know of a gate's audits.
-
-    Attributes:
-        state: all of it.
-        nodes: how many were asked.
-        unstored: of each that does not keep all of it, why; one that did not answer among them.
-        damaged: files of audits that they found damaged or lost.
-    """
-
-    state: GateAudits
-    nodes: int
-    unstored: tuple[str, ...]
-    damaged: int
 
 
 class StoredAudits(Protocol):

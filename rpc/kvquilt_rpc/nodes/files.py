@@ -7,9 +7,9 @@ from kvquilt_codec.catalog import ProfileInfo
 from kvquilt_codec.errors import KvquiltError, NotFoundError, UnavailableError
 from kvquilt_codec.gate.audits import GateAudits
 from kvquilt_rpc.node_client import NodeClient
+from kvquilt_rpc.node_files import AuditsHeard
 from kvquilt_rpc.nodes import merging
 from kvquilt_rpc.nodes.attempts import Attempts, Call, answers
-from kvquilt_rpc.nodes.file_types import AuditsHeard
 from kvquilt_rpc.nodes.routing import Routing
 
 
