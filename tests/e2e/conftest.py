@@ -1,4 +1,4 @@
-"""A worker with the real model, and what a full prefill gives it."""
+"""A worker with the real model, and what a full prefill gives it; profiles of tiny models."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,8 @@ from transformers.cache_utils import DynamicCache
 
 from kvquilt.integrations.transformers import Extent, KvquiltCache
 from kvquilt.worker import ServedModel
+from kvquilt_router.profiles import write_whole
+from tests.router.profiles.calls import calibrated
 
 
 class Reference:
@@ -66,3 +68,11 @@ def reference(smollm2):
     reference = Reference(smollm2)
     yield reference
     reference.close()
+
+
+@pytest.fixture(scope="module")
+def profile(model, tmp_path_factory):
+    """File of a codec profile of the module's own tiny model."""
+    path = tmp_path_factory.mktemp("profiles") / "tiny.safetensors"
+    write_whole(path, calibrated(model))
+    return path

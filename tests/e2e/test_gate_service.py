@@ -17,7 +17,6 @@ from kvquilt_router.profiles import write_whole
 from kvquilt_router.router import running_router
 from kvquilt_router.settings import RouterSettings
 from tests.router.families import SUPPORTED, tiny
-from tests.router.profiles.calls import calibrated
 from tests.stack import eventually, serve
 
 _RNG = np.random.default_rng(0)
@@ -30,13 +29,6 @@ LEVELS = ("high", "medium", "low")
 @pytest.fixture(scope="module")
 def model():
     return prepare(tiny(*SUPPORTED["gemma3"]), None, "tiny")
-
-
-@pytest.fixture(scope="module")
-def profile(model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("profiles") / "tiny.safetensors"
-    write_whole(path, calibrated(model))
-    return path
 
 
 def point(policy, ratio, context, upper, cost, level="high"):

@@ -21,7 +21,6 @@ from kvquilt_router.profiles import write_whole
 from kvquilt_rpc import frames
 from tests.proxy import throttle
 from tests.router.families import SUPPORTED, tiny
-from tests.router.profiles.calls import calibrated
 from tests.stack import blobs, in_thread, router_only
 
 _RNG = np.random.default_rng(0)
@@ -39,13 +38,6 @@ PLAIN = {"background": False, "warm_up_passages": 0, "audit_share": 0.0}
 @pytest.fixture(scope="module")
 def model():
     return prepare(tiny(*SUPPORTED["llama"]), None, "tiny")
-
-
-@pytest.fixture(scope="module")
-def profile(model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("profiles") / "tiny.safetensors"
-    write_whole(path, calibrated(model))
-    return path
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from kvquilt_router.profiles import write_whole
 from tests.e2e.commands import answer, kvquilt
 from tests.e2e.test_gate_service import blend, counters, gate_of, point, prefetch
 from tests.router.families import SUPPORTED, tiny
-from tests.router.profiles.calls import calibrated, free_port, node_at
+from tests.router.profiles.calls import free_port, node_at
 from tests.rpc.certificates import Signer
 from tests.stack import eventually, router_only, unheard
 
@@ -22,13 +22,6 @@ POINT = ("none", 0.0, "warm", "high")
 @pytest.fixture(scope="module")
 def model():
     return prepare(tiny(*SUPPORTED["gemma3"]), None, "tiny")
-
-
-@pytest.fixture(scope="module")
-def profile(model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("profiles") / "tiny.safetensors"
-    write_whole(path, calibrated(model))
-    return path
 
 
 @pytest.fixture
