@@ -17,7 +17,8 @@ _SERVICE_CONFIG = {
     # calls fail for a second and more after a server has been started again.
     "loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}],
     # Where most calls fail, few are tried again: retries do not multiply the load of what is coming back (gRFC A6).
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    # Half of the tokens is what one connection may have under way when its server ends.
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
     "methodConfig": [
         {
             # Every call of ours is idempotent, so a call that reached no server may be tried again. `kvquilt_rpc.nodes`
@@ -28,7 +29,9 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.05s",
                 "maxBackoff": "0.5s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # Calls that have arrived at a server when it begins to stop, and that no handler has seen, gRPC ends
+                # as CANCELLED (grpc/grpc issue 41785). A caller's own cancelling is not tried again.
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],

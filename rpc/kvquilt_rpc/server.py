@@ -1,5 +1,6 @@
 """Server chassis: who may call, limits, health, reflection, graceful drain."""
 
+import asyncio
 import time
 from collections.abc import Collection, Sequence
 
@@ -26,6 +27,8 @@ MAX_CONCURRENT_CALLS = 1024
 """Beyond it gRPC itself refuses, health too: it bounds what calls take that are about to be refused."""
 LIVENESS = "liveness"
 """Name under which the health service says that the process answers; it goes on saying so while it drains."""
+_SETTLE_SECONDS = 0.05
+"""What has arrived is taken, before a server begins to stop."""
 
 
 class RpcServer:
@@ -144,6 +147,8 @@ class RpcServer:
     async def drain(self, grace_seconds: float) -> None:
         """Report not serving, accept no new calls, give running ones time to finish, then stop."""
         await self.set_ready(False)
+        # gRPC cancels calls that have arrived and that no handler has seen; after this there are few.
+        await asyncio.sleep(_SETTLE_SECONDS)
         await self.server.stop(grace_seconds)
         if self._probed is not None:
             await self._probed.stop(0)

@@ -150,6 +150,7 @@ class Pods:
 
     def scale(self, count: int) -> None:
         """So many; returns when they are ready, and those that are too many have ended."""
+        assert count > 0
         added = [self._cluster.start(self.name) for _ in range(count - len(self.running))]
         for pod in added:
             self._await_ready(pod)

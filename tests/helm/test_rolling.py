@@ -129,6 +129,8 @@ async def test_nodes_and_routers_that_are_added_take_their_part(release: Release
 
 
 def test_nodes_and_routers_that_are_taken_away_are_not_missed(release: Release) -> None:
+    release.nodes.scale(max(3, len(release.nodes.running)))
+    release.routers.scale(max(2, len(release.routers.running)))
     with release.load.running():
         release.load.more()
         release.nodes.scale(len(release.nodes.running) - 2)
@@ -151,5 +153,7 @@ def test_a_node_that_is_killed_costs_no_request(release: Release) -> None:
 
 def test_what_was_acknowledged_meanwhile_is_there(release: Release) -> None:
     """Last."""
+    with release.load.running():
+        release.load.more()
     with release.load.client() as client:
         assert all(release.load.found(client, document) for document in release.load.stored)
