@@ -1,14 +1,18 @@
 """Measures what ships of the demo model: its codec profile and two gates (`make demo-profile`).
 
-The files go into `client/kvquilt/demo/measured`; docs/decisions/0042-measured-before.md says what they are for. Run it
-where nothing else runs: the gates order their points by CPU time. Every file is written when it is finished:
-interrupted, `--gates` goes on without learning the profile anew.
+The files go into `client/kvquilt/demo/measured`; docs/decisions/0042-measured-before.md says what they are for. The
+gates are measured side by side, each by one thread: run it where two cores have nothing else to do, since their points
+are ordered by CPU time. Every file is written when it is finished: interrupted, `--gates` goes on without learning the
+profile anew.
 """
 
 import argparse
 import platform
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
@@ -21,7 +25,8 @@ from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file
 from kvquilt_router.calibration import calibrate, cut
 from kvquilt_router.calibration.corpus import shipped_texts
-from kvquilt_router.engine import load_model
+from kvquilt_router.calibration.texts import Corpus
+from kvquilt_router.engine import LoadedModel, load_model
 from kvquilt_router.evaluation.types import WARM
 from kvquilt_router.gate.measure import Grid, measure_gate
 from kvquilt_router.profiles import read_profile, write_whole
@@ -30,6 +35,13 @@ from ttft.texts import measured
 WAYS = (("none", 0.0), *(("question-deviation", ratio) for ratio in (0.1, 0.2, 0.3)))
 CASES = 48
 COMMAND = "make demo-profile"
+THREADS = 1
+"""Of each gate's process."""
+CORPORA: dict[str, Callable[[LoadedModel], Corpus]] = {
+    PASSAGES_GATE: measured,
+    gate_file.beside(Path(PROFILE)).name: lambda model: cut(shipped_texts(), model.tokenise),
+}
+"""By the name of the gate's file."""
 
 
 def told(stage: str, done: int, total: int) -> None:
@@ -51,23 +63,32 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="to write the files to (default: where they ship)")
     given = parser.parse_args()
     profile = given.folder / PROFILE
-    model = load_model("smollm2")
     if not given.gates:
-        write_whole(profile, file.dump(calibrate(model, shipped_texts(), progress=told)))
-    data = read_profile(profile, model.fingerprint)
-    coder = JointCoder(file.load(data), file.digest(data))
-    grid = Grid(ways=WAYS, contexts=(WARM,), cases=given.cases)
-    every_kind, passages = cut(shipped_texts(), model.tokenise), measured(model)
-    for path, corpus in ((given.folder / PASSAGES_GATE, passages), (gate_file.beside(profile), every_kind)):
-        write_whole(path, gate_file.dump(measure_gate(model, coder, corpus, grid, told)))
+        write_whole(profile, file.dump(calibrate(load_model("smollm2"), shipped_texts(), progress=told)))
+    with ProcessPoolExecutor(len(CORPORA), get_context("spawn"), torch.set_num_threads, (THREADS,)) as processes:
+        gates = {name: processes.submit(measured_gate, name, profile, given.cases) for name in CORPORA}
+        for name, gate in gates.items():
+            write_whole(profile.with_name(name), gate.result())
     write_whole(given.folder / CONDITIONS, msgspec.json.format(msgspec.json.encode(conditions())) + b"\n")
     return 0
 
 
+def measured_gate(name: str, profile: Path, cases: int) -> bytes:
+    """The file of one gate; its progress is told under its name."""
+
+    def told_of(stage: str, done: int, total: int) -> None:
+        print(f"{time.strftime('%H:%M:%S')}  {name}: {stage} {done}/{total}", flush=True)
+
+    model = load_model("smollm2")
+    data = read_profile(profile, model.fingerprint)
+    coder = JointCoder(file.load(data), file.digest(data))
+    grid = Grid(ways=WAYS, contexts=(WARM,), cases=cases)
+    return gate_file.dump(measure_gate(model, coder, CORPORA[name](model), grid, told_of))
+
+
 def conditions() -> Conditions:
     """How this run measured."""
-    torch_version, transformers_version = str(torch.__version__), transformers.__version__
-    return Conditions(COMMAND, processor(), torch.get_num_threads(), torch_version, transformers_version)
+    return Conditions(COMMAND, processor(), THREADS, str(torch.__version__), transformers.__version__)
 
 
 if __name__ == "__main__":
