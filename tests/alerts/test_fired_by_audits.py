@@ -20,7 +20,7 @@ from tests.alerts.rules import alerts, expressions, selectors
 from tests.alerts.test_fired_by_nodes import BY_NODES
 from tests.alerts.test_fired_by_routers import BY_ROUTERS
 from tests.alerts.watching import Watch, Watched, watch
-from tests.e2e.test_gate_service import FIRST, PREFIX, QUESTION, SECOND, WARM, gate_of, point
+from tests.e2e.gated import FIRST, PREFIX, QUESTION, SECOND, WARM, gate_of, point
 from tests.router.profiles.calls import calibrated
 from tests.rpc.certificates import Authority, Signer
 from tests.servers.prometheus import PROMETHEUS

@@ -9,36 +9,21 @@ import pytest
 from kvquilt import Client, Document
 from kvquilt.worker import Extent, ServedModel, WorkerCache, WorkerRequest
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError, NotFoundError
-from kvquilt_codec.gate import Gate, GatePoint
 from kvquilt_codec.gate import file as gate_file
-from kvquilt_codec.profile import file as profile_file
 from kvquilt_router.engine.model import prepare
 from kvquilt_router.profiles import write_whole
 from kvquilt_router.router import running_router
 from kvquilt_router.settings import RouterSettings
+from tests.e2e.gated import FIRST, PREFIX, QUESTION, SECOND, SEGMENTS, WARM, blend, counters, gate_of, point, prefetch
 from tests.router.families import SUPPORTED, tiny
 from tests.stack import eventually, serve
 
-_RNG = np.random.default_rng(0)
-PREFIX, FIRST, SECOND, WARM = (_RNG.integers(3, 500, n).tolist() for n in (9, 80, 70, 60))
-QUESTION = [7, 8, 9, 10]
-SEGMENTS = [SECOND, FIRST, QUESTION]
 LEVELS = ("high", "medium", "low")
 
 
 @pytest.fixture(scope="module")
 def model():
     return prepare(tiny(*SUPPORTED["gemma3"]), None, "tiny")
-
-
-def point(policy, ratio, context, upper, cost, level="high"):
-    return GatePoint(policy, ratio, context, level, 8, upper / 10, upper, 0.9, cost)
-
-
-def gate_of(model, profile, *points):
-    digest = profile_file.digest(profile.read_bytes())
-    exact = point("none", 0.0, "exact", 0.04, 0.01)
-    return Gate(model.fingerprint, digest, 16, 0.95, 0.9, "made by hand", (exact, *points))
 
 
 def measured(model, profile):
@@ -59,21 +44,8 @@ def served(model, profile, folder, gate, **settings):
     return serve(model, folder / "store", **{**options, **settings})
 
 
-def prefetch(client, **options):
-    named = [Document(f"document {number}", content) for number, content in enumerate((FIRST, SECOND))]
-    assert not any(item.failed for item in client.prefetch(named, shared_prefix=PREFIX, warm_up=[WARM], **options))
-
-
-def blend(client, segments=SEGMENTS, **options):
-    return client.blend(segments, shared_prefix=PREFIX, **options)
-
-
 def contexts(report):
     return [chunk.context for chunk in report.chunks]
-
-
-def counters(client):
-    return client.status().counters
 
 
 def equal_to_full_prefill(model, kv):

@@ -5,12 +5,14 @@ import contextlib
 import pytest
 
 from kvquilt import Client, Credentials
+from kvquilt.checks import SkippedError
 from kvquilt.errors import BadRequestError, NotFoundError, PermissionDeniedError
+from kvquilt.verifying.reaching import gate_of as verified
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_router.engine.model import prepare
 from kvquilt_router.profiles import write_whole
 from tests.e2e.commands import answer, kvquilt
-from tests.e2e.test_gate_service import blend, counters, gate_of, point, prefetch
+from tests.e2e.gated import blend, counters, gate_of, point, prefetch
 from tests.router.families import SUPPORTED, tiny
 from tests.router.profiles.calls import free_port, node_at
 from tests.rpc.certificates import Signer
@@ -128,7 +130,11 @@ def test_a_router_whose_node_is_down_blends_nothing_until_it_heard_what_was_with
     with node_at(port, tmp_path / "store"), routed(node, audit_share=1.0) as router, Client(router) as client:
         disprove(client)
     with routed(node, stat_deadline=10) as router, Client(router) as client:
-        assert "no node has told" in client.status().models[0].gate.missing_reason
+        status = client.status()
+        assert "no node has told" in status.models[0].gate.missing_reason
+        with pytest.raises(SkippedError, match="not used") as skipped:
+            verified(status, status.models[0])
+        assert "calibrate" not in skipped.value.advice
         kv = blend(client)
         assert kv.report.tokens_reused == 0
         assert counters(client)["audits_unshared"] > 0

@@ -250,7 +250,10 @@ class ObjectBlobs(InOnePiece):
             )
         if "No space left" in text or "507 " in text or "QuotaExceeded" in text:
             return CapacityError(f"expected room in {where}; got {_said(error)}", reason="store_full")
-        return UnavailableError(f"expected {where} to be reachable and able to serve; got {_said(error)}")
+        return UnavailableError(
+            f"expected {where} to be reachable and able to serve; got {_said(error)}: look at it, or at "
+            "node.object_url and the network"
+        )
 
 
 def _said(error: Exception) -> str:

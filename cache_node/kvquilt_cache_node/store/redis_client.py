@@ -238,7 +238,10 @@ class RedisClient:
             )
         if isinstance(error, exceptions.MovedError):
             return UnavailableError(f"expected a single server; {where} is part of a Cluster: use redis+cluster://")
-        return UnavailableError(f"expected {where} to be reachable and able to serve; got {said or type(error)}")
+        return UnavailableError(
+            f"expected {where} to be reachable and able to serve; got {said or type(error)}: look at it, or at "
+            "node.redis_url and the network"
+        )
 
 
 def _made(url: RedisUrl, options: RedisOptions) -> "tuple[Redis | RedisCluster, Sequence[Redis]]":

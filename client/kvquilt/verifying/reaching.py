@@ -100,6 +100,11 @@ def gate_of(status: Status, model: ModelInfo) -> Finding:
             "router.ungated: chunks are blended whatever comes of it",
             "for evaluation only: unset router.ungated",
         )
+    if missing and model.gate.points:
+        raise SkippedError(
+            f"it is not used ({missing}): only text in its exact context is reused",
+            "see `kvquilt status` and `kvquilt doctor`: a router hears it from the first cache node that answers",
+        )
     if missing:
         raise SkippedError(
             f"there is none ({missing}): only text in its exact context is reused",

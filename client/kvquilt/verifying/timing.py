@@ -15,6 +15,11 @@ from kvquilt_codec.types import TokenIds
 
 Way = Callable[[], Awaitable[float]]
 """Makes one request; the seconds until its first token could be computed, or was."""
+_MENDED = {
+    "withdrawals_unknown": "see `kvquilt doctor`: a router hears what was withdrawn from the first node that answers",
+    "withdrawn": "`kvquilt gate show` tells what audits disproved; calibrate anew, on texts like those of your prompts",
+}
+"""What to do about a gate's refusal, where measuring for the first time is not it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -153,9 +158,12 @@ async def _blended(subject: Subject, _: Measured) -> Way:
         await _store(subject, name, text, exact=False)
     report = (await subject.blend(first, second)).kv.report
     if not report.tokens_reused + report.tokens_recomputed:
+        measured = (
+            f"`{calibrate_command(subject.model.layout.data_type)}` measures what may be; docs/concepts.md, The gate"
+        )
         raise SkippedError(
             f"nothing is reused out of its context here ({report.gate_refusal or _missed(report)})",
-            f"`{calibrate_command(subject.model.layout.data_type)}` measures what may be; docs/concepts.md, The gate",
+            _MENDED.get(report.gate_refusal, measured),
         )
     return lambda: _loading(subject, first, second)
 

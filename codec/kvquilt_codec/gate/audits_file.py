@@ -1,16 +1,15 @@
 """Audits of a gate as a file: JSON, strictly checked. Addressed by the SHA-256 of its bytes."""
 
-import hashlib
-
 import msgspec
 
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError
+from kvquilt_codec.gate import json_file
 from kvquilt_codec.gate.audits import MAX_REPLICAS, GateAudits
-from kvquilt_codec.gate.types import CONTEXTS
 
 MAX_BYTES = 2 << 20
 """More than any state takes that `GateAudits.with_points` gives."""
 _BEGIN = b'{"kind":"audits"'
+digest = json_file.digest
 
 
 def dump(audits: GateAudits) -> bytes:
@@ -23,32 +22,16 @@ def is_one(data: bytes) -> bool:
     return data.startswith(_BEGIN)
 
 
-def digest(data: bytes) -> str:
-    """Address of a state: SHA-256 of its file, as hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def load(data: bytes, expected_digest: str | None = None) -> GateAudits:
     """Read a file of audits.
 
     Raises:
         IntegrityError: other bytes than the digest's, or no audits, or some that say what cannot be.
     """
-    if len(data) > MAX_BYTES:
-        raise IntegrityError(f"expected audits of at most {MAX_BYTES} bytes; got {len(data)}")
-    if expected_digest is not None and digest(data) != expected_digest:
-        raise IntegrityError("expected audits of this digest; got other bytes", reason="checksum")
+    audits = json_file.read(data, GateAudits, "a file of audits", MAX_BYTES, expected_digest)
     if not is_one(data):
         raise IntegrityError("expected a file of audits; got another one")
-    try:
-        audits = msgspec.json.decode(data, type=GateAudits)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"expected a file of audits; got {error}") from None
-    if len({point.key for point in audits.points}) != len(audits.points):
-        raise IntegrityError("expected one entry per operating point; the audits have some twice")
     for point in audits.points:
-        if point.context not in CONTEXTS:
-            raise IntegrityError(f"expected a context in {list(CONTEXTS)}; the audits have {point.context[:40]!r}")
         if any(tally.exceeded > tally.audits for tally in (point.folded, *point.replicas.values())):
             raise IntegrityError("expected no more audits beyond a bound than audits; the file has more")
         if any(replica <= point.folded_until for replica in point.replicas):

@@ -1,15 +1,16 @@
 """A gate as a file: JSON, strictly checked. Addressed by the SHA-256 of its bytes."""
 
-import hashlib
 import math
 from pathlib import Path
 
 import msgspec
 
 from kvquilt_codec.errors import FingerprintMismatchError, IntegrityError
-from kvquilt_codec.gate.types import CONTEXTS, Gate
+from kvquilt_codec.gate import json_file
+from kvquilt_codec.gate.types import Gate
 
 MAX_BYTES = 4 << 20
+digest = json_file.digest
 
 
 def beside(profile: Path) -> Path:
@@ -27,11 +28,6 @@ def is_one(data: bytes) -> bool:
     return data[:1] == b"{" and b"\0" not in data[:8]
 
 
-def digest(data: bytes) -> str:
-    """Address of a gate: SHA-256 of its file, as hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def identity(gate: Gate) -> str:
     """What a measurement is known by, however its file is written: the address of the file that `dump` gives."""
     return digest(dump(gate))
@@ -43,19 +39,8 @@ def load(data: bytes, expected_digest: str | None = None) -> Gate:
     Raises:
         IntegrityError: other bytes than the digest's, or no gate, or one that says what cannot be.
     """
-    if len(data) > MAX_BYTES:
-        raise IntegrityError(f"expected a gate file of at most {MAX_BYTES} bytes; got {len(data)}")
-    if expected_digest is not None and digest(data) != expected_digest:
-        raise IntegrityError("expected a gate of this digest; got other bytes", reason="checksum")
-    try:
-        gate = msgspec.json.decode(data, type=Gate)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"expected a gate file; got {error}: measure it again with `kvquilt calibrate`") from None
-    if len({point.key for point in gate.points}) != len(gate.points):
-        raise IntegrityError("expected one entry per operating point; the gate file has some twice")
+    gate = json_file.read(data, Gate, "a gate file of `kvquilt calibrate`", MAX_BYTES, expected_digest)
     for point in gate.points:
-        if point.context not in CONTEXTS:
-            raise IntegrityError(f"expected a context in {list(CONTEXTS)}; the gate file has {point.context[:40]!r}")
         if not (math.isfinite(point.kl_upper) and point.kl_geomean <= point.kl_upper):
             raise IntegrityError("expected an upper bound that is finite and above the mean; the gate file has others")
     return gate
