@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from kvquilt.demo.measured_before import FOLDER, MeasuredBefore, read
+from kvquilt.demo.measured_before import MeasuredBefore, read
 from kvquilt.demo.profile import made_once
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.joint import JointCoder
@@ -80,8 +80,6 @@ def test_costs_that_do_not_rise_with_the_ratio_are_found(tiny_files):
 
 @pytest.fixture(scope="module")
 def shipped() -> MeasuredBefore:
-    if not FOLDER.is_dir():
-        pytest.skip(f"no folder {FOLDER.name} in the package: `make demo-profile` makes them")
     return read()
 
 
