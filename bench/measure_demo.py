@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -20,19 +21,19 @@ import torch
 import transformers
 
 from kvquilt.demo.measured_before import CONDITIONS, FOLDER, PASSAGES_GATE, PROFILE, Conditions
+from kvquilt.demo.profile import GRID
 from kvquilt_codec.gate import file as gate_file
 from kvquilt_codec.joint import JointCoder
 from kvquilt_codec.profile import file
 from kvquilt_router.calibration import calibrate, cut
 from kvquilt_router.calibration.corpus import shipped_texts
+from kvquilt_router.calibration.progress import Progress
 from kvquilt_router.calibration.texts import Corpus
 from kvquilt_router.engine import LoadedModel, load_model
-from kvquilt_router.evaluation.types import WARM
-from kvquilt_router.gate.measure import Grid, measure_gate
+from kvquilt_router.gate.measure import measure_gate
 from kvquilt_router.profiles import read_profile, write_whole
 from ttft.texts import measured
 
-WAYS = (("none", 0.0), *(("question-deviation", ratio) for ratio in (0.1, 0.2, 0.3)))
 CASES = 48
 COMMAND = "make demo-profile"
 THREADS = 1
@@ -44,8 +45,13 @@ CORPORA: dict[str, Callable[[LoadedModel], Corpus]] = {
 """By the name of the gate's file."""
 
 
-def told(stage: str, done: int, total: int) -> None:
-    print(f"\r{time.strftime('%H:%M:%S')}  {stage} {done}/{total}   ", end="\n" if done == total else "", flush=True)
+def telling(name: str) -> Progress:
+    """Prints how far a file's measurement is, a line each time: two are measured side by side."""
+
+    def told(stage: str, done: int, total: int) -> None:
+        print(f"{time.strftime('%H:%M:%S')}  {name}: {stage} {done}/{total}", flush=True)
+
+    return told
 
 
 def processor() -> str:
@@ -64,7 +70,7 @@ def main() -> int:
     given = parser.parse_args()
     profile = given.folder / PROFILE
     if not given.gates:
-        write_whole(profile, file.dump(calibrate(load_model("smollm2"), shipped_texts(), progress=told)))
+        write_whole(profile, file.dump(calibrate(load_model("smollm2"), shipped_texts(), progress=telling(PROFILE))))
     with ProcessPoolExecutor(len(CORPORA), get_context("spawn"), torch.set_num_threads, (THREADS,)) as processes:
         gates = {name: processes.submit(measured_gate, name, profile, given.cases) for name in CORPORA}
         for name, gate in gates.items():
@@ -74,16 +80,12 @@ def main() -> int:
 
 
 def measured_gate(name: str, profile: Path, cases: int) -> bytes:
-    """The file of one gate; its progress is told under its name."""
-
-    def told_of(stage: str, done: int, total: int) -> None:
-        print(f"{time.strftime('%H:%M:%S')}  {name}: {stage} {done}/{total}", flush=True)
-
+    """The file of one gate."""
     model = load_model("smollm2")
     data = read_profile(profile, model.fingerprint)
     coder = JointCoder(file.load(data), file.digest(data))
-    grid = Grid(ways=WAYS, contexts=(WARM,), cases=cases)
-    return gate_file.dump(measure_gate(model, coder, CORPORA[name](model), grid, told_of))
+    grid = replace(GRID, cases=cases)
+    return gate_file.dump(measure_gate(model, coder, CORPORA[name](model), grid, telling(name)))
 
 
 def conditions() -> Conditions:

@@ -1,6 +1,9 @@
-"""The command that measures a gate for a model as a router serves it."""
+"""The command that measures a gate for a model as a router serves it, and what else may open a closed one."""
 
 from kvquilt_codec.types import DataType
+
+CALIBRATE_ANEW = "calibrate anew, on texts like those of your prompts: `kvquilt calibrate --texts`"
+UNHEARD = "see `kvquilt doctor`: a router hears what was withdrawn from the first cache node that answers"
 
 
 def calibrate_command(data_type: DataType, folder: str = "") -> str:

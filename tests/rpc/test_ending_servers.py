@@ -40,7 +40,8 @@ class Serving:
     """A server with a loop of its own. The call `end` keeps it busy, and ends the server; another one takes over."""
 
     def __init__(self, start: Start) -> None:
-        (self.port,) = free_ports(1)
+        (self._port,) = free_ports(1)
+        self.address = f"127.0.0.1:{self._port}"
         self.begun, self.busy, self.asked = threading.Event(), threading.Event(), threading.Event()
         self._start = start
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -59,11 +60,11 @@ class Serving:
 
         method = grpc.unary_unary_rpc_method_handler(ask, bytes, bytes)
         handlers = grpc.method_handlers_generic_handler(SERVICE, {"Ask": method})
-        end = await self._start(self.port, handlers)
+        end = await self._start(self._port, handlers)
         self.begun.set()
         await ended.wait()
         await end()
-        end = await self._start(self.port, handlers)
+        end = await self._start(self._port, handlers)
         assert await asyncio.to_thread(self.asked.wait, TIMEOUT)
         await end()
 
@@ -81,12 +82,15 @@ class Serving:
 
 
 async def test_a_server_of_ours_takes_what_has_arrived_before_it_stops() -> None:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{(serving := Serving(of_ours)).port}") as channel:
+    serving = Serving(of_ours)
+    async with grpc.aio.insecure_channel(serving.address) as channel:
         assert await serving.failed(channel) == set()
 
 
 async def test_what_is_cancelled_all_the_same_is_tried_again_by_our_channel() -> None:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{(serving := Serving(of_grpc)).port}") as channel:
+    serving = Serving(of_grpc)
+    async with grpc.aio.insecure_channel(serving.address) as channel:
         assert await serving.failed(channel) == {grpc.StatusCode.CANCELLED}
-    async with open_channel(f"127.0.0.1:{(serving := Serving(of_grpc)).port}") as channel:
+    serving = Serving(of_grpc)
+    async with open_channel(serving.address) as channel:
         assert await serving.failed(channel) == set()

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from kvquilt.calibrating import calibrate_command
+from kvquilt.calibrating import CALIBRATE_ANEW, UNHEARD, calibrate_command
 from kvquilt.checks import Finding, Outcome, SkippedError, judged, one_version
 from kvquilt.errors import KvquiltError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from kvquilt.states import ModelInfo, Status
@@ -103,7 +103,7 @@ def gate_of(status: Status, model: ModelInfo) -> Finding:
     if missing and model.gate.points:
         raise SkippedError(
             f"it is not used ({missing}): only text in its exact context is reused",
-            "see `kvquilt status` and `kvquilt doctor`: a router hears it from the first cache node that answers",
+            UNHEARD,
         )
     if missing:
         raise SkippedError(
@@ -116,5 +116,5 @@ def gate_of(status: Status, model: ModelInfo) -> Finding:
         withdrawn < len(points),
         "a gate with points that audits have not withdrawn",
         f"{len(points)} points, {withdrawn} withdrawn",
-        "calibrate anew, on texts like those of your prompts: `kvquilt calibrate --texts`",
+        CALIBRATE_ANEW,
     )

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from statistics import median
 
-from kvquilt.calibrating import calibrate_command
+from kvquilt.calibrating import CALIBRATE_ANEW, UNHEARD, calibrate_command
 from kvquilt.checks import Finding, Outcome, SkippedError, judged
 from kvquilt.errors import KvquiltError
 from kvquilt.types import BlendReport
@@ -16,8 +16,8 @@ from kvquilt_codec.types import TokenIds
 Way = Callable[[], Awaitable[float]]
 """Makes one request; the seconds until its first token could be computed, or was."""
 _MENDED = {
-    "withdrawals_unknown": "see `kvquilt doctor`: a router hears what was withdrawn from the first node that answers",
-    "withdrawn": "`kvquilt gate show` tells what audits disproved; calibrate anew, on texts like those of your prompts",
+    "withdrawals_unknown": UNHEARD,
+    "withdrawn": f"`kvquilt gate show` tells what audits disproved; {CALIBRATE_ANEW}",
 }
 """What to do about a gate's refusal, where measuring for the first time is not it."""
 

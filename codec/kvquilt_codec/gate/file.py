@@ -39,7 +39,9 @@ def load(data: bytes, expected_digest: str | None = None) -> Gate:
     Raises:
         IntegrityError: other bytes than the digest's, or no gate, or one that says what cannot be.
     """
-    gate = json_file.read(data, Gate, "a gate file of `kvquilt calibrate`", MAX_BYTES, expected_digest)
+    gate = json_file.read(
+        data, Gate, "a gate file", MAX_BYTES, expected_digest, ": measure it again with `kvquilt calibrate`"
+    )
     for point in gate.points:
         if not (math.isfinite(point.kl_upper) and point.kl_geomean <= point.kl_upper):
             raise IntegrityError("expected an upper bound that is finite and above the mean; the gate file has others")

@@ -41,7 +41,9 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read(data: bytes, kind: type[Content], name: str, max_bytes: int, expected_digest: str | None) -> Content:
+def read(
+    data: bytes, kind: type[Content], name: str, max_bytes: int, expected_digest: str | None, advice: str = ""
+) -> Content:
     """What a file holds, each operating point once.
 
     Args:
@@ -50,6 +52,7 @@ def read(data: bytes, kind: type[Content], name: str, max_bytes: int, expected_d
         name: of such a file, for messages: "a gate file".
         max_bytes: of one.
         expected_digest: its address, if it is known.
+        advice: what to do about bytes that are no such file.
 
     Raises:
         IntegrityError: too many bytes, other ones than the digest's, or not such a file.
@@ -61,7 +64,7 @@ def read(data: bytes, kind: type[Content], name: str, max_bytes: int, expected_d
     try:
         content = msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise IntegrityError(f"expected {name}; got {error}") from None
+        raise IntegrityError(f"expected {name}; got {error}{advice}") from None
     if len({point.key for point in content.points}) != len(content.points):
         raise IntegrityError(f"expected {name} with one entry per operating point; some are there twice")
     for point in content.points:
